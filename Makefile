@@ -1,0 +1,54 @@
+# Everything stays in this checkout: the environment in .venv, temporary files in .tmp, caches in .cache.
+# `make demo` and `make test` do all the set-up themselves.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ROS2_TOOLS ?= $(wildcard ../shared/ros2_tools)
+
+export TMPDIR := $(CURDIR)/.tmp
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+export HF_HOME := $(CURDIR)/.cache/huggingface
+export ROS_LOG_DIR := $(CURDIR)/.ros_log
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
+
+.PHONY: setup demo test lint format results lifelong clean interpreter \
+	bench-sim bench-policy bench-episodes bench-ros bench-encoder
+
+setup: $(INSTALLED)
+
+interpreter:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "Python 3.11 is needed and $(PYTHON) was not found: install python3.11 and python3.11-venv, or name one with 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed (the newest with a PyBullet wheel) and $(PYTHON) is $$($(PYTHON) --version): install python3.11 and python3.11-venv, or name one with 'make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install python3.11-venv"; exit 2; }
+
+$(INSTALLED): setup.py pyproject.toml constraints.txt | interpreter
+	@mkdir -p $(TMPDIR) .cache
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/embodied-vision demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	@mkdir -p $(TMPDIR)
+	$(BIN)/pytest -n 2 -m 'not system' tests
+	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
+
+clean:
+	rm -rf $(VENV) .tmp .cache .ros_log build dist *.egg-info demo

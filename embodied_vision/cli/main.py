@@ -1,0 +1,61 @@
+"""`embodied-vision`: the one entry point, and how its errors reach the user."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+
+from embodied_vision import __version__
+from embodied_vision.cli import bench, collect, demo, doctor, encoder, episodes, evaluate, launch, learn, replay, train
+from embodied_vision.errors import EmbodiedVisionError
+
+app = typer.Typer(
+    name="embodied-vision",
+    help="A control stack for robot arms that see: launch the nodes, train in simulation, replay and learn from logs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"embodied-vision {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+app.command("demo")(demo.command)
+app.add_typer(launch.app, name="launch")
+app.command("collect")(collect.command)
+app.command("train")(train.command)
+app.command("evaluate")(evaluate.command)
+app.add_typer(learn.app, name="learn")
+app.command("replay")(replay.command)
+app.add_typer(episodes.app, name="episodes")
+app.add_typer(encoder.app, name="encoder")
+app.command("bench")(bench.command)
+app.command("doctor")(doctor.command)
+
+
+def main() -> None:
+    """Run the command line: exit code 2 for bad input, 1 for a failed run, a plain sentence for both."""
+    try:
+        app()
+    except EmbodiedVisionError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Packaging for pip and for colcon (ament_python). Metadata parses on setuptools 65."""
+
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "embodied_vision"
+NODES = ("arm", "camera", "encoder", "policy", "recorder", "replay", "task")
+
+ROS = [
+    "ros-rclpy",
+    "ros-sensor-msgs",
+    "ros-geometry-msgs",
+    "ros-trajectory-msgs",
+    "ros-std-srvs",
+    "ros-std-msgs",
+    "ros-lifecycle-msgs",
+    "ros-action-msgs",
+    "ros-diagnostic-msgs",
+    "ros-rmw-fastrtps-cpp",
+]
+ARM = ["pin>=3", "ruckig>=0.14"]
+SIM = ["pybullet>=3.2.6", *ARM]
+HF = ["transformers>=4.56"]
+VIZ = ["matplotlib>=3.8", "tensorboard>=2.16"]
+CAMERA = ["opencv-python-headless>=4.9"]
+DEV = [
+    "build",
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "scikit-image",
+    "types-PyYAML",
+]
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="A control stack for robot arms that see: encoder, policy, guard, logs, continual learning.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=[PACKAGE, PACKAGE + ".*", PACKAGE + "_sim", PACKAGE + "_sim.*"]),
+    package_data={
+        PACKAGE: ["py.typed", "robots/*", "config/*", "checkpoints/*/*"],
+        PACKAGE + "_sim": ["py.typed"],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/" + PACKAGE]),
+        ("share/" + PACKAGE, ["package.xml"]),
+        ("share/" + PACKAGE + "/launch", sorted(glob("launch/*.launch.py"))),
+        ("share/" + PACKAGE + "/config", sorted(glob("config/*"))),
+    ],
+    zip_safe=False,
+    install_requires=[
+        "gymnasium>=1.0",
+        "imagecodecs>=2024.1",
+        "numpy>=1.26",
+        "pillow>=10",
+        "pyyaml>=6",
+        "rich>=13",
+        "safetensors>=0.4",
+        "scipy>=1.11",
+        "torch>=2.4",
+        "typer>=0.12",
+        "zarr>=3.1",
+    ],
+    extras_require={
+        "ros": ROS,
+        "arm": ARM,
+        "sim": SIM,
+        "hf": HF,
+        "viz": VIZ,
+        "camera": CAMERA,
+        "all": [*ROS, *SIM, *HF, *VIZ, *CAMERA],
+        "dev": DEV,
+    },
+    entry_points={
+        "console_scripts": [
+            "embodied-vision = embodied_vision.cli.main:main",
+            *(f"{node}_node = embodied_vision.nodes.{node}:main" for node in NODES),
+            "cell_node = embodied_vision_sim.node:main",
+        ],
+        "gymnasium.envs": ["embodied_vision = embodied_vision_sim:register_envs"],
+        "zarr.codecs": ["embodied_vision.jpeg = embodied_vision.episodes.jpeg:JpegCodec"],
+    },
+)
