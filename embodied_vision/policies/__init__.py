@@ -1,0 +1,1 @@
+"""Scene to pick-and-place decision: network, inference, checkpoint format."""
