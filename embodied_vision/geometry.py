@@ -123,12 +123,16 @@ def sample_grid(features: Features, pixels: FloatArray) -> NDArray[np.float32]:
 
 
 def _fill_holes(flat: NDArray[np.int64], heights: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Give an unseen cell the point of its highest seen 4-neighbour, once; −1 stays unseen."""
+    """Close gaps of one cell between pixels: a cell seen on two opposite sides takes the higher one.
+
+    Shadows stay unseen, since growing an object into its shadow would move its centre.
+    """
     index = flat.reshape(shape)
     padded = np.pad(index, 1, constant_values=-1)
-    neighbours = np.stack([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]])
-    z = np.where(neighbours >= 0, heights[neighbours], -np.inf)
-    best = np.take_along_axis(neighbours, z.argmax(0)[None], 0)[0]
+    best = np.full(shape, -1)
+    for one, other in ((padded[:-2, 1:-1], padded[2:, 1:-1]), (padded[1:-1, :-2], padded[1:-1, 2:])):
+        between = (index < 0) & (one >= 0) & (other >= 0) & (best < 0)
+        best = np.where(between, np.where(heights[one] >= heights[other], one, other), best)
     return np.where(index >= 0, index, best).ravel()
 
 
@@ -173,7 +177,6 @@ def fuse_scene(frames: Sequence[RGBD], features: Sequence[Features], workspace: 
         cells = np.clip(cells, 0, [rows - 1, columns - 1])
         order = np.argsort(heights, kind="stable")
         winner[cells[order, 0] * columns + cells[order, 1]] = order
-        winner = _fill_holes(winner, heights, (rows, columns))
         winner = _fill_holes(winner, heights, (rows, columns))
 
     valid = winner >= 0

@@ -8,6 +8,7 @@ angles radians, stamps int64 nanoseconds.
 from __future__ import annotations
 
 import math
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -193,8 +194,6 @@ class Scene:
 
 def new_id() -> str:
     """A sortable unique id (UUID version 7, RFC 9562): time first, then randomness."""
-    import time
-
     milliseconds = time.time_ns() // 1_000_000
     random = uuid.uuid4().int
     value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | (random >> 64 & 0xFFF) << 64
