@@ -1,0 +1,222 @@
+"""The embedded default: a small residual CNN that describes each 8 × 8 px patch.
+
+Every stride lies on even kernels, so a cell's receptive field is centred on its patch and the grid needs no
+offset. Nothing is pooled over the image: a patch's features depend on its neighbourhood alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from embodied_vision.encoders.artefact import identity, read_manifest, read_weights
+from embodied_vision.encoders.base import check_image
+from embodied_vision.errors import EncoderError
+from embodied_vision.types import Features
+
+KIND = "compact"
+STRIDE = 8
+_COARSEST = 16
+PREPROCESSING: dict[str, Any] = {"color": "rgb", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3}
+LAYER = "head, each patch's features scaled to the Euclidean norm sqrt(D)"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Widths and depths of the network.
+
+    Attributes:
+        stem, fine, middle, coarse: channels at stride 2, 4, 8 and 16.
+        blocks: residual blocks at stride 4, 8 and 16.
+        dimension: feature channels D.
+    """
+
+    stem: int = 16
+    fine: int = 32
+    middle: int = 48
+    coarse: int = 112
+    blocks: tuple[int, int, int] = (1, 1, 2)
+    dimension: int = 32
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels, 3, padding=1)
+        self.second = _convolution(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class CompactNetwork(nn.Module):
+    """(B, 3, H, W) normalised color, H and W multiples of 16, to (B, D, H/8, W/8) features of norm √D."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.stem = _convolution(3, a.stem, 4, stride=2, padding=1)
+        self.to_fine = _convolution(a.stem, a.fine, 2, stride=2)
+        self.fine = nn.Sequential(*[_Residual(a.fine) for _ in range(a.blocks[0])])
+        self.to_middle = _convolution(a.fine, a.middle, 2, stride=2)
+        self.middle = nn.Sequential(*[_Residual(a.middle) for _ in range(a.blocks[1])])
+        self.to_coarse = _convolution(a.middle, a.coarse, 2, stride=2)
+        self.coarse = nn.Sequential(*[_Residual(a.coarse) for _ in range(a.blocks[2])])
+        self.lateral = _convolution(a.coarse, a.middle, 1)
+        self.merge = _Residual(a.middle)
+        self.head = nn.Conv2d(a.middle, a.dimension, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fine(F.relu(self.to_fine(F.relu(self.stem(x)))))
+        x = self.middle(F.relu(self.to_middle(x)))
+        context = self.lateral(self.coarse(F.relu(self.to_coarse(x))))
+        x = x + F.interpolate(context, scale_factor=2, mode="bilinear", align_corners=False)
+        features = self.head(self.merge(x))
+        return F.normalize(features, dim=1) * features.shape[1] ** 0.5
+
+
+def initialised(architecture: Architecture, seed: int) -> CompactNetwork:
+    """A network with random weights drawn from `seed`; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CompactNetwork(architecture)
+
+
+def normalise(color: Tensor) -> Tensor:
+    """uint8 or float color (B, 3, H, W) in 0 … 255 to what the network takes."""
+    mean, std = PREPROCESSING["mean"][0], PREPROCESSING["std"][0]
+    return color.to(torch.float32) * (PREPROCESSING["scale"] / std) - mean / std
+
+
+def pad(x: Tensor) -> Tensor:
+    """Repeat the last row and column of (B, 3, H, W) until both sides are multiples of 16."""
+    rows, columns = x.shape[-2:]
+    return F.pad(x, (0, -columns % _COARSEST, 0, -rows % _COARSEST), mode="replicate")
+
+
+def weights_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """All parameters and running statistics as arrays; the batch counters mean nothing and are left out."""
+    state = network.state_dict()
+    return {k: v.detach().cpu().numpy().copy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+
+
+def _folded(network: CompactNetwork) -> CompactNetwork:
+    """The same function with every batch norm folded into its convolution."""
+    for module in network.modules():
+        if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
+            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[1] = nn.Identity()
+    return network
+
+
+class CompactEncoder:
+    """Color image → (⌈H/8⌉, ⌈W/8⌉, D) features of Euclidean norm √D a patch, on the CPU in float32."""
+
+    def __init__(self, architecture: Architecture, weights: Mapping[str, NDArray[Any]]) -> None:
+        """
+        Args:
+            architecture: of the network that the weights belong to.
+            weights: as `weights_of` returns them; float16 is widened.
+
+        Raises:
+            EncoderError: the weights do not fit the architecture.
+        """
+        network = initialised(architecture, seed=0)
+        expected = {k: tuple(v.shape) for k, v in weights_of(network).items()}
+        actual = {k: tuple(v.shape) for k, v in weights.items()}
+        if expected != actual:
+            wrong = sorted(k for k in expected.keys() | actual.keys() if expected.get(k) != actual.get(k))
+            raise EncoderError(
+                f"weights do not fit the architecture: {wrong[0]!r} is {actual.get(wrong[0], 'missing')}, "
+                f"expected {expected.get(wrong[0], 'nothing of that name')} ({len(wrong)} differ); "
+                "take model.safetensors and manifest.json from one folder"
+            )
+        infinite = sorted(k for k, v in weights.items() if not np.isfinite(v).all())
+        if infinite:
+            raise EncoderError(f"weight {infinite[0]!r} holds non-finite values; train the encoder again")
+        tensors = {k: torch.from_numpy(np.array(v, np.float32)) for k, v in weights.items()}
+        network.load_state_dict(tensors, strict=False)
+        network.eval().requires_grad_(False)
+        self.architecture = architecture
+        self._encoder_id = identity(
+            KIND, weights, {"architecture": asdict(architecture), "preprocessing": PREPROCESSING, "layer": LAYER}
+        )
+        self._network = _folded(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> CompactEncoder:
+        """Load what `encoder pretrain` wrote.
+
+        Raises:
+            EncoderError: the folder is missing, damaged, or holds another encoder than its manifest says.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest.get("kind") != KIND:
+            raise EncoderError(f"{folder} holds an encoder of kind {manifest.get('kind')!r}, expected {KIND!r}")
+        if manifest.get("preprocessing") != PREPROCESSING or manifest.get("layer") != LAYER:
+            raise EncoderError(
+                f"{folder} was made for another preprocessing or layer than this version computes; train it again"
+            )
+        try:
+            fields = dict(manifest["architecture"])
+            fields["blocks"] = tuple(fields["blocks"])
+            architecture = Architecture(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EncoderError(f"{folder}: manifest.json describes no architecture that is known ({error})") from error
+        encoder = cls(architecture, read_weights(folder, manifest))
+        if manifest.get("encoder_id") != encoder.encoder_id:
+            raise EncoderError(
+                f"{folder}: manifest.json names {manifest.get('encoder_id')!r}, its weights are "
+                f"{encoder.encoder_id!r}; copy the whole folder again"
+            )
+        return encoder
+
+    @classmethod
+    def random(cls, seed: int, architecture: Architecture | None = None) -> CompactEncoder:
+        """An untrained encoder; for tests, and the twin that a trained one has to beat."""
+        architecture = architecture or Architecture()
+        return cls(architecture, weights_of(initialised(architecture, seed)))
+
+    @property
+    def encoder_id(self) -> str:
+        """Hash of weights, architecture, preprocessing and layer."""
+        return self._encoder_id
+
+    @property
+    def artefact_id(self) -> str:
+        """Runtime and precision."""
+        return f"torch-{torch.__version__}-float32"
+
+    @property
+    def dimension(self) -> int:
+        """Feature channels D."""
+        return self.architecture.dimension
+
+    def encode(self, color: NDArray[np.uint8], stamp_ns: int = 0) -> Features:
+        """Features of a uint8 (H, W, 3) RGB image. Same image, machine and threads: same bits.
+
+        Raises:
+            EncoderError: the image has another type or shape.
+        """
+        check_image(color, smallest_px=STRIDE)
+        rows, columns = -(-color.shape[0] // STRIDE), -(-color.shape[1] // STRIDE)
+        with torch.inference_mode():
+            image = torch.from_numpy(np.ascontiguousarray(color)).permute(2, 0, 1)[None]
+            x = pad(normalise(image)).contiguous(memory_format=torch.channels_last)
+            grid = self._network(x)[0, :, :rows, :columns].permute(1, 2, 0).contiguous().numpy()
+        return Features(grid, (float(STRIDE), float(STRIDE)), self.encoder_id, self.artefact_id, stamp_ns)
