@@ -1,0 +1,132 @@
+"""Scene to network input: normalisation, pooling, and turned crops.
+
+Local coordinates are (row, column) = (x, y) in cells about a centre, so a turn by θ about the base's z
+acts on them as [[cos θ, −sin θ], [sin θ, cos θ]], with no flips anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from embodied_vision.errors import BadInput
+from embodied_vision.types import Scene
+
+GEOMETRY_CHANNELS = 5
+"""Red, green, blue, height, valid: the channels that come before the encoder features."""
+HEIGHT_UNIT_M = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Mean and standard deviation (D,) float32 of each encoder feature over the training scenes."""
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    @classmethod
+    def identity(cls, dimension: int) -> Normalisation:
+        """Leaves features as they are."""
+        return cls(np.zeros(dimension, np.float32), np.ones(dimension, np.float32))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; float32 values survive exactly."""
+        return {
+            "color": "2·(value/255) − 1, 0 where unseen",
+            "height_m_per_unit": HEIGHT_UNIT_M,
+            "feature_mean": [float(v) for v in self.mean],
+            "feature_std": [float(v) for v in self.std],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Normalisation:
+        """Read what `to_dict` wrote."""
+        return cls(np.asarray(data["feature_mean"], np.float32), np.asarray(data["feature_std"], np.float32))
+
+
+def stack_scene(scene: Scene, normalisation: Normalisation) -> Tensor:
+    """Network input (5 + D, H, W) float32 of a scene; unseen cells are 0 in every channel.
+
+    Raises:
+        BadInput: the features have another dimension than in training, or hold non-finite values.
+    """
+    dimension = len(normalisation.mean)
+    given = 0 if scene.features is None else scene.features.shape[2]
+    if given != dimension:
+        raise BadInput(f"scene has {given} feature channels, the policy was trained on {dimension}; use its encoder")
+    valid = scene.valid.astype(np.float32)[..., None]
+    parts = [(scene.color.astype(np.float32) * np.float32(2 / 255) - 1) * valid]
+    parts += [(scene.height / np.float32(HEIGHT_UNIT_M))[..., None] * valid, valid]
+    if scene.features is not None:
+        if not np.isfinite(scene.features).all():
+            bad = int(np.sum(~np.isfinite(scene.features).all(axis=2)))
+            raise BadInput(
+                f"encoder features are not finite in {bad} of {scene.valid.size} map cells; "
+                "check the encoder's weights and runtime, no decision is made on them"
+            )
+        features = scene.features.astype(np.float32, copy=False)
+        parts.append((features - normalisation.mean) / normalisation.std * valid)
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(2, 0, 1)))
+
+
+def pool(stack: Tensor, factor: int) -> Tensor:
+    """Mean over factor × factor cells, (C, H, W) to (C, H/factor, W/factor); seen cells only count where valid.
+
+    The valid channel becomes the share of seen cells.
+    """
+    mean = functional.avg_pool2d(stack[None], factor)[0]
+    share = mean[4:5]
+    pooled = mean / share.clamp_min(1e-6)
+    return torch.cat([pooled[:4], share, pooled[5:]])
+
+
+def rotations(count: int) -> NDArray[np.float64]:
+    """The angles of `count` rotation bins, 0 first, in [0, 2π)."""
+    return np.arange(count) * (2 * math.pi / count)
+
+
+def crop(stack: Tensor, centre: NDArray[np.float64], size: int) -> tuple[Tensor, NDArray[np.float64]]:
+    """Unturned crop (C, size, size) whose cells are cells of the map; outside the map it is 0.
+
+    Args:
+        stack: (C, H, W).
+        centre: (2,) fractional map cell that the crop should be centred on, to half a cell.
+        size: edge in cells.
+
+    Returns:
+        The crop, and (2,) `centre` in coordinates of the crop's cells.
+    """
+    channels, height, width = stack.shape
+    first = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
+    out = stack.new_zeros((channels, size, size))
+    low, high = np.maximum(first, 0), np.minimum(first + size, [height, width])
+    if (low < high).all():
+        a, b = low - first, high - first
+        out[:, a[0] : b[0], a[1] : b[1]] = stack[:, low[0] : high[0], low[1] : high[1]]
+    return out, centre - first
+
+
+def turn(patch: Tensor, centre: NDArray[np.float64], angles_rad: NDArray[np.float64], size: int) -> Tensor:
+    """Turned resamplings (R, C, size, size) of a patch (C, S, S) about `centre`, bilinear, 0 outside.
+
+    Cell v of output r, in cells about the output's middle, shows the patch at centre + R(angles_rad[r])·v. Content
+    therefore appears turned by −angles_rad[r].
+    """
+    channels, rows, columns = patch.shape
+    offsets = np.arange(size) - (size - 1) / 2
+    v_row, v_column = np.meshgrid(offsets, offsets, indexing="ij")
+    c, s = np.cos(angles_rad)[:, None, None], np.sin(angles_rad)[:, None, None]
+    row = centre[0] + c * v_row - s * v_column
+    column = centre[1] + s * v_row + c * v_column
+    grid = np.stack([(2 * column + 1) / columns - 1, (2 * row + 1) / rows - 1], axis=-1)
+    batch = patch[None].expand(len(angles_rad), channels, rows, columns)
+    return functional.grid_sample(
+        batch, torch.from_numpy(grid).to(patch.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )

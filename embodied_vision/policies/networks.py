@@ -1,0 +1,210 @@
+"""The two networks of the policy, coarse to fine.
+
+`CoarseNet` looks at the whole map and says which object and roughly where to; `FineNet` looks at a crop around each
+and says exactly where to and how turned, by correlating turned views of the object with the surroundings of the place
+(after Zeng et al., "Transporter Networks", CoRL 2020, whose features are turned; here the inputs are).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from embodied_vision.policies import maps
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shapes of the networks; one set serves every task.
+
+    Attributes:
+        features: dimension D of the encoder's features, 0 for none.
+        projected: channels that the features are projected to before any resampling.
+        coarse_pool: map cells per coarse cell, along each axis.
+        coarse_widths: channels of the coarse U-Net, from full resolution down.
+        embedding: dimension in which the picked object asks the map for its place.
+        fine_widths: channels of the two fine U-Nets.
+        fine_channels: channels that are correlated.
+        query: edge of the crop around the object, map cells.
+        window: edge of the square of place candidates around the coarse place, map cells; odd.
+        bins: rotations of the object, over 360°.
+    """
+
+    features: int = 0
+    projected: int = 8
+    coarse_pool: int = 2
+    coarse_widths: tuple[int, ...] = (32, 48, 64)
+    embedding: int = 16
+    fine_widths: tuple[int, ...] = (24, 48)
+    fine_channels: int = 6
+    query: int = 40
+    window: int = 17
+    bins: int = 36
+
+    @property
+    def key(self) -> int:
+        """Edge of the crop around the coarse place, map cells."""
+        return self.query + self.window - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
+        """Read what `to_dict` wrote."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+class _Block(nn.Sequential):
+    """Two 3 × 3 convolutions with group normalisation."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+            nn.GroupNorm(4, outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UNet(nn.Module):
+    """(N, C, H, W) to (N, outputs, H, W), H and W even.
+
+    Works on 2 × 2 cells folded into channels, which costs a quarter of the memory traffic and loses no detail, and
+    halves that resolution once per width after the first.
+    """
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        chain = (4 * inputs, *widths)
+        self.down = nn.ModuleList(_Block(a, b) for a, b in zip(chain, widths, strict=False))
+        ups = list(zip(widths[1:], widths, strict=False))[::-1]
+        self.up = nn.ModuleList(_Block(deep + skip, skip) for deep, skip in ups)
+        self.head = nn.Conv2d(widths[0], 4 * outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.pixel_unshuffle(x, 2)
+        skips: list[Tensor] = []
+        for block in self.down:
+            x = block(functional.avg_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = block(torch.cat([functional.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], 1))
+        return functional.pixel_shuffle(self.head(x), 2)
+
+
+class _Projection(nn.Module):
+    """Leaves geometry and color as they are and projects the encoder features, cell by cell.
+
+    Linear without bias, so it may go before any resampling: turning a few channels is cheaper than turning all.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(config.features, config.projected, 1, bias=False) if config.features else None
+        self.outputs = maps.GEOMETRY_CHANNELS + (config.projected if config.features else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 5 + D, H, W) to (N, 5 + projected, H, W)."""
+        if self.linear is None:
+            return x
+        return torch.cat([x[:, : maps.GEOMETRY_CHANNELS], self.linear(x[:, maps.GEOMETRY_CHANNELS :])], 1)
+
+
+class CoarseNet(nn.Module):
+    """Which object to pick and roughly where to place it, on the pooled map."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.projection = _Projection(config)
+        self.trunk = UNet(self.projection.outputs, config.coarse_widths, 2 + 2 * config.embedding)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled maps (N, 5 + D, h, w) to pick logits (N, h, w) and what `place` needs, (N, 1 + 2E, h, w)."""
+        out = self.trunk(self.projection(pooled))
+        return out[:, 0], out[:, 1:]
+
+    def place(self, out: Tensor, picked: Tensor) -> Tensor:
+        """Place logits (N, h, w) for the objects that cover `picked`, float (N, h, w) weights that sum to one."""
+        embedding = self.config.embedding
+        bias, key, query = out[:, 0], out[:, 1 : 1 + embedding], out[:, 1 + embedding :]
+        asked = (query * picked[:, None]).sum((2, 3))
+        return bias + torch.einsum("nehw,ne->nhw", key, asked) / math.sqrt(embedding)
+
+
+class FineNet(nn.Module):
+    """Where exactly and how turned, on crops at the map's own resolution."""
+
+    window_mask: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.projection = _Projection(config)
+        self.query_net = UNet(self.projection.outputs + 1, config.fine_widths, config.fine_channels)
+        self.key_net = UNet(self.projection.outputs, config.fine_widths, config.fine_channels)
+        offsets = torch.arange(config.query) - (config.query - 1) / 2
+        radius = torch.hypot(offsets[:, None], offsets[None])
+        self.register_buffer("window_mask", (config.query / 2 - radius).clamp(0, 1), persistent=False)
+
+    def query_views(
+        self, patch: Tensor, mask: Tensor, centre: NDArray[np.float64], angles_rad: NDArray[np.float64]
+    ) -> Tensor:
+        """The object as it looks once turned by each angle, (R, C + 1, query, query), round about its anchor.
+
+        Args:
+            patch: (5 + D, S, S) crop around the object.
+            mask: (S, S) float, the object's cells.
+            centre: (2,) its anchor in cells of the crop.
+            angles_rad: (R,).
+        """
+        stacked = torch.cat([self.projection(patch[None])[0], mask[None]])
+        return maps.turn(stacked, centre, -angles_rad, self.config.query) * self.window_mask
+
+    def key_view(self, patch: Tensor, centre: NDArray[np.float64], angle_rad: float) -> Tensor:
+        """Surroundings of the place (C, key, key) about `centre`, along axes turned by `angle_rad`."""
+        turned = maps.turn(self.projection(patch[None])[0], centre, np.array([angle_rad]), self.config.key)
+        return turned[0]
+
+    def forward(self, query_views: Tensor, key_views: Tensor) -> Tensor:
+        """Correlate turned objects with the surroundings of their places.
+
+        Args:
+            query_views: (N, R, C + 1, query, query).
+            key_views: (N, C, key, key).
+
+        Returns:
+            (N, R, window, window) logits: object turned as in view r, its anchor at a cell about the key's middle.
+        """
+        samples, turns = query_views.shape[:2]
+        kernels = self.query_net(query_views.flatten(0, 1)) * self.window_mask
+        columns = functional.unfold(self.key_net(key_views), self.config.query)
+        scores = torch.bmm(kernels.view(samples, turns, -1), columns) / self.config.query
+        return scores.view(samples, turns, self.config.window, self.config.window)
+
+
+class PolicyNetwork(nn.Module):
+    """Both stages; trained apart, kept together."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.coarse = CoarseNet(config)
+        self.fine = FineNet(config)
+
+    @classmethod
+    def seeded(cls, config: NetworkConfig, seed: int) -> PolicyNetwork:
+        """New weights that depend on the seed alone; the global random state is left as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config)

@@ -1,0 +1,194 @@
+"""Frames and features in, one pick-and-place decision out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embodied_vision import geometry
+from embodied_vision.encoders.base import Encoder
+from embodied_vision.errors import BadInput, CheckpointError
+from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies import decoding, maps
+from embodied_vision.policies.networks import NetworkConfig
+from embodied_vision.policies.segments import Segment, place_support, segment_at
+from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
+
+OVERTRAVEL_M = 0.0015
+"""The tool aims this far below the seen surface, so that the cup seals."""
+RELEASE_CLEARANCE_M = 0.002
+"""The object is let go this far above its support."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A decision with what led to it.
+
+    Attributes:
+        action: the decision.
+        scene: the fused map it was made on.
+        segment: the object that is picked.
+        pick_probability: float64 (h, w) on the pooled map.
+        place_probability: float64 (h, w) on the pooled map.
+        fine_probability: float64 (window, window) around the coarse place, all yaws together.
+        place: (2,) fractional map cell where the object's anchor goes.
+        yaw_rad: turn of the object, in (−π, π].
+    """
+
+    action: PickPlace
+    scene: Scene
+    segment: Segment
+    pick_probability: NDArray[np.float64]
+    place_probability: NDArray[np.float64]
+    fine_probability: NDArray[np.float64]
+    place: NDArray[np.float64]
+    yaw_rad: float
+
+
+class Policy:
+    """A trained pick-and-place head. Same checkpoint, machine and threads: same decision, bit for bit."""
+
+    def __init__(self, checkpoint: checkpoints.Checkpoint, encoder: Encoder | None) -> None:
+        """Bind a checkpoint to the encoder it was trained with.
+
+        Raises:
+            CheckpointError: it was trained with another encoder, or its weights do not fit.
+        """
+        given = encoder.encoder_id if encoder is not None else ""
+        if given != checkpoint.encoder_id:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.checkpoint_id} for {checkpoint.task!r} was trained on features of encoder "
+                f"{checkpoint.encoder_id or 'none'!r}, the encoder in use is {given or 'none'!r}; "
+                "start that encoder or train the policy again"
+            )
+        self.checkpoint = checkpoint
+        self.checkpoint_id = checkpoint.checkpoint_id
+        self.encoder_id = checkpoint.encoder_id
+        self.workspace: Workspace = checkpoint.workspace
+        self.task = checkpoint.task
+        self._network = checkpoint.network()
+        self._angles = maps.rotations(checkpoint.config.bins)
+
+    @classmethod
+    def load(cls, path: str | Path, encoder: Encoder | None) -> Policy:
+        """Read a checkpoint folder.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or was trained with another encoder.
+        """
+        return cls(checkpoints.load(Path(path)), encoder)
+
+    def decide(self, frames: Sequence[RGBD], features: Sequence[Features]) -> PickPlace:
+        """The next pick and place for these frames, one a camera, and their features in the same order.
+
+        Raises:
+            BadInput: features of another encoder or of other frames, or with non-finite values; nothing is seen.
+        """
+        return self.explain(frames, features).action
+
+    def explain(self, frames: Sequence[RGBD], features: Sequence[Features]) -> Explanation:
+        """`decide`, with the maps that led to the decision."""
+        for feature in features:
+            if feature.encoder_id != self.encoder_id:
+                raise BadInput(
+                    f"features come from encoder {feature.encoder_id!r}, the policy reads {self.encoder_id!r}; "
+                    "start the encoder that its checkpoint names"
+                )
+            if not np.isfinite(feature.grid).all():
+                raise BadInput(
+                    f"features stamped {feature.stamp_ns} hold {int((~np.isfinite(feature.grid)).sum())} non-finite "
+                    "values; check the encoder's weights and runtime, no decision is made on them"
+                )
+        return self.explain_scene(geometry.fuse_scene(frames, features, self.workspace))
+
+    @torch.inference_mode()
+    def explain_scene(self, scene: Scene) -> Explanation:
+        """Decide on a map that is already fused; see `decide` for errors."""
+        if not scene.valid.any():
+            raise BadInput(
+                f"no camera sees any of the workspace x {self.workspace.x}, y {self.workspace.y}; "
+                "check the depth stream and the calibration"
+            )
+        config = self.checkpoint.config
+        stack = maps.stack_scene(scene, self.checkpoint.normalisation)
+        pooled = maps.pool(stack, config.coarse_pool)[None]
+        pick_logits, rest = self._network.coarse(pooled)
+        pick_probability = decoding.softmax(pick_logits[0].double().numpy())
+        pick_cell = np.array(np.unravel_index(int(pick_probability.argmax()), pick_probability.shape), float)
+        segment = segment_at(scene, _unpooled(pick_cell, config.coarse_pool))
+
+        picked = picked_weights(segment, pooled.shape[-2:], config.coarse_pool)
+        place_logits = self._network.coarse.place(rest, torch.from_numpy(picked)[None])
+        place_probability = decoding.softmax(place_logits[0].double().numpy())
+        # An even crop about the corner of four cells is cut out without interpolation.
+        middle = np.floor(_unpooled(decoding.peak(place_probability, 1), config.coarse_pool)) + 0.5
+
+        fine = self._fine(stack, segment, middle)
+        offset, yaw, confidence = decoding.place_and_yaw(fine)
+        place = middle + offset - (config.window - 1) / 2
+        scores = {"pick": float(pick_probability.max()), "place": confidence}
+        return Explanation(
+            action=self._action(scene, segment, place, yaw, scores),
+            scene=scene,
+            segment=segment,
+            pick_probability=pick_probability,
+            place_probability=place_probability,
+            fine_probability=decoding.softmax(fine).sum(0),
+            place=place,
+            yaw_rad=yaw,
+        )
+
+    def _fine(self, stack: torch.Tensor, segment: Segment, middle: NDArray[np.float64]) -> NDArray[np.float64]:
+        config, fine = self.checkpoint.config, self._network.fine
+        patch, anchor = maps.crop(stack, segment.anchor, query_crop(config))
+        mask, _ = maps.crop(torch.from_numpy(segment.mask.astype(np.float32))[None], segment.anchor, patch.shape[-1])
+        query = fine.query_views(patch, mask[0], anchor, self._angles)
+        patch, centre = maps.crop(stack, middle, config.key)
+        logits = fine(query[None], fine.key_view(patch, centre, 0.0)[None])
+        out: NDArray[np.float64] = logits[0].double().numpy()
+        return out
+
+    def _action(
+        self, scene: Scene, segment: Segment, place: NDArray[np.float64], yaw: float, scores: dict[str, float]
+    ) -> PickPlace:
+        c, s = math.cos(yaw), math.sin(yaw)
+        grasp = segment.grasp - segment.anchor
+        release = place + np.array([c * grasp[0] - s * grasp[1], s * grasp[0] + c * grasp[1]])
+        pick_z = segment.top_m - OVERTRAVEL_M
+        place_z = pick_z - segment.support_m + place_support(scene, segment, place, yaw) + RELEASE_CLEARANCE_M
+        pick_xy = geometry.cell_to_xy(segment.grasp, self.workspace)
+        place_xy = geometry.cell_to_xy(release, self.workspace)
+        # Half the turn before and half after: the wrist stays within ±90° of straight.
+        return PickPlace(
+            pick=geometry.tool_down(float(pick_xy[0]), float(pick_xy[1]), pick_z, -yaw / 2),
+            place=geometry.tool_down(float(place_xy[0]), float(place_xy[1]), place_z, yaw / 2),
+            scores=scores,
+            stamp_ns=scene.stamp_ns,
+        )
+
+
+def query_crop(config: NetworkConfig) -> int:
+    """Edge of the unturned crop that holds the round view of an object, with a margin to interpolate."""
+    return config.query + 4
+
+
+def picked_weights(segment: Segment, shape: Sequence[int], factor: int) -> NDArray[np.float32]:
+    """Share (h, w) of the object on each pooled cell, summing to one; at its anchor when it has no cells."""
+    rows, columns = shape
+    weights = segment.mask.reshape(rows, factor, columns, factor).mean((1, 3)).astype(np.float32)
+    if not weights.any():
+        i, j = np.clip(np.floor((segment.anchor + 0.5) / factor).astype(int), 0, [rows - 1, columns - 1])
+        weights[i, j] = 1
+    normal: NDArray[np.float32] = weights / weights.sum()
+    return normal
+
+
+def _unpooled(cell: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Fractional cell of the pooled map to fractional cell of the map."""
+    return (cell + 0.5) * factor - 0.5

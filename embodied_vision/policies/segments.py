@@ -1,0 +1,144 @@
+"""The object under a pick: its top face on the map, the point that stands for it, and heights for the tool.
+
+Demonstrations pick anywhere on an object. The centroid of its top face stands for the object instead, so that all
+demonstrations of one placement agree, and symmetric objects share one place point whatever their yaw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from embodied_vision.types import Scene
+
+HEIGHT_TOLERANCE_M = 0.008
+CHROMA_TOLERANCE = 0.12
+WINDOW_M = 0.11
+GRASP_MARGIN_M = 0.012
+RING_M = (0.008, 0.03)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Top face of the object under a pick.
+
+    Attributes:
+        mask: bool (H, W), cells of the face.
+        anchor: (2,) fractional map cell of its centroid.
+        grasp: (2,) fractional map cell where the tool takes it: next to the anchor, clear of the edge.
+        top_m: height of the face at the grasp.
+        support_m: height of what the object stands on.
+    """
+
+    mask: NDArray[np.bool_]
+    anchor: NDArray[np.float64]
+    grasp: NDArray[np.float64]
+    top_m: float
+    support_m: float
+
+
+def _chroma(color: NDArray[np.uint8]) -> NDArray[np.float32]:
+    values = color.astype(np.float32)
+    chroma: NDArray[np.float32] = values / (values.sum(axis=-1, keepdims=True) + 30.0)
+    return chroma
+
+
+def _seed(scene: Scene, cell: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Highest seen cell among the 3 × 3 around a point: on the object when the point is at its very edge."""
+    i, j = np.floor(cell + 0.5).astype(int)
+    rows, columns = scene.valid.shape
+    area = (slice(max(i - 1, 0), min(i + 2, rows)), slice(max(j - 1, 0), min(j + 2, columns)))
+    heights = np.where(scene.valid[area], scene.height[area], -np.inf)
+    if heights.size == 0 or not np.isfinite(heights).any():
+        return None
+    best = np.unravel_index(int(heights.argmax()), heights.shape)
+    return int(area[0].start + best[0]), int(area[1].start + best[1])
+
+
+def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
+    """Connected cells around `cell` of its height and chromaticity.
+
+    A face that reaches the window's border is no single object (the table, say): the pick then stands for itself.
+
+    Args:
+        scene: the fused map.
+        cell: (2,) fractional map coordinates of the pick.
+    """
+    unit = scene.workspace.cell
+    mask = np.zeros(scene.valid.shape, bool)
+    seed = _seed(scene, cell)
+    if seed is None:
+        return Segment(mask, cell.astype(float), cell.astype(float), 0.0, 0.0)
+    reach = round(WINDOW_M / unit)
+    area = (
+        slice(max(seed[0] - reach, 0), min(seed[0] + reach + 1, mask.shape[0])),
+        slice(max(seed[1] - reach, 0), min(seed[1] + reach + 1, mask.shape[1])),
+    )
+    local = (seed[0] - area[0].start, seed[1] - area[1].start)
+    height, chroma = scene.height[area], _chroma(scene.color[area])
+    near = scene.valid[area] & (np.abs(height - height[local]) < HEIGHT_TOLERANCE_M)
+    near &= np.abs(chroma - chroma[local]).sum(axis=-1) < CHROMA_TOLERANCE
+    labels, _ = ndimage.label(near)
+    face = labels == labels[local]
+    border = face.copy()
+    border[1:-1, 1:-1] = False
+    if border.any() or face.sum() < 4:
+        top = float(np.median(height[face]))
+        return Segment(mask, cell.astype(float), cell.astype(float), top, top)
+    mask[area] = face
+    cells = np.argwhere(mask).astype(float)
+    anchor = cells.mean(axis=0)
+    grasp = _grasp(mask, anchor, GRASP_MARGIN_M / unit)
+    close = np.linalg.norm(cells - grasp, axis=1) <= 0.012 / unit
+    tops = scene.height[mask][close]
+    top = float(np.median(tops if len(tops) else scene.height[mask]))
+    return Segment(mask, anchor, grasp, top, _support(scene, mask, top))
+
+
+def _grasp(mask: NDArray[np.bool_], anchor: NDArray[np.float64], margin: float) -> NDArray[np.float64]:
+    """The anchor where it lies deep enough inside the face, else the nearest cell that does."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    wanted = min(margin, float(depth.max()))
+    i, j = np.floor(anchor + 0.5).astype(int)
+    if depth[i, j] >= wanted:
+        return anchor
+    inside = np.argwhere(depth >= wanted).astype(float)
+    nearest: NDArray[np.float64] = inside[np.linalg.norm(inside - anchor, axis=1).argmin()]
+    return nearest
+
+
+def _support(scene: Scene, mask: NDArray[np.bool_], top_m: float) -> float:
+    """Low percentile of the heights in a ring around the face; the table's 0 where nothing lower is seen."""
+    distance = ndimage.distance_transform_edt(~mask) * scene.workspace.cell
+    ring = scene.valid & (distance > RING_M[0]) & (distance < RING_M[1]) & (scene.height < top_m - 0.01)
+    return float(np.percentile(scene.height[ring], 20)) if ring.sum() >= 8 else 0.0
+
+
+def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], yaw_rad: float) -> float:
+    """Height in m of what will carry the object, from the seen cells under its turned footprint.
+
+    Walls beside the footprint leak into its rim and steep walls hide part of it, so the rim is left out and a low
+    percentile of what is seen counts. Cells of the object itself, where it stands now, do not count.
+    """
+    cells = np.argwhere(segment.mask).astype(float)
+    if not len(cells):
+        cells = segment.anchor[None]
+    c, s = np.cos(yaw_rad), np.sin(yaw_rad)
+    target = place + (cells - segment.anchor) @ np.array([[c, s], [-s, c]])
+    footprint = np.zeros(scene.valid.shape, bool)
+    index = np.floor(target + 0.5).astype(int)
+    inside = ((index >= 0) & (index < footprint.shape)).all(axis=1)
+    footprint[tuple(index[inside].T)] = True
+    footprint = ndimage.binary_closing(footprint, iterations=1)
+    own = ndimage.binary_dilation(segment.mask, iterations=3)
+    usable = scene.valid & ~own
+    for shrink in (2, 1, 0):
+        core = ndimage.binary_erosion(footprint, iterations=shrink) if shrink else footprint
+        if (core & usable).sum() >= 12:
+            return float(np.percentile(scene.height[core & usable], 30))
+    i, j = np.indices(scene.valid.shape)
+    close = usable & (np.hypot(i - place[0], j - place[1]) * scene.workspace.cell < 0.05)
+    return float(np.percentile(scene.height[close], 10)) if close.any() else 0.0

@@ -1,0 +1,154 @@
+"""A policy decides the same each time, and refuses what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embodied_vision import geometry
+from embodied_vision.errors import BadInput, CheckpointError
+from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies.checkpoint import Checkpoint
+from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
+from embodied_vision.policies.policy import Policy
+from embodied_vision.types import RGBD, Camera, Features, Workspace
+
+DIMENSION = 6
+
+
+class StubEncoder:
+    """Eight pixels a patch; features are means of the color."""
+
+    encoder_id = "stub-1"
+    artefact_id = "numpy"
+    dimension = DIMENSION
+
+    def encode(self, color: np.ndarray, stamp_ns: int = 0) -> Features:
+        rows, columns = color.shape[0] // 8, color.shape[1] // 8
+        mean = color[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8, 3).mean((1, 3)) / 255
+        grid = np.concatenate([mean, 1 - mean], axis=2).astype(np.float32)
+        return Features(grid, (8.0, 8.0), self.encoder_id, self.artefact_id, stamp_ns)
+
+
+def random_checkpoint(encoder_id: str = "stub-1", dimension: int = DIMENSION) -> Checkpoint:
+    config = NetworkConfig(features=dimension)
+    network = PolicyNetwork.seeded(config, 3)
+    return Checkpoint(
+        task="block-insertion",
+        encoder_id=encoder_id,
+        workspace=Workspace(),
+        config=config,
+        normalisation=Normalisation.identity(dimension),
+        weights=network.state_dict(),
+    )
+
+
+def frame(seed: int = 0) -> RGBD:
+    rng = np.random.default_rng(seed)
+    K = np.array([[340.0, 0, 211.5], [0, 340.0, 119.5], [0, 0, 1]])
+    camera = Camera("camera", 424, 240, K, geometry.look_at((1.0, 0, 0.85), (0.5, 0, 0)))
+    rays = geometry.deproject(np.ones((240, 424), np.float32), K, camera.T_base_camera) - camera.T_base_camera[:3, 3]
+    depth = (-camera.T_base_camera[2, 3] / rays[..., 2]).astype(np.float32)
+    depth[100:120, 200:220] -= 0.05
+    color = rng.integers(0, 255, (240, 424, 3)).astype(np.uint8)
+    return RGBD(color, geometry.depth_to_metres(geometry.quantise_depth(depth)), camera, 1234)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_same_frames_same_decision_bit_for_bit_after_a_round_trip(tmp_path: Path) -> None:
+    encoder, shot = StubEncoder(), frame()
+    checkpoint = random_checkpoint()
+    checkpoints.save(checkpoint, tmp_path / "policy")
+    features = [encoder.encode(shot.color, shot.stamp_ns)]
+    actions = [Policy(checkpoint, encoder).decide([shot], features)]
+    loaded = Policy.load(tmp_path / "policy", encoder)
+    actions += [loaded.decide([shot], features) for _ in range(3)]
+    for action in actions[1:]:
+        assert action.pick.tobytes() == actions[0].pick.tobytes()
+        assert action.place.tobytes() == actions[0].place.tobytes()
+        assert action.scores == actions[0].scores
+    assert loaded.checkpoint_id == checkpoint.checkpoint_id
+    assert actions[0].is_finite() and actions[0].pick.dtype == np.float64 and actions[0].stamp_ns == 1234
+
+
+def test_features_with_nan_are_refused() -> None:
+    encoder, shot = StubEncoder(), frame()
+    features = encoder.encode(shot.color, shot.stamp_ns)
+    features.grid[4, 5, 1] = np.nan
+    with pytest.raises(BadInput, match="non-finite"):
+        Policy(random_checkpoint(), encoder).decide([shot], [features])
+
+
+def test_features_of_another_encoder_are_refused() -> None:
+    encoder, shot = StubEncoder(), frame()
+    made = encoder.encode(shot.color, shot.stamp_ns)
+    other = Features(made.grid, made.stride, "stub-2", made.artefact_id, made.stamp_ns)
+    with pytest.raises(BadInput, match=r"stub-2.*stub-1"):
+        Policy(random_checkpoint(), encoder).decide([shot], [other])
+
+
+def test_missing_features_are_refused() -> None:
+    with pytest.raises(BadInput, match="0 feature channels"):
+        Policy(random_checkpoint(), StubEncoder()).decide([frame()], [])
+
+
+def test_blind_camera_is_refused() -> None:
+    shot = frame()
+    blind = RGBD(shot.color, np.zeros_like(shot.depth), shot.camera, shot.stamp_ns)
+    with pytest.raises(BadInput, match="no camera sees"):
+        Policy(random_checkpoint(), StubEncoder()).decide([blind], [StubEncoder().encode(shot.color, 1234)])
+
+
+def test_checkpoint_of_another_encoder_names_both() -> None:
+    with pytest.raises(CheckpointError, match=r"dino-7.*stub-1"):
+        Policy(random_checkpoint(encoder_id="dino-7"), StubEncoder())
+
+
+def test_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no policy checkpoint"):
+        Policy.load(tmp_path / "nothing", StubEncoder())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "card.md"])
+def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
+    checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    path = tmp_path / "policy" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
+        checkpoints.load(tmp_path / "policy")
+
+
+def test_an_edited_manifest_is_found(tmp_path: Path) -> None:
+    checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    path = tmp_path / "policy" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["workspace"]["cell"] = 0.005
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="was changed"):
+        checkpoints.load(tmp_path / "policy")
+
+
+def test_a_truncated_manifest_is_found(tmp_path: Path) -> None:
+    checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    path = tmp_path / "policy" / "manifest.json"
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        checkpoints.load(tmp_path / "policy")
+
+
+def test_saving_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
+    assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == ["card.md", "manifest.json", "model.safetensors"]
