@@ -1,0 +1,1 @@
+"""Kinematics, trajectories, limits and the guard: from a decision to joint motion. No ROS, no torch."""
