@@ -1,0 +1,207 @@
+"""Zarr v3 arrays on disk: metadata, and shard files written once and read chunk by chunk.
+
+zarr-python reads these arrays as well; its cost is per chunk (some 10 times that of decoding one), it reads
+a missing chunk as zeros, and it cannot put an encoded chunk into a shard without encoding it again.
+Here every chunk carries a crc32c, and one that should be there and is not is an error.
+Arrays are chunked along their first axis only; a shard holds `CHUNKS_PER_SHARD` chunks, its index at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.episodes.codecs import CRC_BYTES, ChunkCodec, codec_from_metadata, seal, unseal
+from embodied_vision.errors import EpisodeError
+
+CHUNKS_PER_SHARD = 64
+_INDEX_BYTES = CHUNKS_PER_SHARD * 16 + CRC_BYTES
+_ABSENT = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What an array holds.
+
+    Attributes:
+        item: shape of one element along the first axis.
+        dtype: little-endian number type.
+        chunk: elements a chunk.
+        codec: how a chunk is encoded.
+    """
+
+    item: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk: int
+    codec: ChunkCodec
+
+    def metadata(self, length: int) -> dict[str, Any]:
+        """The array's `zarr.json`."""
+        sharding = {
+            "chunk_shape": [self.chunk, *self.item],
+            "codecs": [*self.codec.metadata(), {"name": "crc32c"}],
+            "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+            "index_location": "end",
+        }
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [length, *self.item],
+            "data_type": self.dtype.name,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [self.chunk * CHUNKS_PER_SHARD, *self.item]},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0 if self.dtype.kind == "f" else 0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+            "attributes": {},
+        }
+
+
+def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Make `folder` a Zarr v3 group. The attributes must be plain JSON."""
+    metadata = {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+    _write_json(folder / "zarr.json", metadata)
+
+
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a Zarr v3 group.
+
+    Raises:
+        EpisodeError: there is no such group.
+    """
+    return dict(_read_json(folder / "zarr.json").get("attributes", {}))
+
+
+def write_chunks(folder: Path, spec: ArraySpec, length: int, chunks: Iterable[bytes]) -> None:
+    """Write an array from its sealed chunks, in order; only one chunk is held in memory."""
+    _write_json(folder / "zarr.json", spec.metadata(length))
+    count = -(-length // spec.chunk)
+    source = iter(chunks)
+    for shard in range(-(-count // CHUNKS_PER_SHARD)):
+        index = np.full((CHUNKS_PER_SHARD, 2), _ABSENT, "<u8")
+        path = _shard_path(folder, shard, spec)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as file:
+            offset = 0
+            for slot in range(min(CHUNKS_PER_SHARD, count - shard * CHUNKS_PER_SHARD)):
+                chunk = next(source)
+                file.write(chunk)
+                index[slot] = offset, len(chunk)
+                offset += len(chunk)
+            file.write(seal(index.tobytes()))
+
+
+def write_values(folder: Path, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Write a whole array (T, *item)."""
+
+    def chunks() -> Iterable[bytes]:
+        for start in range(0, len(values), spec.chunk):
+            part = values[start : start + spec.chunk]
+            chunk = np.zeros((spec.chunk, *spec.item), spec.dtype)
+            chunk[: len(part)] = part
+            yield seal(spec.codec.encode(chunk))
+
+    write_chunks(folder, spec, len(values), chunks())
+
+
+class ArrayReader:
+    """Random access to the chunks of an array that `write_chunks` or `write_values` wrote.
+
+    Holds no file open, so that it can be copied to other processes and thousands can be held.
+
+    Raises:
+        EpisodeError: the array is missing or not of a form that this store writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        metadata = _read_json(folder / "zarr.json")
+        try:
+            (sharding,) = (codec["configuration"] for codec in metadata["codecs"])
+            self.length = int(metadata["shape"][0])
+            self.spec = ArraySpec(
+                item=tuple(int(n) for n in metadata["shape"][1:]),
+                dtype=np.dtype(metadata["data_type"]),
+                chunk=int(sharding["chunk_shape"][0]),
+                codec=codec_from_metadata(sharding["codecs"], str(folder)),
+            )
+            expected = self.spec.metadata(self.length)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise EpisodeError(
+                f"{folder / 'zarr.json'} is no array of an episode ({error!r}); restore it from a copy"
+            ) from error
+        if metadata["chunk_grid"] != expected["chunk_grid"]:
+            raise EpisodeError(f"{folder / 'zarr.json'}: sharded otherwise than episodes are; read it with zarr-python")
+        self._indices: dict[int, NDArray[np.uint64]] = {}
+
+    def chunk(self, number: int) -> NDArray[Any]:
+        """Decoded chunk (chunk, *item), read-only or fresh.
+
+        Raises:
+            EpisodeError: its file is missing or damaged.
+        """
+        shard, slot = divmod(number, CHUNKS_PER_SHARD)
+        path = _shard_path(self.folder, shard, self.spec)
+        where = f"{path}: chunk {number}"
+        try:
+            with open(path, "rb", buffering=0) as file:
+                if shard not in self._indices:
+                    self._indices[shard] = _read_index(file.fileno(), path)
+                offset, size = (int(n) for n in self._indices[shard][slot])
+                if size == _ABSENT:
+                    raise EpisodeError(f"{where} was never written; restore the file from a copy")
+                data = os.pread(file.fileno(), size, offset)
+        except OSError as error:
+            raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
+        try:
+            return self.spec.codec.decode(unseal(data, where), (self.spec.chunk, *self.spec.item), self.spec.dtype)
+        except ValueError as error:
+            if isinstance(error, EpisodeError):
+                raise
+            raise EpisodeError(f"{where} cannot be decoded ({error}); restore the file from a copy") from error
+
+    def values(self) -> NDArray[Any]:
+        """The whole array (T, *item)."""
+        parts = [self.chunk(number) for number in range(-(-self.length // self.spec.chunk))]
+        if not parts:
+            return np.zeros((0, *self.spec.item), self.spec.dtype)
+        return np.concatenate(parts)[: self.length]
+
+
+def _read_index(fd: int, path: Path) -> NDArray[np.uint64]:
+    size = os.fstat(fd).st_size
+    if size < _INDEX_BYTES:
+        raise EpisodeError(f"{path} is cut short at {size} bytes; restore it from a copy")
+    data = unseal(os.pread(fd, _INDEX_BYTES, size - _INDEX_BYTES), f"{path}: shard index")
+    return np.frombuffer(data, "<u8").reshape(CHUNKS_PER_SHARD, 2)
+
+
+def _shard_path(folder: Path, shard: int, spec: ArraySpec) -> Path:
+    return folder.joinpath("c", str(shard), *("0" for _ in spec.item))
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "x", encoding="utf-8") as file:
+        json.dump(data, file, indent=1, allow_nan=False)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
+    except ValueError as error:
+        raise EpisodeError(f"{path} is damaged, no JSON ({error}); restore it from a copy") from error
+    if not isinstance(data, dict):
+        raise EpisodeError(f"{path} is damaged, no JSON object; restore it from a copy")
+    return data

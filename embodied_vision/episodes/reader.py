@@ -1,0 +1,213 @@
+"""Reading an episode. Nothing damaged is ever returned: files are checked when opened, chunks when read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.episodes.arrays import ArrayReader, read_attributes
+from embodied_vision.episodes.manifest import check_sizes, read_manifest
+from embodied_vision.episodes.schema import GROUP, SCHEMA, folder_name
+from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.geometry import depth_to_metres
+from embodied_vision.types import RGBD, Camera, PickPlace
+
+if TYPE_CHECKING:
+    import zarr
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """A logged decision.
+
+    Attributes:
+        action: what was decided.
+        frames: what it was decided on, lossless.
+        info: what else was logged with it.
+    """
+
+    action: PickPlace
+    frames: tuple[RGBD, ...]
+    info: Mapping[str, Any]
+
+
+class Frames:
+    """The frames of one camera, read when indexed.
+
+    Attributes:
+        camera: whose they are.
+        stamps_ns: int64 (T,), in the order of logging.
+    """
+
+    def __init__(self, folder: Path, camera: Camera) -> None:
+        self.camera = camera
+        self._color = ArrayReader(folder / "color")
+        self._depth = ArrayReader(folder / "depth")
+        self.stamps_ns: NDArray[np.int64] = ArrayReader(folder / "stamps").values()
+        lengths = {len(self.stamps_ns), self._color.length, self._depth.length, read_attributes(folder)["length"]}
+        if len(lengths) != 1:
+            raise EpisodeError(f"{folder}: its arrays have lengths {sorted(lengths)}; restore them from a copy")
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def __getitem__(self, index: int) -> RGBD:
+        """Frame `index`; negative ones count from the end.
+
+        Raises:
+            IndexError: there is no such frame.
+            EpisodeError: its data are damaged.
+        """
+        number = self._number(index)
+        return RGBD(
+            self.color(number), depth_to_metres(self.depth_mm(number)), self.camera, int(self.stamps_ns[number])
+        )
+
+    def __iter__(self) -> Iterator[RGBD]:
+        return (self[index] for index in range(len(self)))
+
+    def color(self, index: int) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3) color image alone."""
+        return self._color.chunk(self._number(index))[0]
+
+    def depth_mm(self, index: int) -> NDArray[np.uint16]:
+        """uint16 (H, W) depth alone, in mm, 0 = no return."""
+        return self._depth.chunk(self._number(index))[0]
+
+    def _number(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)} of camera {self.camera.name!r}")
+        return index % len(self)
+
+
+class Decisions(Sequence[Decision]):
+    """The decisions of an episode; their frames are read when indexed."""
+
+    def __init__(self, folder: Path, cameras: Mapping[str, Camera]) -> None:
+        self._records = read_attributes(folder)["records"]
+        self._stamps, self._pick, self._place = (
+            ArrayReader(folder / name).values() for name in ("stamps", "pick", "place")
+        )
+        if {len(self._stamps), len(self._pick), len(self._place)} != {len(self._records)}:
+            raise EpisodeError(f"{folder}: its arrays have other lengths than its records; restore it from a copy")
+        self._frames = {
+            name: Frames(folder / "cameras" / folder_name(name), camera) for name, camera in cameras.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> Decision: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Decision]: ...
+    def __getitem__(self, index: int | slice) -> Decision | list[Decision]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        record = self._records[index]
+        frames = tuple(self._frames[name][number] for name, number in record["frames"])
+        return Decision(self.action(index), frames, record["info"])
+
+    def action(self, index: int) -> PickPlace:
+        """The action of a decision alone, without reading its frames."""
+        record = self._records[index]
+        return PickPlace(
+            pick=self._pick[index],
+            place=self._place[index],
+            primitive=record["primitive"],
+            decision_id=record["decision_id"],
+            scores={name: float(score) for name, score in record["scores"].items()},
+            stamp_ns=int(self._stamps[index]),
+        )
+
+
+class Episode:
+    """One closed episode. Holds no file open; may be copied to other processes.
+
+    Args:
+        path: folder of the episode.
+
+    Raises:
+        EpisodeError: a file is missing or cut short, metadata are damaged, or the schema is unknown.
+
+    Attributes:
+        id: sortable unique id.
+        path: folder of the episode.
+        task, robot: names.
+        cameras: calibrations by name.
+        encoder_id, policy_id: who acted.
+        outcome: how it ended.
+        attributes: what else the writer was given.
+        created_ns, closed_ns: when it was written, system time.
+        streams: names of the streams.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.id = path.name
+        check_sizes(path, read_manifest(path))
+        root = read_attributes(path / GROUP)
+        if root.get("schema") != SCHEMA:
+            raise EpisodeError(f"{path} has schema {root.get('schema')}, this software knows {SCHEMA}; update it")
+        self.task: str = root["task"]
+        self.robot: str = root["robot"]
+        self.encoder_id: str = root["encoder_id"]
+        self.policy_id: str = root["policy_id"]
+        self.outcome: Mapping[str, Any] = root["outcome"]
+        self.attributes: Mapping[str, Any] = root["attributes"]
+        self.created_ns: int = root["created_ns"]
+        self.closed_ns: int = root["closed_ns"]
+        self.cameras: Mapping[str, Camera] = {data["name"]: Camera.from_dict(data) for data in root["cameras"]}
+        self.streams: tuple[str, ...] = tuple(root["streams"])
+        self._frames: dict[str, Frames] = {}
+
+    def __repr__(self) -> str:
+        return f"Episode({str(self.path)!r}, task={self.task!r}, outcome={dict(self.outcome)!r})"
+
+    def frames(self, camera: str) -> Frames:
+        """All logged frames of a camera.
+
+        Raises:
+            BadInput: the episode has no such camera.
+        """
+        if camera not in self.cameras:
+            raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
+        if camera not in self._frames:
+            folder = self.path / GROUP / "cameras" / folder_name(camera)
+            self._frames[camera] = Frames(folder, self.cameras[camera])
+        return self._frames[camera]
+
+    def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Stamps (T,) in ns and values (T, D) of a stream, in the order of logging.
+
+        Raises:
+            BadInput: the episode has no such stream.
+            EpisodeError: its data are damaged.
+        """
+        if name not in self.streams:
+            raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
+        folder = self.path / GROUP / "streams" / folder_name(name)
+        return ArrayReader(folder / "stamps").values(), ArrayReader(folder / "values").values()
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """All decisions, in the order of logging.
+
+        Raises:
+            EpisodeError: their data are damaged.
+        """
+        return Decisions(self.path / GROUP / "decisions", self.cameras)
+
+    def group(self) -> zarr.Group:
+        """The episode as zarr-python sees it, read-only. It does not notice missing chunks: `verify` does."""
+        import zarr
+
+        import embodied_vision.episodes.jpeg  # noqa: F401 registers the codec
+
+        return zarr.open_group(self.path / GROUP, mode="r")

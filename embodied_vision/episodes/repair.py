@@ -1,0 +1,129 @@
+"""Bringing back episodes whose writer died."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from embodied_vision.episodes.commit import JOURNAL, commit, final_outcome
+from embodied_vision.episodes.journal import JournalReader
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.verify import verify
+from embodied_vision.errors import EpisodeError
+
+INTERRUPTED = {"interrupted": True, "solved": False, "reward": 0.0}
+
+State = Literal["recovered", "writing", "empty", "failed"]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What became of one staging episode.
+
+    Attributes:
+        id: of the episode.
+        state: "recovered" into the store; "writing": its writer lives, left alone; "empty": its writer died before
+            the first record, removed; "failed": see `detail`, everything is kept.
+        records: how many were brought back.
+        detail: what could not be read, and where it is kept.
+    """
+
+    id: str
+    state: State
+    records: int = 0
+    detail: str = ""
+
+
+def repair(store: EpisodeStore) -> list[Repaired]:
+    """Bring all episodes in staging back whose writer does not live any more.
+
+    They end with the outcome `close` was given, or with `INTERRUPTED`. A journal with unreadable stretches is kept
+    in quarantine; nothing that was logged is ever deleted.
+
+    Raises:
+        EpisodeError: the disk is full or fails; what was in staging is still there.
+    """
+    return [_repair_one(store, episode_id) for episode_id in store.staging_ids()]
+
+
+def _repair_one(store: EpisodeStore, episode_id: str) -> Repaired:
+    staging = store.staging_path / episode_id
+    try:
+        with _claim(staging / JOURNAL) as claimed:
+            if not claimed:
+                return Repaired(episode_id, "writing")
+            return _bring_back(store, episode_id)
+    except FileNotFoundError:
+        if not staging.exists():
+            return Repaired(episode_id, "writing", detail="closed meanwhile")
+        try:
+            staging.rmdir()
+        except OSError:
+            return Repaired(
+                episode_id, "failed", detail=f"{staging} has no {JOURNAL}; look at it and remove it by hand"
+            )
+        return Repaired(episode_id, "empty")
+    except OSError as error:
+        raise EpisodeError(
+            f"{error.filename or staging} cannot be repaired ({error.strerror}); free space or fix the disk"
+        ) from error
+
+
+def _bring_back(store: EpisodeStore, episode_id: str) -> Repaired:
+    staging = store.staging_path / episode_id
+    if (staging / JOURNAL).stat().st_size == 0:
+        shutil.rmtree(staging)
+        return Repaired(episode_id, "empty")
+    with JournalReader(staging / JOURNAL) as journal:
+        records, gaps, ended = len(journal.records), journal.gaps, final_outcome(journal)
+        if episode_id not in store.ids():
+            try:
+                commit(store, episode_id, journal, INTERRUPTED if ended is None else ended)
+            except EpisodeError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise
+                return Repaired(episode_id, "failed", detail=f"{error}; kept in {_quarantine(store, episode_id)}")
+        elif not verify(store, [episode_id])[0].ok:
+            kept = _quarantine(store, episode_id)
+            return Repaired(
+                episode_id, "failed", detail=f"the closed episode is damaged; its journal is kept in {kept}"
+            )
+    if gaps:
+        detail = (
+            f"{sum(size for _, size in gaps)} bytes unreadable; the journal is kept in {_quarantine(store, episode_id)}"
+        )
+        return Repaired(episode_id, "recovered", records, detail)
+    shutil.rmtree(staging)
+    return Repaired(episode_id, "recovered", records)
+
+
+def _quarantine(store: EpisodeStore, episode_id: str) -> Path:
+    store.quarantine_path.mkdir(exist_ok=True)
+    target = store.quarantine_path / episode_id
+    os.rename(store.staging_path / episode_id, target)
+    return target
+
+
+@contextmanager
+def _claim(journal: Path) -> Iterator[bool]:
+    """Lock a journal as its writer does; False where somebody else has it or took it away."""
+    fd = os.open(journal, os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        try:
+            same = os.path.samestat(os.fstat(fd), os.stat(journal))
+        except FileNotFoundError:
+            same = False
+        yield same
+    finally:
+        os.close(fd)

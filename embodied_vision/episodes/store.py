@@ -1,0 +1,127 @@
+"""A folder of episodes.
+
+STORE/episodes/ID/manifest.json   sha256 of every file
+STORE/episodes/ID/data.zarr/      the Zarr v3 group
+STORE/staging/ID/                 episodes being written, or left behind by a writer that died
+STORE/quarantine/ID/              what `repair` could not read whole; nothing is thrown away
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embodied_vision.errors import EpisodeError
+
+if TYPE_CHECKING:
+    from embodied_vision.episodes.reader import Episode
+
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
+
+
+class EpisodeStore:
+    """Finds episodes by their id. Holds no state but its path; many processes may use one store.
+
+    Args:
+        path: folder of the store; the first writer makes it.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"EpisodeStore({str(self.path)!r})"
+
+    @property
+    def episodes_path(self) -> Path:
+        """Where closed episodes lie."""
+        return self.path / "episodes"
+
+    @property
+    def staging_path(self) -> Path:
+        """Where episodes are written."""
+        return self.path / "staging"
+
+    @property
+    def quarantine_path(self) -> Path:
+        """Where `repair` puts what it could not read whole."""
+        return self.path / "quarantine"
+
+    def exists(self) -> bool:
+        """Whether anything was ever written here."""
+        return self.episodes_path.is_dir() or self.staging_path.is_dir()
+
+    def ids(self) -> list[str]:
+        """Ids of the closed episodes, oldest first; damaged ones as well."""
+        return _folders(self.episodes_path)
+
+    def staging_ids(self) -> list[str]:
+        """Ids of episodes that are being written or that a writer left behind."""
+        return _folders(self.staging_path)
+
+    def open(self, episode_id: str) -> Episode:
+        """Open a closed episode.
+
+        Raises:
+            EpisodeError: there is none of that id, or it is damaged.
+        """
+        from embodied_vision.episodes.reader import Episode
+
+        path = self.episodes_path / episode_id
+        if not _ID.fullmatch(episode_id) or not path.is_dir():
+            state = " yet (it is in staging; close or repair it)" if episode_id in self.staging_ids() else ""
+            raise EpisodeError(f"no episode {episode_id!r} in {self.path}{state}; see `embodied-vision episodes list`")
+        return Episode(path)
+
+    def select(
+        self,
+        task: str | None = None,
+        outcome: Mapping[str, Any] | None = None,
+        *,
+        policy_id: str | None = None,
+        encoder_id: str | None = None,
+        after: str = "",
+        on_damaged: Callable[[EpisodeError], None] | None = None,
+    ) -> Iterator[Episode]:
+        """Episodes that match, oldest first.
+
+        Args:
+            task: name of the task, any when None.
+            outcome: entries that the outcome must hold, such as `{"solved": True}`.
+            policy_id, encoder_id: who acted, any when None.
+            after: only episodes with a later id than this.
+            on_damaged: told of each damaged episode, which is then left out; without it the error is raised.
+
+        Raises:
+            EpisodeError: an episode is damaged and `on_damaged` is None.
+        """
+        for episode_id in self.ids():
+            if episode_id <= after:
+                continue
+            try:
+                episode = self.open(episode_id)
+            except EpisodeError as error:
+                if on_damaged is None:
+                    raise
+                on_damaged(error)
+                continue
+            wanted = (
+                (task is None or episode.task == task)
+                and (policy_id is None or episode.policy_id == policy_id)
+                and (encoder_id is None or episode.encoder_id == encoder_id)
+                and all(k in episode.outcome and episode.outcome[k] == v for k, v in (outcome or {}).items())
+            )
+            if wanted:
+                yield episode
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise EpisodeError(f"{path} cannot be listed ({error.strerror}); check its permissions") from error

@@ -1,0 +1,50 @@
+"""Is every byte of an episode what was written?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embodied_vision.episodes.manifest import MANIFEST, file_problem, files_under, read_manifest
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.errors import EpisodeError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in one episode.
+
+    Attributes:
+        id: of the episode.
+        ok: nothing is wrong with it.
+        problems: (file relative to the episode's folder, what is wrong with it).
+    """
+
+    id: str
+    ok: bool
+    problems: tuple[tuple[str, str], ...]
+
+
+def verify(store: EpisodeStore, ids: Sequence[str] | None = None) -> list[Report]:
+    """Compare every file of every episode, or of those in `ids`, with the manifest.
+
+    Raises:
+        EpisodeError: an id is not in the store.
+    """
+    known = set(store.ids())
+    unknown = sorted(set(ids or ()) - known)
+    if unknown:
+        raise EpisodeError(f"no episodes {unknown} in {store.path}; see `embodied-vision episodes list`")
+    return [_verify_one(store, episode_id) for episode_id in (sorted(known) if ids is None else ids)]
+
+
+def _verify_one(store: EpisodeStore, episode_id: str) -> Report:
+    folder = store.episodes_path / episode_id
+    try:
+        files = read_manifest(folder)
+    except EpisodeError as error:
+        return Report(episode_id, False, ((MANIFEST, str(error)),))
+    problems = [(name, file_problem(folder / name, entry, contents=True)) for name, entry in files.items()]
+    problems += [(name, "not in the manifest") for name in files_under(folder) if name not in files]
+    found = tuple((name, problem) for name, problem in problems if problem)
+    return Report(episode_id, not found, found)

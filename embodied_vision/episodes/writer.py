@@ -1,0 +1,230 @@
+"""Writing one episode."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, seal
+from embodied_vision.episodes.commit import JOURNAL, commit, sync
+from embodied_vision.episodes.journal import JournalReader, JournalWriter
+from embodied_vision.episodes.schema import SCHEMA, ColorCodec, folder_name, plain
+from embodied_vision.episodes.schema import color_codec as make_color_codec
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.geometry import depth_to_metres, quantise_depth
+from embodied_vision.types import RGBD, Camera, PickPlace, new_id
+
+
+class EpisodeWriter:
+    """Writes one episode; the methods may be called from several threads.
+
+    Whatever an append call took is on file when it returns: a killed process loses none of it (a power cut the
+    last second), and `repair` brings it back. The episode appears in the store whole, when `close` returns.
+
+    Args:
+        store: where to.
+        task: name of the task, such as "block-insertion".
+        robot: name of the robot model.
+        cameras: calibration of every camera whose frames will come, with unique names.
+        encoder_id, policy_id: who acts.
+        attributes: anything else worth knowing, JSON.
+        color_codec: "jpeg" or "lossless", for the frames; those of decisions are always lossless.
+        quality: of the JPEG images, 1 to 100.
+
+    Raises:
+        BadInput: unusable arguments.
+        EpisodeError: the store cannot be written.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        *,
+        task: str,
+        robot: str,
+        cameras: Sequence[Camera],
+        encoder_id: str = "",
+        policy_id: str = "",
+        attributes: Mapping[str, Any] | None = None,
+        color_codec: ColorCodec = "jpeg",
+        quality: int = 90,
+    ) -> None:
+        self.store = store
+        self._cameras = {camera.name: camera for camera in cameras}
+        if len(self._cameras) != len(cameras):
+            raise BadInput(f"cameras {[camera.name for camera in cameras]} share a name; rename one")
+        for name in self._cameras:
+            folder_name(name)
+        self._color = make_color_codec(color_codec, quality)
+        self._lossless = BloscChunks(1)
+        self._depth = BloscChunks(2)
+        self._dimensions: dict[str, int] = {}
+        self._mutex = threading.Lock()
+        head = {
+            "kind": "header",
+            "schema": SCHEMA,
+            "task": task,
+            "robot": robot,
+            "cameras": [camera.to_dict() for camera in cameras],
+            "encoder_id": encoder_id,
+            "policy_id": policy_id,
+            "attributes": plain(attributes or {}, "attributes"),
+            "color_codec": color_codec,
+            "quality": quality,
+            "created_ns": time.time_ns(),
+        }
+        self.id, self._journal = _stage(store)
+        self._staging = store.staging_path / self.id
+        self._journal.append({**head, "id": self.id})
+
+    def append_frame(self, frame: RGBD) -> None:
+        """Log a frame. Depth is kept in whole millimetres.
+
+        Raises:
+            BadInput: the frame is not of a camera of this episode.
+            EpisodeError: the disk is full or fails.
+        """
+        self._check_camera(frame)
+        blobs = self._encode(frame, self._color)
+        self._journal.append({"kind": "frame", "camera": frame.camera.name, "stamp": int(frame.stamp_ns)}, blobs)
+
+    def append(self, stream: str, stamp_ns: int, value: ArrayLike) -> None:
+        """Log one value (D,) of a stream, in the order of the calls; D stays the same throughout the stream.
+
+        Raises:
+            BadInput: wrong shape or name.
+            EpisodeError: the disk is full or fails.
+        """
+        row = np.atleast_1d(np.asarray(value, "<f8"))
+        with self._mutex:
+            if stream not in self._dimensions:
+                folder_name(stream)
+            dimension = self._dimensions.setdefault(stream, row.size)
+        if row.shape != (dimension,):
+            raise BadInput(
+                f"stream {stream!r}: value of shape {row.shape} after ones of ({dimension},); "
+                "log values of another length as a stream of their own"
+            )
+        self._journal.append({"kind": "sample", "stream": stream, "stamp": int(stamp_ns)}, [row.tobytes()])
+
+    def append_decision(self, action: PickPlace, frames: Sequence[RGBD], info: Mapping[str, Any] | None = None) -> None:
+        """Log a decision with the frames it was made from; both come back bit for bit.
+
+        Args:
+            action: what was decided, non-finite values as well.
+            frames: one a camera, with depth quantised by `geometry.quantise_depth`.
+            info: anything else worth knowing, JSON.
+
+        Raises:
+            BadInput: frames that are not of a camera of this episode, or whose depth is not whole millimetres.
+            EpisodeError: the disk is full or fails.
+        """
+        blobs: list[bytes] = []
+        for frame in frames:
+            self._check_camera(frame)
+            if not np.array_equal(depth_to_metres(quantise_depth(frame.depth)), frame.depth):
+                raise BadInput(
+                    f"camera {frame.camera.name!r}: depth of a decision's frame is not in whole millimetres and would "
+                    "not come back exactly; pass depth through geometry.quantise_depth where it enters the system"
+                )
+            blobs += self._encode(frame, self._lossless)
+        fields = {
+            "kind": "decision",
+            "action": action.to_dict(),
+            "info": plain(info or {}, "info"),
+            "frames": [[frame.camera.name, int(frame.stamp_ns)] for frame in frames],
+        }
+        self._journal.append(fields, blobs)
+
+    def close(self, outcome: Mapping[str, Any]) -> str:
+        """End the episode and let it appear in the store, whole and on the disk.
+
+        Args:
+            outcome: JSON, by convention `reward` (float), `solved` (bool), `aborted` (bool), `reason` (str).
+
+        Returns:
+            the episode's id.
+
+        Raises:
+            EpisodeError: the disk is full or fails; everything logged stays in staging for `repair`.
+        """
+        try:
+            self._journal.append({"kind": "outcome", "outcome": plain(outcome, "outcome")})
+            self._journal.sync()
+            with JournalReader(self._staging / JOURNAL) as journal:
+                commit(self.store, self.id, journal, plain(outcome, "outcome"))
+            self._remove_staging()
+        except OSError as error:
+            raise EpisodeError(
+                f"{self._staging} cannot be finished ({error.strerror}); free space or fix the disk, then run "
+                f"`embodied-vision episodes repair {self.store.path}`"
+            ) from error
+        finally:
+            self._journal.release()
+        return self.id
+
+    def discard(self) -> None:
+        """Throw the episode away."""
+        self._remove_staging()
+        self._journal.release()
+
+    def release(self) -> None:
+        """Stop writing without an outcome: the episode stays in staging until `repair` brings it back."""
+        self._journal.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _encode(self, frame: RGBD, color: ChunkCodec) -> list[bytes]:
+        return [seal(color.encode(frame.color)), seal(self._depth.encode(quantise_depth(frame.depth)))]
+
+    def _check_camera(self, frame: RGBD) -> None:
+        camera = self._cameras.get(frame.camera.name)
+        if camera is None:
+            raise BadInput(
+                f"frame of camera {frame.camera.name!r}, the episode has {sorted(self._cameras)}; "
+                "name all cameras when the episode starts"
+            )
+        if camera is frame.camera:
+            return
+        same = (camera.width, camera.height) == (frame.camera.width, frame.camera.height)
+        same = same and np.array_equal(camera.K, frame.camera.K)
+        if not (same and np.array_equal(camera.T_base_camera, frame.camera.T_base_camera)):
+            raise BadInput(
+                f"camera {camera.name!r}: calibration changed within the episode; start a new episode for the new one"
+            )
+
+    def _remove_staging(self) -> None:
+        shutil.rmtree(self._staging)
+
+
+def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
+    """A fresh staging folder with a journal that this process alone has locked."""
+    while True:
+        episode_id = new_id()
+        folder = store.staging_path / episode_id
+        try:
+            folder.mkdir(parents=True)
+            journal = JournalWriter(folder / JOURNAL)
+            for path in (folder, store.staging_path, store.path):
+                sync(path)
+            return episode_id, journal
+        except (FileExistsError, FileNotFoundError, BlockingIOError):
+            continue  # a repair took the still empty folder for a dead one's
+        except OSError as error:
+            raise EpisodeError(
+                f"{folder} cannot be made ({error.strerror}); check the path's permissions and free space"
+            ) from error
