@@ -1,0 +1,202 @@
+"""Gymnasium environments: one pick-and-place action a step, executed with real dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from embodied_vision.control.motion import plan_pick_place
+from embodied_vision.errors import BadInput, Refused
+from embodied_vision.geometry import quantise_depth, vector_to_pose
+from embodied_vision.types import RGBD, Camera, PickPlace, Workspace
+from embodied_vision_sim.camera import Light
+from embodied_vision_sim.execution import execute
+from embodied_vision_sim.world import World
+
+Observation = dict[str, Any]
+
+
+class PickPlaceEnv(gymnasium.Env[Any, Any]):
+    """A tabletop task seen by calibrated RGB-D cameras and acted on by picking and placing.
+
+    ## Observation
+    For each camera under its name: `color` uint8 (H, W, 3), `depth` uint16 (H, W) in mm (0 = no return),
+    `intrinsics` (3, 3) in px and `extrinsics` (4, 4), the camera's pose in the base frame; besides,
+    `joint_positions` (J,) in rad. The arm is at home and everything at rest.
+
+    ## Action
+    `pick` and `place`, tip poses in the base frame as x, y, z in m and a quaternion x, y, z, w. The tool's
+    z axis points out of the tool. The motion is planned and guarded as on the real arm; what the guard
+    refuses is not executed and `info["refused"]` says why.
+
+    ## Reward
+    Increase of the task's score, which is 1 when solved.
+
+    ## Start and end
+    A random scene determined by the seed alone. Terminates when solved, truncates after `max_steps` actions.
+
+    Attributes:
+        task_name: what users call the task.
+        max_steps: actions allowed.
+        workspace: part of the table in use.
+        object_names: names of all bodies by the ids in `views`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
+
+    def __init__(self, task: str, *, cameras: Sequence[Camera] | None = None, render_mode: str | None = None) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise BadInput(f"render mode {render_mode!r} is unknown; use rgb_array or none")
+        self.render_mode = render_mode
+        self._world = World(task, cameras=cameras)
+        self.task_name = task
+        self.max_steps = self._world.task.max_steps
+        self._frames: list[RGBD] = []
+        self._score = 0.0
+        self._actions = 0
+        self.observation_space = _observation_space(self._world)
+        self.action_space = spaces.Dict({"pick": _pose_space(), "place": _pose_space()})
+
+    @property
+    def workspace(self) -> Workspace:
+        """Part of the table in use."""
+        return self._world.workspace
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """The calibrated cameras whose frames are observed."""
+        return self._world.cameras
+
+    @property
+    def object_names(self) -> dict[int, str]:
+        """Names of all bodies in the scene by the ids in `views`."""
+        return dict(self._world.object_names)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Build the scene of `seed`, or of a fresh random seed without one; `info["seed"]` tells which.
+
+        Raises:
+            NotSettled: an object of the scene does not come to rest.
+        """
+        super().reset(seed=seed)
+        scene = int(self.np_random.integers(2**31)) if seed is None else seed
+        self._world.reset(scene)
+        self._score = self._world.score()
+        self._actions = 0
+        return self._observe(), {**self._info(), "seed": scene}
+
+    def step(self, action: dict[str, NDArray[np.float64]]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Execute one pick-and-place action and let the scene settle.
+
+        Raises:
+            NotSettled: an object does not come to rest.
+        """
+        if not self._frames:
+            raise BadInput("step was called before reset; reset the environment first")
+        refused = self._act(action)
+        former, self._score = self._score, self._world.score()
+        self._actions += 1
+        solved = self._score >= 1.0 - 1e-9
+        info = self._info()
+        if refused is not None:
+            info["refused"] = refused
+        return self._observe(), self._score - former, solved, not solved and self._actions >= self.max_steps, info
+
+    def _act(self, action: dict[str, NDArray[np.float64]]) -> str | None:
+        world = self._world
+        q, _, _ = world.joint_state()
+        try:
+            decision = self._decision(action)
+            motion = plan_pick_place(world.robot, q, decision)
+        except (Refused, BadInput) as error:
+            return str(error)
+        execute(world, motion)
+        world.set_suction(False)
+        world.settle()
+        return None
+
+    def _decision(self, action: dict[str, NDArray[np.float64]]) -> PickPlace:
+        return PickPlace(
+            pick=vector_to_pose(action["pick"]),
+            place=vector_to_pose(action["place"]),
+            stamp_ns=self._frames[0].stamp_ns,
+        )
+
+    def _observe(self) -> Observation:
+        self._frames = self._world.render()
+        observation: Observation = {
+            frame.camera.name: {
+                "color": frame.color.copy(),
+                "depth": quantise_depth(frame.depth),
+                "intrinsics": np.array(frame.camera.K, np.float64),
+                "extrinsics": np.array(frame.camera.T_base_camera, np.float64),
+            }
+            for frame in self._frames
+        }
+        observation["joint_positions"] = self._world.joint_state()[0]
+        return observation
+
+    def _info(self) -> dict[str, Any]:
+        return {"reward_total": self._score, "solved": self._score >= 1.0 - 1e-9}
+
+    def frames(self) -> list[RGBD]:
+        """The camera frames of the last observation, one a camera."""
+        return list(self._frames)
+
+    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,)."""
+        return self._world.joint_state()
+
+    def oracle(self) -> PickPlace:
+        """An expert's next action from the true poses; its randomness is the environment's `np_random`.
+
+        Raises:
+            RunFailed: the task is solved, or its object cannot be seen.
+        """
+        return self._world.task.oracle(self._world, self.np_random)
+
+    def views(
+        self, cameras: Sequence[Camera], light: Light | None = None, segmentation: bool = True
+    ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
+        """The scene from any cameras: frames and, with `segmentation`, body ids int32 (H, W) as in `object_names`."""
+        return self._world.views(cameras, light=light, segmentation=segmentation)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Color image (H, W, 3) of the first camera in the mode `rgb_array`."""
+        if self.render_mode is None or not self._frames:
+            return None
+        return self._frames[0].color.copy()
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._world.close()
+
+
+def _pose_space() -> spaces.Box:
+    bound = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    return spaces.Box(-bound, bound, dtype=np.float64)
+
+
+def _observation_space(world: World) -> spaces.Dict:
+    cameras: dict[str, spaces.Space[Any]] = {
+        camera.name: spaces.Dict(
+            {
+                "color": spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8),
+                "depth": spaces.Box(0, 65535, (camera.height, camera.width), np.uint16),
+                "intrinsics": spaces.Box(-1e5, 1e5, (3, 3), np.float64),
+                "extrinsics": spaces.Box(-1e2, 1e2, (4, 4), np.float64),
+            }
+        )
+        for camera in world.cameras
+    }
+    limits = world.robot.limits
+    return spaces.Dict(
+        {**cameras, "joint_positions": spaces.Box(limits.lower - 0.1, limits.upper + 0.1, dtype=np.float64)}
+    )

@@ -1,0 +1,98 @@
+"""The simulated arm: position-controlled joints that follow sampled trajectories."""
+
+from __future__ import annotations
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from embodied_vision.control.robot import RobotModel
+from embodied_vision.errors import BadInput
+from embodied_vision.types import FloatArray
+
+POSITION_GAIN = 0.2
+VELOCITY_GAIN = 1.0
+CUP_STIFFNESS_N_M = 1000.0
+CUP_DAMPING_N_S_M = 30.0
+
+
+class Arm:
+    """The arm of a robot model in one PyBullet client, standing at its home pose.
+
+    Attributes:
+        body: PyBullet body id.
+        model: kinematics and limits that the URDF was loaded with.
+        tip_link: link index of the suction cup's mouth.
+    """
+
+    def __init__(self, client: int, model: RobotModel) -> None:
+        self._client = client
+        self.model = model
+        self.body: int = pybullet.loadURDF(
+            str(model.urdf), useFixedBase=True, flags=pybullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client
+        )
+        links: dict[str, int] = {}
+        joints: dict[str, int] = {}
+        for index in range(pybullet.getNumJoints(self.body, physicsClientId=client)):
+            info = pybullet.getJointInfo(self.body, index, physicsClientId=client)
+            joints[info[1].decode()] = index
+            links[info[12].decode()] = index
+        self._joints = [joints[name] for name in model.joint_names]
+        self._effort_limits = [
+            pybullet.getJointInfo(self.body, joint, physicsClientId=client)[10] for joint in self._joints
+        ]
+        self.tip_link = links["tip"]
+        # The bellows gives way instead of hammering on what it touches.
+        pybullet.changeDynamics(
+            self.body,
+            links["suction"],
+            contactStiffness=CUP_STIFFNESS_N_M,
+            contactDamping=CUP_DAMPING_N_S_M,
+            physicsClientId=client,
+        )
+        self.place(np.asarray(model.home, float))
+
+    def place(self, q: FloatArray) -> None:
+        """Put the joints (J,) in rad at `q` at once, at rest, and hold them there."""
+        for joint, value in zip(self._joints, q, strict=True):
+            pybullet.resetJointState(self.body, joint, float(value), 0.0, physicsClientId=self._client)
+        self.set_targets(q, np.zeros_like(q))
+
+    def set_targets(self, q: FloatArray, qd: FloatArray) -> None:
+        """Follow positions (J,) in rad with velocities (J,) in rad/s from the next step on.
+
+        Raises:
+            BadInput: wrong length or non-finite values.
+        """
+        size = len(self._joints)
+        if np.shape(q) != (size,) or np.shape(qd) != (size,) or not (np.isfinite(q).all() and np.isfinite(qd).all()):
+            raise BadInput(
+                f"joint targets {q} with velocities {qd} are not {size} finite numbers each; send all joints"
+            )
+        pybullet.setJointMotorControlArray(
+            self.body,
+            self._joints,
+            pybullet.POSITION_CONTROL,
+            targetPositions=np.asarray(q, float).tolist(),
+            targetVelocities=np.asarray(qd, float).tolist(),
+            forces=self._effort_limits,
+            positionGains=[POSITION_GAIN] * size,
+            velocityGains=[VELOCITY_GAIN] * size,
+            physicsClientId=self._client,
+        )
+
+    def state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Positions in rad, velocities in rad/s and motor efforts in Nm, each (J,)."""
+        states = pybullet.getJointStates(self.body, self._joints, physicsClientId=self._client)
+        q, qd, _, effort = zip(*states, strict=True)
+        return np.array(q), np.array(qd), np.array(effort)
+
+    def tip_pose(self) -> FloatArray:
+        """Pose (4, 4) of the cup's mouth in the base frame, z out of the tool."""
+        state = pybullet.getLinkState(
+            self.body, self.tip_link, computeForwardKinematics=True, physicsClientId=self._client
+        )
+        pose = np.eye(4)
+        pose[:3, :3] = np.reshape(pybullet.getMatrixFromQuaternion(state[5]), (3, 3))
+        pose[:3, 3] = state[4]
+        return pose

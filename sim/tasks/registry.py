@@ -1,0 +1,21 @@
+"""Tasks by name."""
+
+from __future__ import annotations
+
+from embodied_vision.errors import BadInput
+from embodied_vision_sim.tasks.base import Task
+from embodied_vision_sim.tasks.block_insertion import BlockInsertion
+from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (BlockInsertion, PlaceRedInGreen)}
+
+
+def make_task(name: str) -> Task:
+    """A new task by name.
+
+    Raises:
+        BadInput: unknown name.
+    """
+    if name not in TASKS:
+        raise BadInput(f"task {name!r} is unknown; choose one of {', '.join(sorted(TASKS))}")
+    return TASKS[name]()

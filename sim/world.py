@@ -1,0 +1,242 @@
+"""The simulated cell: a table, an arm with a suction cup, a camera, and the scene of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from embodied_vision.control.robot import RobotModel
+from embodied_vision.errors import RunFailed
+from embodied_vision.types import RGBD, Camera, FloatArray, Workspace
+from embodied_vision_sim import shapes
+from embodied_vision_sim.camera import Light, front_camera, render
+from embodied_vision_sim.robot import Arm
+from embodied_vision_sim.suction import OBJECT_GROUP, Suction
+from embodied_vision_sim.tasks import make_task
+from embodied_vision_sim.tasks.base import Task
+
+STEP_HZ = 240
+TABLE_SIZE_M = (2.4, 3.0, 0.1)
+TABLE_RGBA = (0.62, 0.58, 0.53, 1.0)
+REST_SPEED_M_S = 0.002
+REST_TURN_RAD_S = 0.05
+REST_STEPS = 24
+SETTLE_STEPS = 4 * STEP_HZ
+
+
+class NotSettled(RunFailed):
+    """An object was still moving when the allowed number of steps was over."""
+
+
+class World:
+    """One simulated cell in a PyBullet client of its own; any number of worlds live side by side.
+
+    A seed determines everything that `reset` makes, bit for bit. Time passes only in `step`.
+
+    Attributes:
+        task: the task whose scene stands on the table.
+        workspace: where the task puts objects.
+        cameras: the cell's calibrated cameras.
+        robot: kinematics and limits of the arm.
+        object_names: names of all bodies by the ids that segmentation shows.
+        steps: physics steps since the reset.
+    """
+
+    def __init__(
+        self, task: str, *, cameras: Sequence[Camera] | None = None, workspace: Workspace | None = None
+    ) -> None:
+        self.task: Task = make_task(task)
+        self.workspace = workspace or Workspace()
+        self.cameras = tuple(cameras) if cameras is not None else (front_camera(),)
+        self.robot = RobotModel.load("panda_suction")
+        self.object_names: dict[int, str] = {}
+        self.steps = 0
+        self._client: int = pybullet.connect(pybullet.DIRECT)
+        self._movable: list[int] = []
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the PyBullet client; the world cannot be used afterwards."""
+        if self._client >= 0:
+            pybullet.disconnect(physicsClientId=self._client)
+            self._client = -1
+
+    # Scene
+
+    def reset(self, seed: int) -> None:
+        """Build the scene of `seed` with the arm at home and everything at rest."""
+        client = self._client
+        pybullet.resetSimulation(physicsClientId=client)
+        pybullet.setPhysicsEngineParameter(
+            fixedTimeStep=1 / STEP_HZ, deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=client
+        )
+        pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
+        self.object_names, self._movable, self.steps = {}, [], 0
+        table = shapes.Box(TABLE_SIZE_M)
+        self.add_boxes("table", [table], (0.5, 0.0, -TABLE_SIZE_M[2] / 2), 0.0, TABLE_RGBA, fixed=True)
+        self._arm = Arm(client, self.robot)
+        self.object_names[self._arm.body] = "robot"
+        self._suction = Suction(client, self._arm, self._movable.__contains__)
+        self.task.build(self, np.random.default_rng(seed))
+        self.settle()
+        self._arm.place(np.asarray(self.robot.home, float))
+        self.steps = 0
+
+    def add_boxes(
+        self,
+        name: str,
+        boxes: Sequence[shapes.Box],
+        xyz: Sequence[float],
+        yaw: float,
+        rgba: shapes.RGBA,
+        *,
+        fixed: bool = False,
+    ) -> int:
+        """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
+        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed)
+        return self._adopt(name, body, fixed)
+
+    def add_bowl(
+        self, name: str, xyz: Sequence[float], rgba: shapes.RGBA, *, radius: float, height: float, thickness: float
+    ) -> int:
+        """Put a fixed bowl into the scene; see `shapes.create_bowl`. Returns its id."""
+        body = shapes.create_bowl(self._client, xyz, rgba, radius=radius, height=height, thickness=thickness)
+        return self._adopt(name, body, fixed=True)
+
+    def _adopt(self, name: str, body: int, fixed: bool) -> int:
+        self.object_names[body] = name
+        pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
+        pybullet.changeDynamics(
+            body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
+        )
+        if not fixed:
+            self._movable.append(body)
+        return body
+
+    def pose(self, body: int) -> FloatArray:
+        """Pose (4, 4) of a body in the base frame."""
+        position, quaternion = pybullet.getBasePositionAndOrientation(body, physicsClientId=self._client)
+        pose = np.eye(4)
+        pose[:3, :3] = np.reshape(pybullet.getMatrixFromQuaternion(quaternion), (3, 3))
+        pose[:3, 3] = position
+        return pose
+
+    def surface(self, x: float, y: float) -> tuple[int, float]:
+        """What a vertical ray from above meets first, arm left out: body id (−1 for nothing) and its height in m."""
+        ((body, _, _, position, _),) = pybullet.rayTestBatch(
+            [(x, y, 1.0)], [(x, y, -1.0)], collisionFilterMask=OBJECT_GROUP, physicsClientId=self._client
+        )
+        return body, float(position[2])
+
+    # Time
+
+    def step(self) -> None:
+        """Advance by one physics step of 1/240 s."""
+        pybullet.stepSimulation(physicsClientId=self._client)
+        self._suction.update()
+        self.steps += 1
+
+    @property
+    def time_ns(self) -> int:
+        """Simulated time since the reset."""
+        return self.steps * 1_000_000_000 // STEP_HZ
+
+    def settle(self, limit: int = SETTLE_STEPS) -> int:
+        """Step until every object has been at rest for 0.1 s, and return the number of steps.
+
+        Raises:
+            NotSettled: an object still moves after `limit` steps; the message names it.
+        """
+        quiet = 0
+        for count in range(1, limit + 1):
+            self.step()
+            quiet = 0 if self._fastest()[0] > 1.0 else quiet + 1
+            if quiet >= REST_STEPS:
+                self._rest()
+                return count
+        _, body = self._fastest()
+        position = np.round(self.pose(body)[:3, 3], 3).tolist()
+        raise NotSettled(
+            f"{self.object_names[body]!r} still moves at {position} m after {limit} steps "
+            f"({limit / STEP_HZ:.1f} s); it may have fallen off the table: skip this scene or raise the limit"
+        )
+
+    def _rest(self) -> None:
+        """Let all objects sleep where they are, exactly; contact with what moves wakes them."""
+        for body in self._movable:
+            pybullet.resetBaseVelocity(body, (0, 0, 0), (0, 0, 0), physicsClientId=self._client)
+            pybullet.changeDynamics(
+                body,
+                -1,
+                activationState=pybullet.ACTIVATION_STATE_ENABLE_SLEEPING | pybullet.ACTIVATION_STATE_SLEEP,
+                physicsClientId=self._client,
+            )
+        self.step()
+
+    def _fastest(self) -> tuple[float, int]:
+        """Largest speed among the objects, relative to what counts as rest, and whose it is."""
+        worst, culprit = 0.0, self._movable[0] if self._movable else -1
+        for body in self._movable:
+            linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self._client)
+            speed = max(
+                float(np.linalg.norm(linear)) / REST_SPEED_M_S, float(np.linalg.norm(angular)) / REST_TURN_RAD_S
+            )
+            if speed > worst:
+                worst, culprit = speed, body
+        return worst, culprit
+
+    # Arm
+
+    def set_joint_targets(self, q: FloatArray, qd: FloatArray) -> None:
+        """Follow positions (J,) in rad with velocities (J,) in rad/s from the next step on."""
+        self._arm.set_targets(q, qd)
+
+    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,), in the order of `robot.joint_names`."""
+        return self._arm.state()
+
+    def tip_pose(self) -> FloatArray:
+        """Pose (4, 4) of the cup's mouth in the base frame."""
+        return self._arm.tip_pose()
+
+    def set_suction(self, on: bool) -> None:
+        """Switch the vacuum on or off."""
+        self._suction.set(on)
+
+    @property
+    def holding(self) -> str | None:
+        """Name of the object that the cup holds, or None."""
+        body = self._suction.holding
+        return None if body is None else self.object_names[body]
+
+    # What is seen and what it is worth
+
+    def render(self, stamp_ns: int | None = None) -> list[RGBD]:
+        """One frame of every camera, stamped with simulated time unless `stamp_ns` is given."""
+        stamp = self.time_ns if stamp_ns is None else stamp_ns
+        return [render(self._client, camera, stamp_ns=stamp)[0] for camera in self.cameras]
+
+    def views(
+        self, cameras: Sequence[Camera], *, light: Light | None = None, segmentation: bool = True
+    ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
+        """Frames from any camera poses and, with `segmentation`, their body ids int32 (H, W), −1 for nothing."""
+        pairs = [
+            render(self._client, camera, stamp_ns=self.time_ns, light=light, segmentation=segmentation)
+            for camera in cameras
+        ]
+        return [frame for frame, _ in pairs], [ids for _, ids in pairs if ids is not None]
+
+    def score(self) -> float:
+        """How much of the task is done now, 0 … 1."""
+        return self.task.score(self)
