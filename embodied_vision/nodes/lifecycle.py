@@ -1,0 +1,290 @@
+"""What all nodes share: a life cycle that says what went wrong, a heartbeat, diagnostics, parameters, and main()."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, TypeVar
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+from std_msgs.msg import String
+
+from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.nodes import qos
+from embodied_vision.nodes.conversions import to_json
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+_MessageT = TypeVar("_MessageT")
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node. A subclass declares parameters in its constructor and fills in four steps.
+
+    Each step may raise: the error is logged (with its traceback unless it is one of ours) and the transition fails.
+    Timers and subscriptions made in `start` through `every`, `subscribe` and `subscribe_sensor` end by themselves when
+    the node is deactivated. Publishers and services are best made in the constructor or in `setup`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.exit_code = 0
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._active_parts: list[Callable[[], object]] = []
+        self._stop: Callable[[], None] | None = None
+        self._health = DiagnosticStatus(level=OK, name=name, message="unconfigured", hardware_id=name)
+        self._heartbeat = self.create_publisher(String, f"heartbeat/{name}", qos.HEARTBEAT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self.create_timer(qos.HEARTBEAT_PERIOD_S, self._beat, clock=self._steady)
+        self.create_timer(1.0, self._publish_health, clock=self._steady)
+        self.param("autostart", True, "configure and activate by itself after the start")
+
+    # ---- the four steps
+
+    def setup(self) -> None:
+        """Load and check; called by configure."""
+
+    def start(self) -> None:
+        """Subscribe and act; called by activate."""
+
+    def halt(self) -> None:
+        """Stop acting; called by deactivate, by a failed activate, and before `teardown`. May be called twice."""
+
+    def teardown(self) -> None:
+        """Let go of what `setup` took; called by cleanup, shutdown and a failed configure. May be called twice."""
+
+    # ---- parameters
+
+    def param(
+        self,
+        name: str,
+        default: Any,
+        description: str,
+        bounds: tuple[float, float] | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        """Declare a parameter; `bounds` are inclusive. Read it with `value`."""
+        descriptor = ParameterDescriptor(name=name, description=description, read_only=read_only)
+        if bounds is not None and isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(bounds[0]), to_value=int(bounds[1]))]
+        elif bounds is not None:
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(bounds[0]), to_value=float(bounds[1]))
+            ]
+        self.declare_parameter(name, default, descriptor)
+
+    def value(self, name: str) -> Any:
+        """Current value of a parameter."""
+        return self.get_parameter(name).value
+
+    # ---- health
+
+    @property
+    def state(self) -> str:
+        """`unconfigured`, `inactive`, `active` or `finalized` (or a transition between them)."""
+        return str(self._state_machine.current_state[1])
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the node acts."""
+        return self.state == "active"
+
+    def health(self, level: bytes, message: str, **values: object) -> None:
+        """What this node says on /diagnostics from now on; published at once when the level changes."""
+        changed = level != self._health.level
+        self._health = DiagnosticStatus(
+            level=level,
+            name=self.get_fully_qualified_name(),
+            message=message,
+            hardware_id=self.get_name(),
+            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        )
+        if changed:
+            self._publish_health()
+
+    def now_ns(self) -> int:
+        """The node's clock, in ns: system time, or simulated time under `use_sim_time`."""
+        return int(self.get_clock().now().nanoseconds)
+
+    def _beat(self) -> None:
+        self._heartbeat.publish(to_json({"node": self.get_name(), "state": self.state}))
+
+    def _publish_health(self) -> None:
+        message = DiagnosticArray(status=[self._health])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    # ---- what lives while the node is active
+
+    def every(self, period_s: float, callback: Callable[[], None]) -> Timer:
+        """A timer on the steady clock, which ticks even where simulated time stands still."""
+        timer = self.create_timer(period_s, callback, clock=self._steady)
+        self._active_parts.append(lambda: self.destroy_timer(timer))
+        return timer
+
+    def subscribe(
+        self,
+        message_type: type[_MessageT],
+        topic: str,
+        profile: QoSProfile,
+        callback: Callable[[_MessageT], None],
+        *,
+        event_callbacks: SubscriptionEventCallbacks | None = None,
+    ) -> Subscription[_MessageT]:
+        """A subscription with a fixed quality of service."""
+        subscription = self.create_subscription(message_type, topic, callback, profile, event_callbacks=event_callbacks)
+        self._active_parts.append(lambda: self.destroy_subscription(subscription))
+        return subscription
+
+    def subscribe_sensor(
+        self,
+        message_type: type[_MessageT],
+        topic: str,
+        callback: Callable[[_MessageT], None],
+        profile: QoSProfile = qos.SENSOR,
+    ) -> None:
+        """A subscription that asks for reliable delivery and takes best effort where the publisher offers no more."""
+        held: list[Subscription[_MessageT]] = []
+
+        def fall_back(_event: object) -> None:
+            self.get_logger().warning(
+                f"{topic} is offered best effort only; frames may be lost on the way (set the Fast DDS profile)"
+            )
+            self.destroy_subscription(held.pop())
+            held.append(self.create_subscription(message_type, topic, callback, qos.best_effort(profile)))
+
+        events = SubscriptionEventCallbacks(incompatible_qos=fall_back)
+        held.append(self.create_subscription(message_type, topic, callback, profile, event_callbacks=events))
+        self._active_parts.append(lambda: self.destroy_subscription(held.pop()))
+
+    def _end_active_parts(self) -> None:
+        while self._active_parts:
+            self._active_parts.pop()()
+
+    # ---- transitions
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if not self._attempt("configure", self.setup):
+            self._attempt("clean up", self.teardown)
+            return TransitionCallbackReturn.FAILURE
+        self.health(OK, "configured")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if not self._attempt("activate", self.start):
+            self._attempt("deactivate", self.halt)
+            self._end_active_parts()
+            return TransitionCallbackReturn.FAILURE
+        if self._health.message == "configured":
+            self.health(OK, "active")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        done = self._attempt("deactivate", self.halt)
+        self._end_active_parts()
+        result = super().on_deactivate(state)
+        return result if done else TransitionCallbackReturn.ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        done = self._attempt("clean up", self.teardown)
+        result = super().on_cleanup(state)
+        return result if done else TransitionCallbackReturn.ERROR
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        if state.label == "active":
+            self._attempt("deactivate", self.halt)
+            self._end_active_parts()
+        self._attempt("clean up", self.teardown)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._end_active_parts()
+        self._attempt("clean up", self.teardown)
+        super().on_error(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(self, what: str, step: Callable[[], None]) -> bool:
+        """Run one step; log and remember what it raised."""
+        try:
+            step()
+        except EmbodiedVisionError as error:
+            self._report(f"cannot {what}: {error}", error.exit_code)
+        except Exception as error:
+            self._report(f"cannot {what}: {error!r}\n{traceback.format_exc()}", 1)
+        else:
+            return True
+        return False
+
+    def _report(self, message: str, exit_code: int) -> None:
+        self.get_logger().error(message)
+        self.health(ERROR, message)
+        self.exit_code = self.exit_code or exit_code
+
+    def give_up(self, message: str, exit_code: int = 1) -> None:
+        """End the process from within: log, shut down cleanly, exit with `exit_code`."""
+        self._report(message, exit_code)
+        if self._stop is not None:
+            self._stop()
+
+
+def _autostart(node: ManagedNode) -> bool:
+    for transition in (node.trigger_configure, node.trigger_activate):
+        if transition() != TransitionCallbackReturn.SUCCESS:
+            return False
+    return True
+
+
+def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
+    """main() of a node: spin it until SIGINT, SIGTERM or `give_up`; returns the exit code.
+
+    With `autostart` a node that cannot configure or activate ends with its error's code: 2 for bad input, 1 otherwise.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    stopped = rclpy.Future(executor=executor)
+
+    def stop(_signal: int = 0, _frame: FrameType | None = None) -> None:
+        if not stopped.done():
+            stopped.set_result(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    node: ManagedNode | None = None
+    try:
+        node = make_node()
+        node._stop = stop
+        executor.add_node(node)
+        if node.value("autostart") and not _autostart(node):
+            return node.exit_code or 1
+        executor.spin_until_future_complete(stopped)
+        return node.exit_code
+    except EmbodiedVisionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+        print(f"error: {error}; `ros2 param describe` or config/ say what is allowed", file=sys.stderr)
+        return BadInput.exit_code
+    except ExternalShutdownException:
+        return 0
+    finally:
+        if node is not None:
+            if node.state in ("unconfigured", "inactive", "active"):
+                node.trigger_shutdown()
+            executor.shutdown()
+            node.destroy_node()
+        rclpy.try_shutdown()
