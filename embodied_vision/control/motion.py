@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,13 +9,14 @@ import numpy as np
 from embodied_vision.control.inverse import MARGIN_RAD, pose_error, solve_pose
 from embodied_vision.control.limits import Vector
 from embodied_vision.control.planning import Pace, plan_joint, plan_line
-from embodied_vision.control.robot import Matrix, RobotModel
+from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.types import FloatArray, PickPlace
 
 CLOSED, OPEN = 0.0, 1.0
 """Gripper commands; a suction cup sucks when closed."""
+ELBOW_SWINGS_RAD = (0.0, 0.6, -0.6, 1.2, -1.2)
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class MotionSettings:
     """
 
     pace: Pace = field(default_factory=Pace)
-    clearance_m: float = 0.2
+    clearance_m: float = 0.19
     approach_m: float = 0.08
-    take_s: float = 0.15
-    release_s: float = 0.15
+    take_s: float = 0.12
+    release_s: float = 0.12
 
     def __post_init__(self) -> None:
         for name in ("clearance_m", "approach_m", "take_s", "release_s"):
@@ -84,35 +84,23 @@ def plan_pick_place(
     """
     settings = settings or MotionSettings()
     pace = settings.pace
-    reason: Refused | None = None
-    for q_pick, q_place in _joint_goals(model, q_now, action):
-        try:
-            lift_pick = plan_line(model, q_pick, _above(action.pick, model.forward(q_pick), settings), pace)
-            lift_place = plan_line(model, q_place, _above(action.place, model.forward(q_place), settings), pace)
-        except Refused as error:
-            reason = error
-            continue
-        start = _retract(model, q_now, settings)
-        q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
-        q_above_pick, q_above_place = lift_pick.positions[-1], lift_place.positions[-1]
-        return Motion(
-            (
-                *start,
-                Segment("approach", plan_joint(model, q_start, q_above_pick, pace)),
-                Segment("descend_pick", lift_pick.reversed(), CLOSED, settings.take_s),
-                Segment("lift_pick", lift_pick),
-                Segment("transfer", plan_joint(model, q_above_pick, q_above_place, pace)),
-                Segment("descend_place", lift_place.reversed(), OPEN, settings.release_s),
-                Segment("lift_place", lift_place),
-                Segment("home", plan_joint(model, q_above_place, model.home, pace)),
-            )
+    lift_pick, lift_place = (_lift(model, pose, settings) for pose in (action.pick, action.place))
+    if model.symmetric_tool:
+        lift_pick, lift_place = _share_turn(model, q_now, action, lift_pick, lift_place)
+    start = _retract(model, q_now, settings)
+    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    q_above_pick, q_above_place = lift_pick.positions[-1], lift_place.positions[-1]
+    return Motion(
+        (
+            *start,
+            Segment("approach", plan_joint(model, q_start, q_above_pick, pace)),
+            Segment("descend_pick", lift_pick.reversed(), CLOSED, settings.take_s),
+            Segment("lift_pick", lift_pick),
+            Segment("transfer", plan_joint(model, q_above_pick, q_above_place, pace)),
+            Segment("descend_place", lift_place.reversed(), OPEN, settings.release_s),
+            Segment("lift_place", lift_place),
+            Segment("home", plan_joint(model, q_above_place, model.home, pace)),
         )
-    raise reason or Refused(
-        "unreachable",
-        "tool turn from pick to place",
-        "no angle of the tool that serves both poses",
-        f"limits of {model.joint_names[-1]}",
-        "choose a smaller turn of the object",
     )
 
 
@@ -138,31 +126,53 @@ def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tupl
     return (Segment("retract", plan_line(model, q_now, goal, settings.pace)),)
 
 
-def _above(requested: FloatArray, pose: Matrix, settings: MotionSettings) -> Matrix:
-    """The pose raised straight to the height of travel."""
-    raised = pose.copy()
-    raised[2, 3] = max(settings.clearance_m, float(requested[2, 3]) + settings.approach_m)
-    return raised
+def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings) -> Trajectory:
+    """The straight way up from a pose to the height of travel; a symmetric tool at any angle about its axis.
+
+    Close to the base the elbow has to swing out: postures are tried from the preferred one outwards.
+    """
+    refusal: Refused | None = None
+    for swing in ELBOW_SWINGS_RAD:
+        posture = model.home + swing * (model.posture > 0)
+        try:
+            q = solve_pose(model, pose, model.home, posture=posture, free_spin=model.symmetric_tool)
+            raised = model.forward(q)
+            raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m)
+            return plan_line(model, q, raised, settings.pace)
+        except Refused as error:
+            refusal = refusal or error
+    assert refusal is not None
+    raise refusal
 
 
-def _joint_goals(model: RobotModel, q_now: Vector, action: PickPlace) -> Iterator[tuple[Vector, Vector]]:
-    """Joint positions at pick and place, the best first."""
-    if not model.symmetric_tool:
-        q_pick = solve_pose(model, action.pick, model.home)
-        yield q_pick, solve_pose(model, action.place, q_pick)
-        return
-    q_pick = solve_pose(model, action.pick, model.home, free_spin=True)
-    q_place = solve_pose(model, action.place, model.home, free_spin=True)
-    # Where the last joint would stand for exactly the requested poses, regardless of its limits.
-    exact_pick = q_pick[-1] + pose_error(model.forward(q_pick), action.pick, False)[5]
-    exact_place = q_place[-1] + pose_error(model.forward(q_place), action.place, False)[5]
-    turn = (exact_place - exact_pick + np.pi) % (2 * np.pi) - np.pi
-    low, high = model.limits.lower[-1] + 2 * MARGIN_RAD, model.limits.upper[-1] - 2 * MARGIN_RAD
+def _share_turn(
+    model: RobotModel, q_now: Vector, action: PickPlace, lift_pick: Trajectory, lift_place: Trajectory
+) -> tuple[Trajectory, Trajectory]:
+    """Turn the last joint of both ways so that the turn from pick to place is exactly the decision's.
+
+    The last joint turns about the tool's axis, so an offset of it leaves the tip's path as it is.
+    """
+    offset_pick, offset_place = (
+        float(pose_error(model.forward(lift.positions[0]), pose, free_spin=False)[5])
+        for lift, pose in ((lift_pick, action.pick), (lift_place, action.place))
+    )
+    last_pick, last_place = lift_pick.positions[:, -1], lift_place.positions[:, -1]
+    low, high = model.limits.lower[-1] + MARGIN_RAD, model.limits.upper[-1] - MARGIN_RAD
+    between = last_place[-1] - last_pick[-1]
+    turn = (offset_place - offset_pick + between + np.pi) % (2 * np.pi) - np.pi
     for travel in sorted((turn, turn - 2 * np.pi, turn + 2 * np.pi), key=abs):
-        first, last = max(low, low - travel), min(high, high - travel)
+        extra = travel - between  # of the place's offset over the pick's
+        first = max(low - last_pick.min(), low - last_place.min() - extra)
+        last = min(high - last_pick.max(), high - last_place.max() - extra)
         if first > last:
             continue
-        pick, place = q_pick.copy(), q_place.copy()
-        pick[-1] = np.clip((q_now[-1] + model.home[-1] - travel) / 2, first, last)
-        place[-1] = pick[-1] + travel
-        yield pick, place
+        middle = (q_now[-1] + model.home[-1] - travel) / 2 - last_pick[-1]
+        offset = float(np.clip(middle, first, last))
+        return lift_pick.turned(-1, offset), lift_place.turned(-1, offset + extra)
+    raise Refused(
+        "unreachable",
+        "turn of the tool from pick to place",
+        f"{np.degrees(turn):.1f}°",
+        f"limits of {model.joint_names[-1]}",
+        "choose a smaller turn of the object",
+    )

@@ -11,7 +11,7 @@ from ruckig import Trajectory as RuckigTrajectory
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, Slerp
 
-from embodied_vision.control.inverse import descend
+from embodied_vision.control.inverse import descend, unreachable
 from embodied_vision.control.limits import JointLimits, Vector
 from embodied_vision.control.robot import Matrix, RobotModel
 from embodied_vision.control.trajectory import Trajectory
@@ -34,8 +34,8 @@ class Pace:
     """
 
     speed: float = 1.0
-    velocity: float = 0.7
-    acceleration: float = 0.6
+    velocity: float = 0.75
+    acceleration: float = 0.75
     ramp_s: float = 0.04
     tip_m_s: float = 0.6
     tip_rad_s: float = 1.5
@@ -125,14 +125,7 @@ def plan_line(model: RobotModel, q0: Vector, T1: Matrix, pace: Pace | None = Non
         guess = 2 * joints[-1] - joints[-2] if len(joints) > 1 else joints[-1]
         q = descend(model, pose, guess, q0, model.posture, free_spin=False, iterations=25)
         if q is None or np.abs(q - joints[-1]).max() > 0.5:
-            x, y, z = (round(float(v), 4) for v in pose[:3, 3])
-            raise Refused(
-                "unreachable",
-                f"line to the tip pose, {fraction:.0%} of the way",
-                f"x {x}, y {y}, z {z} m",
-                f"joint limits of {model.name}",
-                "choose a pose nearer to the arm's working range",
-            )
+            raise unreachable(f"line to the tip pose, after {fraction:.0%} of the way,", pose, model)
         joints.append(q)
     spline = CubicSpline(knots, np.array(joints))
     return _along(spline, length, turn, pace, pace.apply(model.limits))

@@ -72,3 +72,9 @@ class Trajectory:
             -self.velocities[::-1],
             self.accelerations[::-1].copy(),
         )
+
+    def turned(self, joint: int, angle: float) -> Trajectory:
+        """The same motion with one joint offset by an angle in rad throughout."""
+        positions = self.positions.copy()
+        positions[:, joint] += angle
+        return Trajectory(self.times_s, positions, self.velocities, self.accelerations)
