@@ -35,10 +35,11 @@ def verify(store: EpisodeStore, ids: Sequence[str] | None = None) -> list[Report
     unknown = sorted(set(ids or ()) - known)
     if unknown:
         raise EpisodeError(f"no episodes {unknown} in {store.path}; see `embodied-vision episodes list`")
-    return [_verify_one(store, episode_id) for episode_id in (sorted(known) if ids is None else ids)]
+    return [verify_episode(store, episode_id) for episode_id in (sorted(known) if ids is None else ids)]
 
 
-def _verify_one(store: EpisodeStore, episode_id: str) -> Report:
+def verify_episode(store: EpisodeStore, episode_id: str) -> Report:
+    """Compare every file of one episode with its manifest."""
     folder = store.episodes_path / episode_id
     try:
         files = read_manifest(folder)

@@ -22,6 +22,8 @@ from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.geometry import depth_to_metres, quantise_depth
 from embodied_vision.types import RGBD, Camera, PickPlace, new_id
 
+_STAGE_ATTEMPTS = 10
+
 
 class EpisodeWriter:
     """Writes one episode; the methods may be called from several threads.
@@ -213,7 +215,8 @@ class EpisodeWriter:
 
 def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
     """A fresh staging folder with a journal that this process alone has locked."""
-    while True:
+    folder = store.staging_path
+    for _ in range(_STAGE_ATTEMPTS):
         episode_id = new_id()
         folder = store.staging_path / episode_id
         try:
@@ -223,8 +226,11 @@ def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
                 sync(path)
             return episode_id, journal
         except (FileExistsError, FileNotFoundError, BlockingIOError):
-            continue  # a repair took the still empty folder for a dead one's
+            continue  # a repair took the still empty folder for a dead writer's
         except OSError as error:
             raise EpisodeError(
                 f"{folder} cannot be made ({error.strerror}); check the path's permissions and free space"
             ) from error
+    raise EpisodeError(
+        f"{folder} cannot be made: something keeps taking it away; is another program cleaning the store?"
+    )

@@ -1,0 +1,100 @@
+"""An episode on one sheet: its decisions with pick and place drawn in, and frames from start to end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from embodied_vision.episodes.reader import Episode
+from embodied_vision.geometry import project
+from embodied_vision.types import RGBD, FloatArray, PickPlace
+
+TILE_WIDTH = 320
+_COLUMNS = 4
+_CAPTION = 14
+_PICK, _PLACE = (40, 220, 80), (255, 60, 160)
+_MARK_M = 0.04
+
+
+def contact_sheet(episode: Episode, frames_per_camera: int = 8) -> Image.Image:
+    """Draw an episode.
+
+    Args:
+        episode: which.
+        frames_per_camera: how many logged frames to show, evenly spaced; all decisions are shown.
+
+    Raises:
+        EpisodeError: its data are damaged.
+    """
+    start_ns = first_stamp_ns(episode)
+    tiles = []
+    for number, decision in enumerate(episode.decisions):
+        for frame in decision.frames:
+            caption = f"decision {number + 1}, {frame.camera.name}, {(frame.stamp_ns - start_ns) / 1e9:.2f} s"
+            tiles.append(_tile(draw_decision(frame, decision.action), caption))
+    for name in episode.cameras:
+        frames = episode.frames(name)
+        for index in np.unique(np.linspace(0, len(frames) - 1, frames_per_camera).round().astype(int)):
+            if len(frames):
+                frame = frames[int(index)]
+                caption = f"frame {index}, {name}, {(frame.stamp_ns - start_ns) / 1e9:.2f} s"
+                tiles.append(_tile(Image.fromarray(frame.color), caption))
+    return _sheet(tiles, f"{episode.task}  {episode.id}  {dict(episode.outcome)}")
+
+
+def first_stamp_ns(episode: Episode) -> int:
+    """The earliest stamp among frames and streams, 0 in an empty episode."""
+    stamps = [episode.frames(name).stamps_ns for name in episode.cameras]
+    stamps += [episode.stream(name)[0] for name in episode.streams]
+    return min((int(s.min()) for s in stamps if len(s)), default=0)
+
+
+def draw_decision(frame: RGBD, action: PickPlace) -> Image.Image:
+    """The color image with the pick (green) and the place (pink) of an action, as the camera sees them.
+
+    A stroke along the tip's x axis, 4 cm long, shows the yaw.
+    """
+    image = Image.fromarray(frame.color)
+    draw = ImageDraw.Draw(image)
+    centres = []
+    for pose, ink in ((action.pick, _PICK), (action.place, _PLACE)):
+        ends = _pixels(frame, np.stack([pose[:3, 3], pose[:3, 3] + _MARK_M * pose[:3, 0]]))
+        if ends is None:
+            continue
+        (u, v), (u_end, v_end) = ends
+        draw.ellipse((u - 5, v - 5, u + 5, v + 5), outline=ink, width=2)
+        draw.line((u, v, u_end, v_end), fill=ink, width=2)
+        centres.append((u, v))
+    if len(centres) == 2:
+        draw.line((*centres[0], *centres[1]), fill=(255, 255, 255), width=1)
+    return image
+
+
+def _pixels(frame: RGBD, points: FloatArray) -> list[tuple[float, float]] | None:
+    pixels, depth = project(points, frame.camera.K, frame.camera.T_base_camera)
+    if not (np.isfinite(pixels).all() and (depth > 0).all()):
+        return None
+    return [(float(u), float(v)) for u, v in pixels]
+
+
+def _tile(image: Image.Image, caption: str) -> Image.Image:
+    height = max(1, round(image.height * TILE_WIDTH / image.width))
+    tile = Image.new("RGB", (TILE_WIDTH, height + _CAPTION), "white")
+    tile.paste(image.resize((TILE_WIDTH, height)), (0, _CAPTION))
+    ImageDraw.Draw(tile).text((3, 1), caption, fill="black")
+    return tile
+
+
+def _sheet(tiles: Sequence[Image.Image], title: str) -> Image.Image:
+    columns = max(1, min(_COLUMNS, len(tiles)))
+    height = max((tile.height for tile in tiles), default=0)
+    rows = math.ceil(len(tiles) / columns)
+    sheet = Image.new("RGB", (columns * TILE_WIDTH, _CAPTION + rows * height), "white")
+    ImageDraw.Draw(sheet).text((3, 1), title, fill="black")
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (column * TILE_WIDTH, _CAPTION + row * height))
+    return sheet
