@@ -1,0 +1,182 @@
+"""Demonstrations as training examples: fused scenes, cached on disk, with the object and the place they teach."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from embodied_vision import geometry
+from embodied_vision.encoders.base import Encoder
+from embodied_vision.episodes.reader import Episode
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.errors import BadInput
+from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.segments import Segment, segment_at
+from embodied_vision.types import PickPlace, Scene, Workspace
+
+SOLVED_REWARD = 0.99
+"""An episode teaches when its total reward, in [0, 1], lies above this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One decision of a demonstration, in cells of the map.
+
+    Attributes:
+        scene: what was seen; features may be float16.
+        segment: the object that was picked.
+        place: (2,) fractional cell where the object's anchor went.
+        yaw_rad: turn of the object.
+        source: episode id and number of the decision.
+    """
+
+    scene: Scene
+    segment: Segment
+    place: NDArray[np.float64]
+    yaw_rad: float
+    source: str = ""
+
+
+def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
+    """Read a demonstrated action on its scene; the object's centroid stands for wherever it was picked."""
+    pick = geometry.xy_to_cell(action.pick[:2, 3], scene.workspace)
+    place = geometry.xy_to_cell(action.place[:2, 3], scene.workspace)
+    yaw = geometry.yaw_of(action.place) - geometry.yaw_of(action.pick)
+    segment = segment_at(scene, pick)
+    c, s = math.cos(yaw), math.sin(yaw)
+    arm = segment.anchor - pick
+    anchor_place = place + np.array([c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]])
+    return Example(scene, segment, anchor_place, math.remainder(yaw, 2 * math.pi), source)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples of one task.
+
+    Attributes:
+        examples: in the order of their episodes.
+        episode_ids: the episodes they come from, sorted.
+        task: their task.
+        encoder_id: whose features they carry, empty for none.
+    """
+
+    examples: Sequence[Example]
+    episode_ids: Sequence[str]
+    task: str
+    encoder_id: str
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of the features over the seen cells of up to 64 scenes."""
+        first = self.examples[0].scene.features
+        if first is None:
+            return Normalisation.identity(0)
+        step = max(1, len(self.examples) // 64)
+        cells = [e.scene.features[e.scene.valid][::7] for e in self.examples[::step] if e.scene.features is not None]
+        values = np.concatenate(cells).astype(np.float64)
+        std = np.maximum(values.std(0), 1e-3 * max(float(values.std()), 1e-6))
+        return Normalisation(values.mean(0).astype(np.float32), std.astype(np.float32))
+
+    def digest(self) -> str:
+        """16 hex digits that name the data: episodes, encoder and task."""
+        text = json.dumps([self.task, self.encoder_id, list(self.episode_ids), len(self.examples)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
+    """Ids of the episodes of a task that ended solved, oldest first."""
+    return [e.id for e in store.select(task=task) if float(e.outcome.get("reward", 0.0)) > SOLVED_REWARD]
+
+
+def load_dataset(
+    store: EpisodeStore,
+    task: str,
+    encoder: Encoder | None,
+    workspace: Workspace,
+    *,
+    episode_ids: Iterable[str],
+    cache: Path | None = None,
+) -> Dataset:
+    """Fuse, encode and cache every decision of the given episodes.
+
+    Args:
+        store: where they lie.
+        task: they must all be of this task.
+        encoder: computes the features; None trains without any.
+        workspace: what to map.
+        episode_ids: which episodes.
+        cache: folder for fused scenes, keyed by encoder and workspace; may be deleted at any time. Beside the
+            episodes when not given.
+
+    Raises:
+        BadInput: no decision is left to learn from, or an episode is of another task.
+    """
+    cache = (cache if cache is not None else store.path / "cache") / _cache_key(encoder, workspace)
+    ids = sorted(episode_ids)
+    examples: list[Example] = []
+    for episode_id in ids:
+        marker = cache / f"{episode_id}.json"
+        if not marker.is_file():
+            _fill_cache(store.open(episode_id), encoder, workspace, marker)
+        index = json.loads(marker.read_text(encoding="utf-8"))
+        if index["task"] != task:
+            raise BadInput(f"episode {episode_id} is of task {index['task']!r}, asked for {task!r}; leave it out")
+        for number, action in enumerate(index["actions"]):
+            scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
+            examples.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
+    if not examples:
+        raise BadInput(
+            f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
+            f"make some: embodied-vision collect --task {task} --episodes {store.path}"
+        )
+    return Dataset(examples, ids, task, encoder.encoder_id if encoder is not None else "")
+
+
+def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:
+    identity = [encoder.encoder_id if encoder is not None else "", workspace.to_dict()]
+    return "scenes-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace, marker: Path) -> None:
+    """One file a decision, then the marker that says they are all there."""
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    actions: list[dict[str, Any]] = []
+    for number, decision in enumerate(episode.decisions):
+        features = [encoder.encode(f.color, f.stamp_ns) for f in decision.frames] if encoder is not None else []
+        scene = geometry.fuse_scene(decision.frames, features, workspace)
+        tensors = {"color": scene.color, "height": scene.height, "valid": scene.valid}
+        if scene.features is not None:
+            tensors["features"] = scene.features.astype(np.float16)
+        target = marker.with_name(f"{episode.id}-{number}.safetensors")
+        staging = target.with_name(f".{uuid.uuid4().hex}")
+        save_file(tensors, staging)
+        os.replace(staging, target)
+        actions.append({**decision.action.to_dict(), "stamp_ns": scene.stamp_ns})
+    staging = marker.with_name(f".{uuid.uuid4().hex}")
+    staging.write_text(json.dumps({"task": episode.task, "actions": actions}), encoding="utf-8")
+    os.replace(staging, marker)
+
+
+def _read_scene(path: Path, workspace: Workspace, stamp_ns: int) -> Scene:
+    tensors = load_file(path)
+    return Scene(
+        color=tensors["color"],
+        height=tensors["height"],
+        features=tensors.get("features"),
+        valid=tensors["valid"],
+        workspace=workspace,
+        stamp_ns=stamp_ns,
+    )
