@@ -73,6 +73,11 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         return self._world.cameras
 
     @property
+    def robot_name(self) -> str:
+        """Name of the robot model."""
+        return self._world.robot.name
+
+    @property
     def object_names(self) -> dict[int, str]:
         """Names of all bodies in the scene by the ids in `views`."""
         return dict(self._world.object_names)

@@ -91,7 +91,6 @@ class World:
         self.task.build(self, np.random.default_rng(seed))
         self.settle()
         self._arm.place(np.asarray(self.robot.home, float))
-        self.steps = 0
 
     def add_boxes(
         self,

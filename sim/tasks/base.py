@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from embodied_vision_sim.shapes import RGBA
     from embodied_vision_sim.world import World
 
-REACH_M = 0.72
-"""Largest horizontal distance from the base at which the arm reaches straight down."""
+REACH_M = (0.31, 0.73)
+"""Horizontal distances from the base at which the arm reaches straight down with ease."""
 CLEARANCE_M = 0.015
 """Least gap between two objects at the start: room for the cup."""
 
@@ -62,7 +62,8 @@ class Placer:
         for _ in range(attempts):
             x = self._rng.uniform(x_bounds[0] + radius, x_bounds[1] - radius)
             y = self._rng.uniform(y_bounds[0] + radius, y_bounds[1] - radius)
-            if reachable and np.hypot(x, y) + radius > REACH_M:
+            distance = float(np.hypot(x, y))
+            if reachable and not REACH_M[0] + radius <= distance <= REACH_M[1] - radius:
                 continue
             if all(np.hypot(x - a, y - b) >= radius + r + CLEARANCE_M for a, b, r in self._taken):
                 self._taken.append((x, y, radius))
