@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.task import Future
 from rclpy.timer import Timer
 from std_msgs.msg import String
 
@@ -46,8 +48,11 @@ class ManagedNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_parts: list[Callable[[], object]] = []
         self._stop: Callable[[], None] | None = None
-        self._health = DiagnosticStatus(level=OK, name=name, message="unconfigured", hardware_id=name)
-        self._heartbeat = self.create_publisher(String, f"heartbeat/{name}", qos.HEARTBEAT)
+        self._health = DiagnosticStatus(level=OK, message="unconfigured", hardware_id=self.get_name())
+        self._health.name = self.get_fully_qualified_name()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = self.create_guard_condition(self._drain)
+        self._heartbeat = self.create_publisher(String, f"heartbeat/{self.get_name()}", qos.HEARTBEAT)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self.create_timer(qos.HEARTBEAT_PERIOD_S, self._beat, clock=self._steady)
         self.create_timer(1.0, self._publish_health, clock=self._steady)
@@ -128,6 +133,17 @@ class ManagedNode(LifecycleNode):
         message = DiagnosticArray(status=[self._health])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    # ---- other threads
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have `call` run soon on the thread that spins the node; may be called from any thread."""
+        self._inbox.append(call)
+        self._wake.trigger()
+
+    def _drain(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
 
     # ---- what lives while the node is active
 
@@ -249,14 +265,14 @@ def _autostart(node: ManagedNode) -> bool:
     return True
 
 
-def run(make_node: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
+def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """main() of a node: spin it until SIGINT, SIGTERM or `give_up`; returns the exit code.
 
     With `autostart` a node that cannot configure or activate ends with its error's code: 2 for bad input, 1 otherwise.
     """
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
-    stopped = rclpy.Future(executor=executor)
+    stopped: Future[None] = Future(executor=executor)
 
     def stop(_signal: int = 0, _frame: FrameType | None = None) -> None:
         if not stopped.done():
