@@ -107,27 +107,23 @@ def _seeds(model: RobotModel, goal: FloatArray, seed: Vector) -> list[Vector]:
     return [seed, aimed, *(0.5 * aimed + 0.5 * spread)]
 
 
-def solve_pose(
-    model: RobotModel, goal: FloatArray, seed: Vector, *, posture: Vector | None = None, free_spin: bool = False
-) -> Vector:
+def solve_pose(model: RobotModel, goal: FloatArray, seed: Vector, *, free_spin: bool = False) -> Vector:
     """Joint position (J,) at the tip pose (4, 4); with `free_spin` at any angle about the tool's axis.
 
     Args:
         model: the arm.
         goal: tip pose in the base frame.
         seed: where to continue from, (J,).
-        posture: what the joints with a posture weight are drawn to, (J,); home by default.
         free_spin: leave the angle about the tool's axis open.
 
     Raises:
         Refused: rule `unreachable`.
     """
-    preferred = model.home if posture is None else posture
     weights = model.posture.copy()
     if free_spin:
         weights[-1] = 1.0
     for start in _seeds(model, goal, seed):
-        q = descend(model, goal, start, preferred, weights, free_spin=free_spin, iterations=60)
+        q = descend(model, goal, start, model.home, weights, free_spin=free_spin, iterations=60)
         if q is not None:
             return q
     raise unreachable("tip pose", goal, model)

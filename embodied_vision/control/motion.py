@@ -16,7 +16,6 @@ from embodied_vision.types import FloatArray, PickPlace
 
 CLOSED, OPEN = 0.0, 1.0
 """Gripper commands; a suction cup sucks when closed."""
-ELBOW_SWINGS_RAD = (0.0, 0.6, -0.6, 1.2, -1.2)
 
 
 @dataclass(frozen=True)
@@ -127,22 +126,11 @@ def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tupl
 
 
 def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings) -> Trajectory:
-    """The straight way up from a pose to the height of travel; a symmetric tool at any angle about its axis.
-
-    Close to the base the elbow has to swing out: postures are tried from the preferred one outwards.
-    """
-    refusal: Refused | None = None
-    for swing in ELBOW_SWINGS_RAD:
-        posture = model.home + swing * (model.posture > 0)
-        try:
-            q = solve_pose(model, pose, model.home, posture=posture, free_spin=model.symmetric_tool)
-            raised = model.forward(q)
-            raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m)
-            return plan_line(model, q, raised, settings.pace)
-        except Refused as error:
-            refusal = refusal or error
-    assert refusal is not None
-    raise refusal
+    """The straight way up from a pose to the height of travel; a symmetric tool at any angle about its axis."""
+    q = solve_pose(model, pose, model.home, free_spin=model.symmetric_tool)
+    raised = model.forward(q)
+    raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m)
+    return plan_line(model, q, raised, settings.pace)
 
 
 def _share_turn(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from ruckig import InputParameter, Result, Ruckig, Synchronization
+from ruckig import InputParameter, Result, Ruckig
 from ruckig import Trajectory as RuckigTrajectory
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, Slerp
@@ -17,6 +17,7 @@ from embodied_vision.control.robot import Matrix, RobotModel
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.errors import BadInput, Refused, RunFailed
 
+Samples = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 SAMPLE_S = 0.01
 BRAKE_S = 0.25
 """Longest time in which a moving arm is brought to rest along its path."""
@@ -57,42 +58,42 @@ class Pace:
         return JointLimits(limits.lower, limits.upper, velocity * s, acceleration * s**2, jerk * s**3)
 
 
-def _time_law(
-    start: Vector, goal: Vector, velocity: Vector, acceleration: Vector, jerk: Vector
-) -> tuple[NDArray[np.float64], Matrix, Matrix, Matrix]:
-    """Fastest jerk-limited motion from rest to rest on the straight line in between, sampled every `SAMPLE_S`."""
-    count = len(start)
-    request = InputParameter(count)
-    request.current_position, request.target_position = start.tolist(), goal.tolist()
-    request.max_velocity = velocity.tolist()
-    request.max_acceleration = acceleration.tolist()
-    request.max_jerk = jerk.tolist()
-    request.synchronization = Synchronization.Phase
-    profile = RuckigTrajectory(count)
-    result = Ruckig(count).calculate(request, profile)
+def _time_law(velocity: float, acceleration: float, jerk: float) -> Samples:
+    """Fastest way from rest at 0 to rest at 1 within the bounds: times, values and two derivatives, each (N,)."""
+    request = InputParameter(1)
+    request.current_position, request.target_position = [0.0], [1.0]
+    request.max_velocity, request.max_acceleration, request.max_jerk = [velocity], [acceleration], [jerk]
+    profile = RuckigTrajectory(1)
+    result = Ruckig(1).calculate(request, profile)
     if result not in (Result.Working, Result.Finished):
-        raise RunFailed(f"no time law from {start.tolist()} to {goal.tolist()}: {result}; check the limits")
-    times = np.linspace(0.0, max(profile.duration, SAMPLE_S), max(2, int(np.ceil(profile.duration / SAMPLE_S)) + 1))
-    samples = np.array([profile.at_time(min(t, profile.duration)) for t in times.tolist()])
-    return times, samples[:, 0], samples[:, 1], samples[:, 2]
+        raise RunFailed(f"no time law for {velocity} /s, {acceleration} /s², {jerk} /s³: {result}; check the limits")
+    times = np.linspace(0.0, profile.duration, max(2, int(np.ceil(profile.duration / SAMPLE_S)) + 1))
+    samples = np.array([profile.at_time(t) for t in times.tolist()])[:, :, 0]
+    samples[-1] = 1.0, 0.0, 0.0
+    return times, np.clip(samples[:, 0], 0.0, 1.0), samples[:, 1], samples[:, 2]
 
 
 def plan_joint(model: RobotModel, q0: Vector, q1: Vector, pace: Pace | None = None) -> Trajectory:
-    """Rest to rest on the straight line in joint space, all joints in phase, within velocity, acceleration and jerk.
+    """Rest to rest on the straight line in joint space, within velocity, acceleration and jerk.
 
     Raises:
         Refused: rule `position_limit`, the goal lies outside the limits.
     """
+    start, goal = np.asarray(q0, float), np.asarray(q1, float)
     for index, name in enumerate(model.joint_names):
         low, high = model.limits.lower[index], model.limits.upper[index]
-        if not low <= q1[index] <= high:
-            raise Refused("position_limit", name, float(q1[index]), (low, high), "choose a goal within the limits")
+        if not low <= goal[index] <= high:
+            raise Refused("position_limit", name, float(goal[index]), (low, high), "choose a goal within the limits")
+    way = goal - start
+    if np.abs(way).max() < 1e-9:
+        still = np.zeros((2, len(way)))
+        return Trajectory(np.array([0.0, SAMPLE_S]), np.stack([start, start]), still, still)
     limits = (pace or Pace()).apply(model.limits)
-    times, q, qd, qdd = _time_law(
-        np.asarray(q0, float), np.asarray(q1, float), limits.velocity, limits.acceleration, limits.jerk
+    reach = np.maximum(np.abs(way), 1e-9)
+    times, s, sd, sdd = _time_law(
+        *(float((bound / reach).min()) for bound in (limits.velocity, limits.acceleration, limits.jerk))
     )
-    qd[-1], qdd[-1] = 0.0, 0.0
-    return Trajectory(times, q, qd, qdd)
+    return Trajectory(times, start + s[:, None] * way, sd[:, None] * way, sdd[:, None] * way)
 
 
 def _line_poses(start: Matrix, goal: Matrix, fractions: NDArray[np.float64]) -> list[Matrix]:
@@ -146,9 +147,6 @@ def _along(spline: CubicSpline, length: float, turn: float, pace: Pace, limits: 
     best = int(np.argmin(np.where(v * v < a, 1 / v + v / a, 2 / np.sqrt(a))))
     v, a = float(v[best]), float(a[best])
     j = float((0.8 * limits.jerk / d1).min())
-    times, s, sd, sdd = _time_law(np.zeros(1), np.ones(1), np.array([v]), np.array([a]), np.array([j]))
-    s = np.clip(s, 0.0, 1.0)
-    q, q1, q2 = spline(s[:, 0]), spline(s[:, 0], 1), spline(s[:, 0], 2)
-    velocities, accelerations = q1 * sd, q2 * sd**2 + q1 * sdd
-    velocities[-1], accelerations[-1] = 0.0, 0.0
-    return Trajectory(times, q, velocities, accelerations)
+    times, s, sd, sdd = _time_law(v, a, j)
+    q, q1, q2 = spline(s), spline(s, 1), spline(s, 2)
+    return Trajectory(times, q, q1 * sd[:, None], q2 * sd[:, None] ** 2 + q1 * sdd[:, None])

@@ -33,6 +33,8 @@ class RobotModel:
         posture: weights (J,) with which inverse kinematics draws joints to a preferred position.
         symmetric_tool: turning the tool about its own axis changes nothing, as with a suction cup;
             the last joint turns about that axis.
+        reach_m: least and greatest horizontal distance from the base's axis at which the tool, held straight
+            down, works at every height from the table to the height of travel. Scenes are made within it.
         link_clearance_m: least height of elbow and wrist frames above the table.
     """
 
@@ -44,6 +46,7 @@ class RobotModel:
     limits: JointLimits
     posture: Vector
     symmetric_tool: bool
+    reach_m: tuple[float, float]
     link_clearance_m: float
     _model: Any
     _data: Any
@@ -68,7 +71,8 @@ class RobotModel:
             tip_link = str(text["tip_link"])
             home_of = dict(text["home"])
             entries = dict(text["joint_limits"])
-        except (KeyError, TypeError) as error:
+            near, far = (float(radius) for radius in text["reach_m"])
+        except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"robot description {path} lacks the field {error}; see {ROBOTS}/panda_suction.yaml"
             ) from error
@@ -107,6 +111,7 @@ class RobotModel:
             ),
             posture=np.array([float(posture_of.get(j, 0.0)) for j in joints]),
             symmetric_tool=symmetric,
+            reach_m=(near, far),
             link_clearance_m=float(text.get("link_clearance_m", 0.0)),
             _model=model,
             _data=model.createData(),
