@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,21 +49,6 @@ class JointPath:
             raise BadInput(f"joint trajectory ends with velocities {self.velocities[-1].tolist()}; end it at rest")
 
 
-def reorder(path: JointPath, names: Sequence[str], joint_names: Sequence[str]) -> JointPath:
-    """Columns of `path`, given for `names`, in the order of `joint_names`.
-
-    Raises:
-        BadInput: `names` is not a permutation of `joint_names`.
-    """
-    if sorted(names) != sorted(joint_names):
-        raise BadInput(f"joint trajectory is for joints {list(names)}, this arm has {list(joint_names)}")
-    order = [list(names).index(name) for name in joint_names]
-    if path.positions.ndim != 2 or path.positions.shape[1] != len(order):
-        raise BadInput(f"joint trajectory points have shape {path.positions.shape}, give {len(order)} joints a point")
-    velocities = None if path.velocities is None else path.velocities[:, order]
-    return JointPath(path.times_s, path.positions[:, order], velocities)
-
-
 @dataclass(frozen=True, eq=False)
 class _Plan:
     """A path on the controller's clock, its first knot being the desired state when it took over."""
@@ -100,8 +84,7 @@ class JointTrajectoryController:
     first point by the same interpolation, and the last point is held.
     """
 
-    def __init__(self, joint_names: Sequence[str], positions: NDArray[np.float64]) -> None:
-        self.joint_names = tuple(joint_names)
+    def __init__(self, positions: NDArray[np.float64]) -> None:
         self._plans: list[_Plan] = []
         self.hold(positions)
 
@@ -110,18 +93,17 @@ class JointTrajectoryController:
         held = np.asarray(positions, float)[None].copy()
         self._plans = [_Plan(-np.inf, np.array([-np.inf]), held, None)]
 
-    def accept(self, names: Sequence[str], path: JointPath, start_s: float) -> None:
+    def accept(self, path: JointPath, start_s: float) -> None:
         """Follow `path` from `start_s` on.
 
         Raises:
             BadInput: the trajectory is malformed; the running one goes on.
         """
-        ordered = reorder(path, names, self.joint_names)
-        ordered.check(len(self.joint_names))
+        path.check(len(self._plans[-1].positions[-1]))
         start_s = max(start_s, self._plans[-1].start_s)
         q, qd = self.desired(start_s)
-        times, positions, velocities = ordered.times_s + start_s, ordered.positions, ordered.velocities
-        if ordered.times_s[0] > 0:
+        times, positions, velocities = path.times_s + start_s, path.positions, path.velocities
+        if path.times_s[0] > 0:
             times = np.concatenate([[start_s], times])
             positions = np.concatenate([q[None], positions])
             velocities = None if velocities is None else np.concatenate([qd[None], velocities])
@@ -137,6 +119,7 @@ class JointTrajectoryController:
         while len(self._plans) > 1 and self._plans[1].start_s <= now_s:
             self._plans.pop(0)
 
+    @property
     def end_s(self) -> float:
         """When the last accepted trajectory ends, −inf if there is none."""
         return float(self._plans[-1].times_s[-1])

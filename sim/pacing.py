@@ -41,19 +41,21 @@ class Pacer:
         return 0.0 if self._base_s is None else now_s - self._base_s - self._lost_s
 
     def due(self, now_s: float) -> int:
-        """Steps to take now; the caller takes all of them."""
+        """Steps that are due; say `took` for each that is taken."""
         if self._base_s is None:
             self._base_s = now_s
         owed_s = self.clock_s(now_s) - self.time_s
         if owed_s > self.max_burst_s:
             self._lost_s += owed_s - self.max_burst_s
             owed_s = self.max_burst_s
-        steps = max(0, int(owed_s / self.step_s + 1e-9))
-        self._taken += steps
         self._history.append((now_s, self.time_s))
         while len(self._history) > 2 and self._history[1][0] <= now_s - self._window_s:
             self._history.popleft()
-        return steps
+        return max(0, int(owed_s / self.step_s + 1e-6))
+
+    def took(self, steps: int = 1) -> None:
+        """Steps were taken, perhaps before they were due: real time then catches up with them."""
+        self._taken += steps
 
     def forgive(self, now_s: float) -> None:
         """Start anew from `now_s`, as after a reset that took its own time."""

@@ -41,6 +41,9 @@ class Arm:
         self._effort_limits = [
             pybullet.getJointInfo(self.body, joint, physicsClientId=client)[10] for joint in self._joints
         ]
+        # PyBullet keeps one limit a body: no joint outruns the fastest one, whatever is commanded.
+        fastest = float(np.max(model.limits.velocity))
+        pybullet.changeDynamics(self.body, -1, maxJointVelocity=fastest, physicsClientId=client)
         self.tip_link = links["tip"]
         # The bellows gives way instead of hammering on what it touches.
         pybullet.changeDynamics(

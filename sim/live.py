@@ -1,0 +1,163 @@
+"""The simulated cell in real time: physics, arm controller and judgement, without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.errors import BadInput
+from embodied_vision.types import RGBD, Camera
+from embodied_vision_sim.joint_trajectory_controller import JointPath, JointTrajectoryController
+from embodied_vision_sim.pacing import Pacer
+from embodied_vision_sim.world import REST_STEPS, SETTLE_STEPS, STEP_HZ, NotSettled, World
+
+REST_S = 0.3
+"""The scene is judged when the arm has rested for so long: longer than any pause within a motion."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The task's state with the arm at rest.
+
+    Attributes:
+        reward: score, 0 … 1.
+        settled: whether every object had come to rest.
+        motions: motions judged since the reset.
+        time_s: when, in simulated time.
+    """
+
+    reward: float
+    settled: bool
+    motions: int
+    time_s: float
+
+    @property
+    def solved(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.reward >= 1.0 - 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class JointSample:
+    """Positions (J,) in rad and velocities (J,) in rad/s at a simulated time."""
+
+    time_s: float
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+
+
+class LiveCell:
+    """A `World` that follows a steady clock. Times named `now_s` are of that clock, others simulated.
+
+    Attributes:
+        task, seed: of the scene that stands on the table.
+        pacer: how well simulated time follows.
+    """
+
+    def __init__(self, cameras: Sequence[Camera]) -> None:
+        self._cameras = tuple(cameras)
+        self._world: World | None = None
+        self.task, self.seed = "", -1
+        self.pacer = Pacer(1 / STEP_HZ)
+
+    @property
+    def world(self) -> World:
+        """The world of the current task."""
+        if self._world is None:
+            raise BadInput("the cell has no scene yet; reset it first")
+        return self._world
+
+    @property
+    def max_steps(self) -> int:
+        """Actions that the task allows."""
+        return self.world.task.max_steps
+
+    def close(self) -> None:
+        """Free the simulator."""
+        if self._world is not None:
+            self._world.close()
+            self._world = None
+
+    def reset(self, task: str, seed: int) -> Judgement:
+        """Build the scene of `seed`: the same world as that of the Gymnasium environment with this seed.
+
+        Raises:
+            BadInput: unknown task or negative seed.
+            RunFailed: the scene cannot be built or does not come to rest.
+        """
+        if seed < 0:
+            raise BadInput(f"scene seed {seed} is negative; give 0 or more")
+        if self._world is None or task != self.task:
+            world = World(task, cameras=self._cameras)
+            self.close()
+            self._world = world
+        self.task, self.seed = task, seed
+        self.world.reset(seed)
+        self._controller = JointTrajectoryController(self.world.joint_state()[0])
+        self._moved, self._unsettled, self._motions = False, 0, 0
+        return Judgement(self.world.score(), True, 0, self.pacer.time_s)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a trajectory is being executed."""
+        return self._controller.end_s > self.pacer.time_s
+
+    def follow(self, path: JointPath, start_s: float) -> None:
+        """Execute a trajectory from the simulated time `start_s` on, or from now where that has passed.
+
+        Raises:
+            BadInput: it is malformed; the running one goes on.
+        """
+        self._controller.accept(path, max(start_s, self.pacer.time_s))
+        self._moved, self._unsettled = True, 0
+
+    def suck(self, on: bool) -> None:
+        """Switch the vacuum."""
+        self.world.set_suction(on)
+
+    def advance(self, now_s: float, sample_every: int) -> Iterator[JointSample]:
+        """Take the steps that are due, and yield the joints after every `sample_every` of them."""
+        world = self.world
+        for _ in range(self.pacer.due(now_s)):
+            self._controller.forget_before(self.pacer.time_s)
+            world.set_joint_targets(*self._controller.desired(self.pacer.time_s + self.pacer.step_s))
+            world.step()
+            self.pacer.took()
+            if world.steps % sample_every == 0:
+                yield self.sample()
+
+    def sample(self) -> JointSample:
+        """The joints now."""
+        q, qd, _ = self.world.joint_state()
+        return JointSample(self.pacer.time_s, q, qd)
+
+    def render(self, stamp_ns: int) -> list[RGBD]:
+        """One frame of every camera."""
+        return self.world.render(stamp_ns)
+
+    def judge(self) -> Judgement | None:
+        """Once after every motion, as soon as arm and objects rest and the gripper holds nothing; else None.
+
+        It looks up to 0.1 s ahead; real time then catches up.
+        """
+        if not self._moved or self.world.holding is not None:
+            return None
+        if self.pacer.time_s < self._controller.end_s + REST_S:
+            return None
+        before = self.world.steps
+        settled = True
+        try:
+            self.world.settle(REST_STEPS)
+        except NotSettled:
+            settled = False
+        taken = self.world.steps - before
+        self.pacer.took(taken)
+        self._unsettled += taken
+        if not settled and self._unsettled < SETTLE_STEPS:
+            return None
+        self._moved = False
+        self._motions += 1
+        return Judgement(self.world.score(), settled, self._motions, self.pacer.time_s)

@@ -1,0 +1,131 @@
+"""The simulated camera agrees with its calibration, whatever the calibration is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from embodied_vision.geometry import deproject, look_at, project
+from embodied_vision.types import Camera, FloatArray
+from embodied_vision_sim import shapes
+from embodied_vision_sim.camera import Light, front_camera
+from embodied_vision_sim.world import TABLE_SIZE_M, World
+
+SIDE = Camera(
+    "side", 200, 160, np.array([[230.0, 0, 88.0], [0, 215.0, 90.5], [0, 0, 1]]), look_at((0.6, 0.9, 0.5), (0.5, 0.1, 0))
+)
+TOP = Camera(
+    "top",
+    161,
+    121,
+    np.array([[150.0, 0, 80.0], [0, 150.0, 60.0], [0, 0, 1]]),
+    look_at((0.5, 0, 1.0), (0.5, 0, 0), (1, 0, 0)),
+)
+CAMERAS = [front_camera(), SIDE, TOP]
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[World, dict[int, tuple[FloatArray, FloatArray]]]:
+    """A world with axis-aligned boxes in the air, and the bounds of each."""
+    world = World("block-insertion")
+    world.reset(0)
+    bounds = {}
+    rng = np.random.default_rng(0)
+    for number in range(15):
+        centre = np.array([rng.uniform(0.3, 0.7), rng.uniform(-0.4, 0.4), rng.uniform(0.06, 0.2)])
+        size = rng.uniform(0.02, 0.06, 3)
+        body = world.add_boxes(
+            f"target {number}", [shapes.Box(tuple(size))], centre, 0.0, (0.2, 0.3, 0.9, 1.0), fixed=True
+        )
+        bounds[body] = (centre - size / 2, centre + size / 2)
+    return world, bounds
+
+
+def _cast(camera: Camera, bounds: dict[int, tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
+    """Depth (H, W) and ids (H, W) of boxes by exact ray casting through the pixels of K."""
+    rays = deproject(np.ones((camera.height, camera.width), np.float32), camera.K, camera.T_base_camera)
+    origin = camera.T_base_camera[:3, 3]
+    rays = rays.astype(float) - origin
+    depth = np.full(rays.shape[:2], np.inf)
+    ids = np.full(rays.shape[:2], -1)
+    for body, (low, high) in bounds.items():
+        with np.errstate(divide="ignore"):
+            a, b = (low - origin) / rays, (high - origin) / rays
+        near, far = np.minimum(a, b).max(-1), np.maximum(a, b).min(-1)
+        hit = (near <= far) & (near > 0) & (near < depth)
+        depth[hit], ids[hit] = near[hit], body
+    return depth, ids
+
+
+@pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
+def test_image_is_that_of_the_pinhole(
+    camera: Camera, scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]
+) -> None:
+    world, bounds = scene
+    (frame,), (ids,) = world.views([camera])
+    depth, expected = _cast(camera, bounds)
+    boxes = np.isin(expected, list(bounds))
+    assert boxes.sum() > 500
+    # Silhouettes coincide to the pixel, which bounds any shift far below half a pixel.
+    assert (np.isin(ids, list(bounds)) != boxes).sum() <= 0.002 * boxes.sum() + 2
+    same = boxes & (ids == expected)
+    assert np.abs(frame.depth - depth)[same].max() < 0.001
+
+
+@pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
+def test_projected_and_deprojected_points(
+    camera: Camera, scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]
+) -> None:
+    world, bounds = scene
+    (frame,), (ids,) = world.views([camera])
+    points = deproject(frame.depth, camera.K, camera.T_base_camera)
+    rows, columns = np.mgrid[: camera.height, : camera.width]
+    for body, (low, high) in bounds.items():
+        mask = ids == body
+        if mask.sum() < 20:
+            continue
+        outside = np.maximum(low - points[mask], points[mask] - high).max()
+        assert outside < 0.002
+        # What touches the box's silhouette is the projection of its corners.
+        corners = np.array([[(low, high)[(k >> axis) & 1][axis] for axis in range(3)] for k in range(8)])
+        pixels, _ = project(corners, camera.K, camera.T_base_camera)
+        assert columns[mask].min() > pixels[:, 0].min() - 0.5
+        assert columns[mask].max() < pixels[:, 0].max() + 0.5
+        assert rows[mask].min() > pixels[:, 1].min() - 0.5
+        assert rows[mask].max() < pixels[:, 1].max() + 0.5
+
+
+def test_table_lies_at_height_zero(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+    world, _ = scene
+    (frame,), (ids,) = world.views([front_camera()])
+    table = next(body for body, name in world.object_names.items() if name == "table")
+    z = deproject(frame.depth, frame.camera.K, frame.camera.T_base_camera)[ids == table][:, 2]
+    assert np.abs(z).max() < 0.002
+    assert TABLE_SIZE_M[2] > 0
+
+
+def test_depth_is_in_whole_millimetres(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+    frame = scene[0].render()[0]
+    millimetres = frame.depth.astype(float) * 1000
+    np.testing.assert_allclose(millimetres, np.round(millimetres), atol=1e-3)
+
+
+def test_no_return_is_zero_and_has_no_id(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+    away = Camera(
+        "away",
+        32,
+        24,
+        np.array([[30.0, 0, 15.5], [0, 30.0, 11.5], [0, 0, 1]]),
+        look_at((0.5, 0, 1), (0.6, 0, 3), (1, 0, 0)),
+    )
+    (frame,), (ids,) = scene[0].views([away])
+    assert (frame.depth == 0).all()
+    assert (ids == -1).all()
+
+
+def test_light_changes_colors_only(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+    world, _ = scene
+    (bright,), _ = world.views([SIDE], light=Light(ambient=0.7))
+    (dark,), _ = world.views([SIDE], light=Light(ambient=0.2, direction=(-1.0, 0.5, 1.0)))
+    assert dark.color.mean() < bright.color.mean() - 20
+    np.testing.assert_array_equal(dark.depth, bright.depth)
