@@ -1,0 +1,207 @@
+"""Color images in, features out. Each frame is encoded, or counted as skipped on purpose."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.registry import load_encoder
+from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes.conversions import (
+    features_to_image,
+    features_to_info,
+    image_to_color,
+    info_to_K,
+    stamp_to_ns,
+    to_json,
+)
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.trace import Tracer
+from embodied_vision.types import FloatArray
+
+
+@dataclass
+class Counts:
+    """What became of the frames: received = encoded + skipped + failed + waiting."""
+
+    received: int = 0
+    encoded: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+class EncoderNode(ManagedNode):
+    """Encodes in a thread of its own; a slot a camera holds the newest frame that waits."""
+
+    def __init__(self) -> None:
+        super().__init__("encoder")
+        self.param("encoder", "default", "encoder to run: `default`, a folder, or a cached hub name", read_only=True)
+        self.param("cameras", ["camera"], "names of the cameras whose color images are encoded", read_only=True)
+        self.param("threads", 1, "CPU threads of one encoding", (1, 64), read_only=True)
+        self.param("status_period", 0.5, "time between two messages on encoder/status, s", (0.05, 10.0))
+        self._tracer = Tracer(self)
+        self._info = self.create_publisher(String, "encoder/info", qos.STATUS)
+        self._status = self.create_publisher(String, "encoder/status", qos.STATUS)
+        self._cameras: list[str] = list(self.value("cameras"))
+        self._features = {
+            camera: (
+                self.create_publisher(Image, topics.features(camera, self._cameras), qos.SENSOR),
+                self.create_publisher(CameraInfo, topics.features_info(camera, self._cameras), qos.SENSOR),
+            )
+            for camera in self._cameras
+        }
+        self._encoder: Encoder | None = None
+        self._intrinsics: dict[str, FloatArray] = {}
+        self._slots: dict[str, Image] = {}
+        self._changed = threading.Condition()
+        self._worker: threading.Thread | None = None
+        self._stopping = False
+        self._counts = Counts()
+        self._trouble = ""
+
+    def setup(self) -> None:
+        torch.set_num_threads(self.value("threads"))
+        self._encoder = load_encoder(self.value("encoder"))
+        self._info.publish(
+            to_json(
+                {
+                    "encoder_id": self._encoder.encoder_id,
+                    "artefact_id": self._encoder.artefact_id,
+                    "dimension": self._encoder.dimension,
+                    "encoder": self.value("encoder"),
+                    "threads": self.value("threads"),
+                }
+            )
+        )
+        self.get_logger().info(f"encoder {self._encoder.encoder_id}, artefact {self._encoder.artefact_id}")
+
+    def start(self) -> None:
+        self._counts, self._stopping, self._trouble = Counts(), False, ""
+        self._worker = threading.Thread(target=self._work, name="encode", daemon=True)
+        self._worker.start()
+        for camera in self._cameras:
+            self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_info(camera))
+            self.subscribe_sensor(Image, topics.color(camera), self._on_image(camera))
+        self.every(self.value("status_period"), self._report_counts)
+
+    def halt(self) -> None:
+        if self._worker is None:
+            return
+        with self._changed:
+            self._stopping = True
+            self._counts.skipped += len(self._slots)
+            self._slots.clear()
+            self._changed.notify()
+        self._worker.join()
+        self._worker = None
+        self._report_counts()
+
+    def teardown(self) -> None:
+        self._encoder = None
+
+    # ---- in the executor's thread
+
+    def _on_info(self, camera: str) -> Callable[[CameraInfo], None]:
+        def remember(message: CameraInfo) -> None:
+            self._intrinsics[camera] = info_to_K(message)
+
+        return remember
+
+    def _on_image(self, camera: str) -> Callable[[Image], None]:
+        def take(message: Image) -> None:
+            self._tracer.mark("encoder.receive", stamp_to_ns(message.header.stamp))
+            with self._changed:
+                self._counts.received += 1
+                self._counts.skipped += camera in self._slots
+                self._slots[camera] = message
+                self._changed.notify()
+
+        return take
+
+    def _report_counts(self) -> None:
+        with self._changed:
+            counts = {**vars(self._counts), "waiting": len(self._slots)}
+            trouble = self._trouble
+        self._status.publish(to_json({**counts, "trouble": trouble}))
+        if not self.is_active:
+            return
+        if trouble:
+            self.health(ERROR, trouble, **counts)
+        elif counts["received"] == 0:
+            self.health(WARN, f"no images on {', '.join(topics.color(c) for c in self._cameras)} yet", **counts)
+        else:
+            self.health(OK, "encoding", **counts)
+
+    # ---- in the worker's thread
+
+    def _next(self) -> tuple[str, Image] | None:
+        with self._changed:
+            while not self._slots and not self._stopping:
+                self._changed.wait()
+            if self._stopping:
+                return None
+            camera = next(iter(self._slots))
+            return camera, self._slots.pop(camera)
+
+    def _work(self) -> None:
+        torch.set_num_threads(self.value("threads"))
+        while (job := self._next()) is not None:
+            try:
+                self._encode(*job)
+            except EmbodiedVisionError as error:
+                self._fail(str(error))
+            except Exception as error:
+                self._fail(f"encoding failed: {error!r}")
+
+    def _skip(self, reason: str) -> None:
+        with self._changed:
+            self._counts.skipped += 1
+            self._trouble = reason
+
+    def _fail(self, message: str) -> None:
+        with self._changed:
+            self._counts.failed += 1
+            new = message != self._trouble
+            self._trouble = message
+        if new:
+            self.get_logger().error(message)
+
+    def _encode(self, camera: str, message: Image) -> None:
+        assert self._encoder is not None
+        K = self._intrinsics.get(camera)
+        if K is None:
+            self._skip(f"images of {camera!r} come without {topics.color_info(camera)}; let its driver publish it")
+            return
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        features = self._encoder.encode(image_to_color(message), stamp_ns)
+        bad = int(features.grid.size - np.isfinite(features.grid).sum())
+        if bad:
+            raise BadInput(
+                f"encoder {features.encoder_id} computed {bad} non-finite features for the frame stamped {stamp_ns}, "
+                "not published; check its weights and runtime"
+            )
+        image, info = self._features[camera]
+        info.publish(features_to_info(features, K, message.header.frame_id))
+        image.publish(features_to_image(features, message.header.frame_id))
+        self._tracer.mark("encoder.publish", stamp_ns)
+        with self._changed:
+            self._counts.encoded += 1
+            self._trouble = ""
+
+
+def main() -> None:
+    """Run the node until it is told to stop."""
+    sys.exit(run(EncoderNode))
+
+
+if __name__ == "__main__":
+    main()
