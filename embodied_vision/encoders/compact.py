@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -118,7 +118,7 @@ def _folded(network: CompactNetwork) -> CompactNetwork:
     """The same function with every batch norm folded into its convolution."""
     for module in network.modules():
         if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
-            module[0] = fuse_conv_bn_eval(module[0], module[1])
+            module[0] = fuse_conv_bn_eval(cast(nn.Conv2d, module[0]), module[1])
             module[1] = nn.Identity()
     return network
 

@@ -1,0 +1,144 @@
+"""What is written beside an encoder's weights: the manifest for programs, the card for people."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from embodied_vision.encoders.compact import KIND, LAYER, PREPROCESSING, STRIDE, CompactEncoder, initialised
+from embodied_vision.encoders.pretrain import PretrainSettings
+from embodied_vision.encoders.probe import FIGURES, ProbeReport
+
+SCHEMA = 1
+_VERSIONS = ("embodied_vision", "torch", "numpy", "opencv-python-headless", "pybullet", "gymnasium")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str:
+    """Commit of the checkout that this code runs from, empty where it is none."""
+    try:
+        out = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return out.stdout.strip()
+
+
+def manifest_of(
+    encoder: CompactEncoder,
+    settings: PretrainSettings,
+    source: Mapping[str, Any],
+    command: str,
+    minutes: float,
+    report: ProbeReport | None,
+) -> dict[str, Any]:
+    """The manifest of a trained compact encoder, less the files' hashes.
+
+    Args:
+        encoder: as trained.
+        settings: of the training.
+        source: where the frames came from.
+        command: what was typed.
+        minutes: time the optimiser took.
+        report: what the probe found, if it ran.
+    """
+    d = encoder.dimension
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "encoder_id": encoder.encoder_id,
+        "architecture": asdict(encoder.architecture),
+        "parameters": sum(int(p.numel()) for p in initialised(encoder.architecture, 0).parameters()),
+        "preprocessing": PREPROCESSING,
+        "layer": LAYER,
+        "inputs": [{"name": "color", "shape": ["H", "W", 3], "dtype": "uint8", "unit": "sRGB 0 … 255"}],
+        "outputs": [
+            {
+                "name": "features",
+                "shape": [f"ceil(H/{STRIDE})", f"ceil(W/{STRIDE})", d],
+                "dtype": "float32",
+                "unit": f"none; every patch has the Euclidean norm sqrt({d})",
+            }
+        ],
+        "stride_px": [STRIDE, STRIDE],
+        "training": {
+            "settings": asdict(settings),
+            "frames": dict(source),
+            "minutes": round(minutes, 2),
+            "command": command,
+            "versions": _versions(),
+            "git_commit": _git_commit(),
+        },
+        "measured": None if report is None else report.to_dict(),
+    }
+
+
+def _table(report: ProbeReport) -> str:
+    lines = ["| encoder | " + " | ".join(FIGURES.values()) + " |", "| --- |" + " --- |" * len(FIGURES)]
+    for name, figures in report.figures.items():
+        cells = (f"{figures[key].value:.3f} [{figures[key].low:.3f}, {figures[key].high:.3f}]" for key in FIGURES)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, gains in report.gains.items():
+        cells = (f"{gains[key].value:+.3f} [{gains[key].low:+.3f}, {gains[key].high:+.3f}]" for key in FIGURES)
+        lines.append(f"| gain over {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
+    """The card of a trained compact encoder, Markdown."""
+    training = manifest["training"]
+    dimension = manifest["outputs"][0]["shape"][2]
+    text = f"""# Compact encoder `{manifest["encoder_id"]}`
+
+A residual network of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px
+patch of a color image by {dimension} numbers. It runs on one CPU core; images of any size are taken as they are.
+
+Trained without labels: the same point of a scene, found in two views through depth and camera poses, shall have
+the same features under other light, size and noise, and other features than the scene's other points.
+
+Made in {training["minutes"]:.1f} minutes (frames not counted) by
+
+    {training["command"]}
+
+from frames of {training["frames"]}, seed {training["settings"]["seed"]}, {training["settings"]["steps"]} steps.
+
+"""
+    if report is None:
+        return text + "Not probed: the frames carry no labels. `embodied-vision encoder probe` does it in simulation.\n"
+    return (
+        text
+        + f"""## Linear probe
+
+Ridge read-outs fitted on {report.patches[0]} patches of {report.scenes[0]} scenes, measured on {report.patches[1]}
+patches of {report.scenes[1]} other scenes, none of them used for training, every view under its own light. Brackets:
+95 % bootstrap interval over scenes. `random twin` is the same network with random weights and batch norms that know
+the images; `mean color` is the patch's mean color. Kinds: {", ".join(report.kinds)}.
+
+{_table(report)}
+
+## Limits
+
+Trained on simulated scenes with plain colors and one table. On photographs of a real cell, train it again on your
+own logs: `embodied-vision encoder pretrain --episodes STORE`. An encoder of another id needs policies of its own.
+"""
+    )

@@ -1,0 +1,131 @@
+"""Pairs of crops that show the same points of a scene, found through depth and pose alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.encoders.augment import Crop, photometric, random_crop
+from embodied_vision.encoders.views import ViewSet, points_at, visible_from
+from embodied_vision.errors import EncoderError
+from embodied_vision.types import RGBD, FloatArray
+
+FEWEST = 16
+ATTEMPTS = 30
+
+
+class ViewSource(Protocol):
+    """Random access to view sets; a `ViewCache` or a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> ViewSet: ...
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One crop of a pair.
+
+    Attributes:
+        color: uint8 (S, S, 3), augmented.
+        pixels: (N, 2) where the points appear in the crop, as u, v.
+        shades: (N, 3) color around the points before the augmentation, in [0, 1].
+    """
+
+    color: NDArray[np.uint8]
+    pixels: FloatArray
+    shades: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two views of the same N points.
+
+    Attributes:
+        first, second: the crops.
+        points_m: (N, 3) in the base frame.
+    """
+
+    first: View
+    second: View
+    points_m: FloatArray
+
+
+def interest(frame: RGBD) -> NDArray[np.float32]:
+    """How often each pixel (H, W) should be drawn: in proportion to the detail around it, never without depth.
+
+    An empty table would otherwise fill most of the points, and no two of its points can be told apart.
+    """
+    grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    detail = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    around = cv2.boxFilter(detail, -1, (17, 17))
+    weight = np.minimum(around / max(float(around.mean()), 1e-6), 4.0) + 0.08
+    return np.where(frame.depth > 0, weight, 0).astype(np.float32)
+
+
+def _draw(rng: np.random.Generator, weight: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    cumulative = np.cumsum(weight.ravel(), dtype=np.float64)
+    flat = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
+    return np.unique(np.minimum(flat, weight.size - 1))
+
+
+def _view(rng: np.random.Generator, frame: RGBD, crop: Crop, image_pixels: FloatArray, pixels: FloatArray) -> View:
+    rows, columns = frame.depth.shape
+    u, v = np.clip(np.round(image_pixels).astype(int), 0, [columns - 1, rows - 1]).T
+    smooth = cv2.blur(frame.color, (5, 5))
+    return View(photometric(rng, crop.color), pixels, smooth[v, u].astype(np.float32) / 255)
+
+
+def sample_pair(rng: np.random.Generator, views: ViewSet, crop_px: int, count: int) -> Pair | None:
+    """Draw two views of a set and up to `count` points that both crops show; None if they share too little."""
+    a = int(rng.integers(len(views.frames)))
+    b = int(rng.integers(len(views.frames)))
+    first, second = views.frames[a], views.frames[b]
+    weight = interest(first)
+    if not weight.any():
+        return None
+    flat = _draw(rng, weight, 8 * count)
+    v, u = np.unravel_index(flat, weight.shape)
+    in_first = np.stack([u, v], axis=1).astype(float)
+    points = points_at(first, in_first)
+    in_second, seen = visible_from(points, second)
+    if seen.sum() < FEWEST:
+        return None
+    points, in_first, in_second = points[seen], in_first[seen], in_second[seen]
+    anchor = int(rng.integers(len(points)))
+    crop_a = random_crop(rng, first.color, in_first[anchor], crop_px)
+    crop_b = random_crop(rng, second.color, in_second[anchor], crop_px)
+    placed_a, inside_a = crop_a.locate(in_first)
+    placed_b, inside_b = crop_b.locate(in_second)
+    shared = np.flatnonzero(inside_a & inside_b)
+    if len(shared) < FEWEST:
+        return None
+    keep = rng.permutation(shared)[:count]
+    return Pair(
+        _view(rng, first, crop_a, in_first[keep], placed_a[keep]),
+        _view(rng, second, crop_b, in_second[keep], placed_b[keep]),
+        points[keep],
+    )
+
+
+def sample_batch(rng: np.random.Generator, sets: ViewSource, pairs: int, crop_px: int, count: int) -> tuple[Pair, ...]:
+    """Draw pairs from scenes drawn at random.
+
+    Raises:
+        EncoderError: hardly any two frames share points, as when depth or poses are wrong.
+    """
+    drawn: list[Pair] = []
+    for _ in range(ATTEMPTS * pairs):
+        pair = sample_pair(rng, sets[int(rng.integers(len(sets)))], crop_px, count)
+        if pair is not None:
+            drawn.append(pair)
+        if len(drawn) == pairs:
+            return tuple(drawn)
+    raise EncoderError(
+        f"only {len(drawn)} of {ATTEMPTS * pairs} pairs of frames show {FEWEST} common points; "
+        "check the cameras' poses and that depth is in metres and aligned to color"
+    )
