@@ -71,6 +71,16 @@ def commit(store: EpisodeStore, episode_id: str, journal: JournalReader, outcome
     return target
 
 
+def remove_staging(folder: Path) -> None:
+    """Remove a staging folder that the caller has locked; the journal goes last, and with it the lock."""
+    shutil.rmtree(folder / _BUILD, ignore_errors=True)
+    (folder / JOURNAL).unlink()
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return  # a repair saw the empty folder and removed it
+
+
 def header(journal: JournalReader) -> Record:
     """The record an episode starts with.
 

@@ -90,6 +90,11 @@ class JournalWriter:
                     "before is kept"
                 ) from error
 
+    @property
+    def is_open(self) -> bool:
+        """Whether records can still be appended."""
+        return self._fd >= 0
+
     def sync(self) -> None:
         """Force everything appended so far to the disk."""
         with self._mutex:
@@ -118,8 +123,8 @@ class JournalReader:
 
     Attributes:
         records: in the order of writing.
-        gaps: (offset, size) of each stretch that could not be read, without the torn tail.
-        torn: bytes of an unfinished record at the end.
+        gaps: (offset, size) of each stretch that could not be read. An unfinished record at the end is none: it was
+            never acknowledged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,7 +134,6 @@ class JournalReader:
         self._data: mmap.mmap | bytes = mmap.mmap(self._file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
         self.records: list[Record] = []
         self.gaps: list[tuple[int, int]] = []
-        self.torn = 0
         self._scan()
 
     def __enter__(self) -> JournalReader:
@@ -161,7 +165,15 @@ class JournalReader:
                 self.gaps.append((good, position - good))
             self.records.append(record)
             position = good = end
-        self.torn = len(self._data) - good
+        if good < len(self._data) and not self._unfinished(good):
+            self.gaps.append((good, len(self._data) - good))
+
+    def _unfinished(self, start: int) -> bool:
+        rest = bytes(self._data[start : start + _FRAME.size])
+        if len(rest) < _FRAME.size:
+            return rest.startswith(_MAGIC[: len(rest)])
+        magic, head_size, body_size, _ = _FRAME.unpack(rest)
+        return magic == _MAGIC and start + _FRAME.size + head_size + body_size > len(self._data)
 
     def _record(self, start: int) -> tuple[Record | None, int]:
         body_start = start + _FRAME.size

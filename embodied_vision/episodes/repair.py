@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from embodied_vision.episodes.commit import JOURNAL, commit, final_outcome
+from embodied_vision.episodes.commit import JOURNAL, commit, final_outcome, remove_staging
 from embodied_vision.episodes.journal import JournalReader
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import verify
@@ -65,6 +64,8 @@ def _repair_one(store: EpisodeStore, episode_id: str) -> Repaired:
         try:
             staging.rmdir()
         except OSError:
+            if (staging / JOURNAL).exists():
+                return Repaired(episode_id, "writing")
             return Repaired(
                 episode_id, "failed", detail=f"{staging} has no {JOURNAL}; look at it and remove it by hand"
             )
@@ -78,7 +79,7 @@ def _repair_one(store: EpisodeStore, episode_id: str) -> Repaired:
 def _bring_back(store: EpisodeStore, episode_id: str) -> Repaired:
     staging = store.staging_path / episode_id
     if (staging / JOURNAL).stat().st_size == 0:
-        shutil.rmtree(staging)
+        remove_staging(staging)
         return Repaired(episode_id, "empty")
     with JournalReader(staging / JOURNAL) as journal:
         records, gaps, ended = len(journal.records), journal.gaps, final_outcome(journal)
@@ -99,7 +100,7 @@ def _bring_back(store: EpisodeStore, episode_id: str) -> Repaired:
             f"{sum(size for _, size in gaps)} bytes unreadable; the journal is kept in {_quarantine(store, episode_id)}"
         )
         return Repaired(episode_id, "recovered", records, detail)
-    shutil.rmtree(staging)
+    remove_staging(staging)
     return Repaired(episode_id, "recovered", records)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, seal
-from embodied_vision.episodes.commit import JOURNAL, commit, sync
+from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
 from embodied_vision.episodes.schema import SCHEMA, ColorCodec, folder_name, plain
 from embodied_vision.episodes.schema import color_codec as make_color_codec
@@ -158,12 +157,13 @@ class EpisodeWriter:
         Raises:
             EpisodeError: the disk is full or fails; everything logged stays in staging for `repair`.
         """
+        end = plain(outcome, "outcome")
         try:
-            self._journal.append({"kind": "outcome", "outcome": plain(outcome, "outcome")})
+            self._journal.append({"kind": "outcome", "outcome": end})
             self._journal.sync()
             with JournalReader(self._staging / JOURNAL) as journal:
-                commit(self.store, self.id, journal, plain(outcome, "outcome"))
-            self._remove_staging()
+                commit(self.store, self.id, journal, end)
+            remove_staging(self._staging)
         except OSError as error:
             raise EpisodeError(
                 f"{self._staging} cannot be finished ({error.strerror}); free space or fix the disk, then run "
@@ -174,9 +174,10 @@ class EpisodeWriter:
         return self.id
 
     def discard(self) -> None:
-        """Throw the episode away."""
-        self._remove_staging()
-        self._journal.release()
+        """Throw the episode away, unless it was closed or released."""
+        if self._journal.is_open:
+            remove_staging(self._staging)
+            self._journal.release()
 
     def release(self) -> None:
         """Stop writing without an outcome: the episode stays in staging until `repair` brings it back."""
@@ -208,9 +209,6 @@ class EpisodeWriter:
             raise BadInput(
                 f"camera {camera.name!r}: calibration changed within the episode; start a new episode for the new one"
             )
-
-    def _remove_staging(self) -> None:
-        shutil.rmtree(self._staging)
 
 
 def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:

@@ -1,0 +1,139 @@
+"""`embodied-vision episodes`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from embodied_vision.cli.episodes import app
+from embodied_vision.episodes import EpisodeStore, EpisodeWriter
+from embodied_vision.errors import BadInput
+from embodied_vision.geometry import look_at, project, tool_down
+from embodied_vision.types import RGBD, Camera, PickPlace
+
+PICK, PLACE = tool_down(0.45, -0.1, 0.02), tool_down(0.55, 0.15, 0.02)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def camera() -> Camera:
+    K = np.array([[340.0, 0, 211.5], [0, 340.0, 119.5], [0, 0, 1]])
+    return Camera("camera", 424, 240, K, look_at((1.0, 0.0, 0.85), (0.5, 0.0, 0.0)))
+
+
+@pytest.fixture
+def store(tmp_path, camera: Camera, monkeypatch: pytest.MonkeyPatch) -> EpisodeStore:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # do not wait for the disk
+    store = EpisodeStore(tmp_path / "store")
+    black = np.zeros((240, 424, 3), np.uint8), np.ones((240, 424), np.float32)
+    for solved in (False, True):
+        with EpisodeWriter(store, task="block-insertion", robot="panda_suction", cameras=[camera]) as writer:
+            for number in range(10):
+                writer.append_frame(RGBD(*black, camera, number * 100_000_000))
+                writer.append("joint_states", number * 100_000_000, np.zeros(7))
+            action = PickPlace(PICK, PLACE, scores={"pick": float("nan")})
+            writer.append_decision(action, [RGBD(*black, camera, 0)])
+            writer.close({"reward": float(solved), "solved": solved})
+    return store
+
+
+def test_list_shows_every_episode(store: EpisodeStore) -> None:
+    result = run("list", store.path)
+    assert result.exit_code == 0
+    assert all(episode_id in result.stdout for episode_id in store.ids())
+    listed = json.loads(run("list", store.path, "--json").stdout)
+    assert [entry["id"] for entry in listed["episodes"]] == store.ids()
+    assert sorted(entry["outcome"]["solved"] for entry in listed["episodes"]) == [False, True]
+    assert listed["episodes"][0]["frames"] == {"camera": 10}
+    assert json.loads(run("list", store.path, "--json", "--task", "other").stdout)["episodes"] == []
+
+
+def test_list_shows_damaged_and_unfinished_episodes(store: EpisodeStore, camera: Camera) -> None:
+    damaged = store.ids()[0]
+    (store.episodes_path / damaged / "data.zarr" / "zarr.json").write_text("{}")
+    with EpisodeWriter(store, task="t", robot="r", cameras=[camera]) as writer:
+        listed = json.loads(run("list", store.path, "--json").stdout)
+        assert listed["staging"] == [writer.id]
+    assert [entry["id"] for entry in listed["episodes"] if "error" in entry] == [damaged]
+    assert "damaged" in run("list", store.path).stdout
+
+
+def test_show_tells_streams_with_their_rates(store: EpisodeStore) -> None:
+    result = run("show", store.path, "last", "--json")
+    shown = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert shown["id"] == store.ids()[-1]
+    assert shown["streams"]["joint_states"] == {"length": 10, "shape": [7], "duration_s": 0.9, "rate_hz": 10.0}
+    assert shown["streams"]["camera (camera)"]["rate_hz"] == 10.0
+    assert shown["decisions"][0]["pick"] == PICK[:3, 3].tolist()
+    plain = run("show", store.path, store.ids()[0])
+    assert plain.exit_code == 0
+    assert "joint_states" in plain.stdout
+
+
+def test_picture_marks_pick_and_place_where_the_camera_sees_them(store: EpisodeStore, camera: Camera, tmp_path) -> None:
+    picture = tmp_path / "sheet.png"
+    assert run("show", store.path, "last", "--picture", picture).exit_code == 0
+    sheet = np.asarray(Image.open(picture)).astype(int)
+    tile = sheet[28 : 28 + 181, :320]  # the first tile, below title and caption
+    pixels, _ = project(np.stack([PICK[:3, 3], PLACE[:3, 3]]), camera.K, camera.T_base_camera)
+    pick, place = pixels * 320 / 424
+    green = (tile[..., 1] > tile[..., 0] + 60) & (tile[..., 1] > tile[..., 2] + 60)
+    pink = (tile[..., 0] > tile[..., 1] + 60) & (tile[..., 2] > tile[..., 1] + 40)
+    for mask, (u, v) in ((green, pick), (pink, place)):
+        rows, columns = np.nonzero(mask)
+        assert len(rows) > 10
+        assert np.hypot(columns.mean() - u, rows.mean() - v) < 8
+        assert np.hypot(columns - u, rows - v).max() < 25
+
+
+def test_verify_prints_the_agreed_json_and_fails_on_damage(store: EpisodeStore) -> None:
+    clean = run("verify", store.path, "--json")
+    assert clean.exit_code == 0
+    assert json.loads(clean.stdout) == {"episodes": 2, "ok": 2, "damaged": []}
+    first, second = store.ids()
+    (shard,) = (store.episodes_path / first).glob("data.zarr/cameras/camera/color/c/**/0/0/0/0")
+    shard.unlink()
+    result = run("verify", store.path, "--json")
+    assert result.exit_code == 1
+    file = str(shard.relative_to(store.episodes_path / first))
+    assert json.loads(result.stdout) == {
+        "episodes": 2,
+        "ok": 1,
+        "damaged": [{"id": first, "file": file, "problem": "missing"}],
+    }
+    assert run("verify", store.path, second).exit_code == 0
+    assert "missing" in run("verify", store.path).stdout
+
+
+def test_repair_brings_an_unfinished_episode_back(store: EpisodeStore, camera: Camera) -> None:
+    with EpisodeWriter(store, task="t", robot="r", cameras=[camera]) as writer:
+        writer.append("joint_states", 0, [1.0])
+    result = run("repair", store.path, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["repaired"][0]["state"] == "recovered"
+    assert writer.id in store.ids()
+    assert "nothing to repair" in run("repair", store.path).stdout
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "last"), ("verify",), ("repair",)])
+def test_store_that_is_not_there_is_bad_input(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    verb, *rest = arguments
+    error = run(verb, tmp_path / "nowhere", *rest).exception
+    assert isinstance(error, BadInput)
+    assert error.exit_code == 2
+    assert "nowhere" in str(error)
+
+
+def test_unknown_or_ambiguous_id_is_bad_input(store: EpisodeStore) -> None:
+    assert isinstance(run("show", store.path, "zzz").exception, BadInput)
+    assert isinstance(run("show", store.path, "-7").exception, BadInput | SystemExit)
+    assert "2 ids" in str(run("show", store.path, store.ids()[0][:4]).exception)
