@@ -35,10 +35,10 @@ PURE = 0.6
 """Share of a patch's pixels that must show one body."""
 PATCHES_A_BODY = 24
 RIDGE = 1e-3
-BACKGROUND = ("table", "robot")
+TABLE, ROBOT = "table", "robot"
 FIGURES = {
     "identity": "balanced accuracy over kinds of things",
-    "height": "R² of the height above the base",
+    "height": "R² of the height above the base, table and objects",
     "offset": "R² of where in its object a patch lies, across the line of sight",
 }
 
@@ -158,7 +158,7 @@ def _middles(views: ViewSet, index: int) -> dict[int, FloatArray]:
     assert views.bodies is not None
     bodies = views.bodies[index]
     border = np.concatenate([bodies[0], bodies[-1], bodies[:, 0], bodies[:, -1]])
-    whole = [b for b in np.setdiff1d(bodies, border) if kind_of(views.names.get(int(b), "")) not in BACKGROUND]
+    whole = [b for b in np.setdiff1d(bodies, border) if kind_of(views.names.get(int(b), "")) not in (TABLE, ROBOT)]
     return {int(body): np.argwhere(bodies == body).mean(0)[::-1] for body in whole if body >= 0}
 
 
@@ -221,9 +221,9 @@ def _balanced(counts: FloatArray) -> float:
     return float((total[there, 1] / total[there, 0]).mean())
 
 
-def _moments(truth: FloatArray, found: FloatArray, scene: NDArray[np.int64]) -> FloatArray:
+def _moments(truth: FloatArray, found: FloatArray, scene: NDArray[np.int64], scenes: int) -> FloatArray:
     """(scenes, K, 4): number, sum and sum of squares of the truth, and squared error."""
-    sums = np.zeros((int(scene.max()) + 1, truth.shape[1], 4))
+    sums = np.zeros((scenes, truth.shape[1], 4))
     np.add.at(sums, scene, np.stack([np.ones_like(truth), truth, truth**2, (truth - found) ** 2], axis=-1))
     return sums
 
@@ -244,14 +244,14 @@ def _statistics(train: Patches, test: Patches, name: str, kinds: list[str]) -> d
     slope, bias = _weighted_ridge(x, one_hot, weight)
     found = (held @ slope + bias).argmax(1)
     out = {"identity": _confusion(truth, found, test.scene, len(kinds))}
-    slope, bias = ridge(x, train.height_m[:, None])
-    out["height"] = _moments(test.height_m[:, None], held @ slope + bias, test.scene)
+    known, seen = train.kind != ROBOT, test.kind != ROBOT
+    slope, bias = ridge(x[known], train.height_m[known, None])
+    found_height = held[seen] @ slope + bias
+    scenes = len(out["identity"])
+    out["height"] = _moments(test.height_m[seen, None], found_height, test.scene[seen], scenes)
     known, seen = np.isfinite(train.offset_m).all(1), np.isfinite(test.offset_m).all(1)
     slope, bias = ridge(x[known], train.offset_m[known])
-    moments = _moments(test.offset_m[seen], held[seen] @ slope + bias, test.scene[seen])
-    padded = np.zeros((len(out["identity"]), *moments.shape[1:]))
-    padded[: len(moments)] = moments
-    out["offset"] = padded
+    out["offset"] = _moments(test.offset_m[seen], held[seen] @ slope + bias, test.scene[seen], scenes)
     return out
 
 
