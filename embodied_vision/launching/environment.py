@@ -1,0 +1,174 @@
+"""The environment of every process that the product starts: ROS domain, transport, threads, logs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from embodied_vision.errors import BadInput
+from embodied_vision.launching.shared_memory import FOLDER as SHARED_MEMORY
+from embodied_vision.launching.shared_memory import free_bytes
+from embodied_vision.paths import PACKAGE
+
+PROFILE = PACKAGE / "config" / "fastdds.xml"
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+PARTICIPANTS = 12
+"""Processes of a cell with tools beside it: they share /dev/shm."""
+
+SMALLEST_SEGMENT = 1 << 20
+"""Less than this does not hold one 640×480 image."""
+
+_SOURCED = (
+    "AMENT_PREFIX_PATH",
+    "AMENT_CURRENT_PREFIX",
+    "COLCON_PREFIX_PATH",
+    "ROS_DISTRO",
+    "ROS_VERSION",
+    "ROS_PYTHON_VERSION",
+    "ROS_PACKAGE_PATH",
+    "ROS_ETC_DIR",
+    "ROS_MASTER_URI",
+)
+_REACH = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
+_SEARCH_PATHS = ("PYTHONPATH", "LD_LIBRARY_PATH")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_SHOWN = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", *PROFILE_VARIABLES)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a process is started with.
+
+    Attributes:
+        variables: the whole environment.
+        notes: what was changed, kept or cleared against the user's own, one sentence each.
+    """
+
+    variables: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def exports(self) -> str:
+        """Shell lines that let a terminal join the same graph."""
+        shown = [name for name in _SHOWN if name in self.variables]
+        return "".join(f"export {name}={shlex.quote(self.variables[name])}\n" for name in shown)
+
+
+def rclpy_is_ours() -> bool:
+    """Whether rclpy comes from wheels in this interpreter's own environment, not from a ROS installation."""
+    return any((Path(sysconfig.get_path(key)) / "rclpy").is_dir() for key in ("purelib", "platlib"))
+
+
+def _foreign_prefixes(variables: Mapping[str, str]) -> list[Path]:
+    """Prefixes of ROS installations and workspaces outside our own environment."""
+    named = [variables.get(name, "") for name in ("AMENT_PREFIX_PATH", "COLCON_PREFIX_PATH")]
+    prefixes = {Path(part) for value in named for part in value.split(os.pathsep) if part}
+    return [*(p for p in prefixes if p.resolve() != Path(sys.prefix).resolve()), Path("/opt/ros")]
+
+
+def _clear_sourced(variables: dict[str, str]) -> list[str]:
+    """Take a sourced ROS, built for another Python, out of the environment."""
+    notes = []
+    foreign = _foreign_prefixes(variables)
+    for name in _SEARCH_PATHS:
+        parts = [part for part in variables.get(name, "").split(os.pathsep) if part]
+        kept = [part for part in parts if not any(Path(part).is_relative_to(prefix) for prefix in foreign)]
+        if len(kept) < len(parts):
+            notes.append(f"cleared from {name}: {', '.join(part for part in parts if part not in kept)}")
+            variables[name] = os.pathsep.join(kept)
+            if not kept:
+                del variables[name]
+    for name in _SOURCED:
+        value = variables.get(name)
+        if value is not None and not (name == "AMENT_PREFIX_PATH" and Path(value) == Path(sys.prefix)):
+            del variables[name]
+            notes.append(f"cleared {name}={value}")
+    rmw = variables.get("RMW_IMPLEMENTATION")
+    if rmw is not None and not (Path(sys.prefix) / "lib" / f"lib{rmw}.so").exists():
+        del variables["RMW_IMPLEMENTATION"]
+        notes.append(f"cleared RMW_IMPLEMENTATION={rmw}: it is not installed in {sys.prefix}")
+    if str(Path(sys.prefix) / "lib") not in variables.get("LD_LIBRARY_PATH", "").split(os.pathsep):
+        variables.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)  # the wheels find their libraries again
+    if notes:
+        notes.append("those belong to a sourced ROS; the ROS in use here comes from wheels in " + sys.prefix)
+    return notes
+
+
+def segment_bytes(free: int, wanted: int) -> int:
+    """Shared-memory segment that leaves room for every participant; 0 where none is of use."""
+    size = min(wanted, free * 8 // 10 // PARTICIPANTS)
+    return size if size >= SMALLEST_SEGMENT else 0
+
+
+def _profile(run_dir: Path, free: int) -> tuple[Path, list[str]]:
+    """The shipped profile, or one in the run folder whose segments fit into /dev/shm."""
+    text = PROFILE.read_text(encoding="utf-8")
+    found = re.search(r"<segment_size>(\d+)</segment_size>", text)
+    if found is None:
+        raise BadInput(f"{PROFILE} lacks <segment_size>; install the package again")
+    wanted = int(found.group(1))
+    size = segment_bytes(free, wanted)
+    if size == wanted:
+        return PROFILE, []
+    if size:
+        text = text.replace(found.group(0), f"<segment_size>{size}</segment_size>")
+        note = f"{SHARED_MEMORY} has {free >> 20} MB free: shared-memory segments of {size >> 10} kB instead of 64 MB"
+    else:
+        text = text.replace("<transport_id>shared_memory</transport_id>\n          ", "", 1)
+        note = f"{SHARED_MEMORY} has {free >> 20} MB free: images go over UDP, and large ones may get lost"
+    path = run_dir / "fastdds.xml"
+    path.write_text(text, encoding="utf-8")
+    return path, [note + "; give the container more, such as --shm-size=1g"]
+
+
+def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
+    rmw = variables.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    notes = []
+    if "fastrtps" not in rmw:
+        notes.append(f"RMW_IMPLEMENTATION={rmw} was kept: the Fast DDS profile has no effect, check that images arrive")
+    for name in PROFILE_VARIABLES:
+        if name in variables:
+            there = "" if Path(variables[name]).is_file() else ", and that file is missing"
+            return [*notes, f"{name}={variables[name]} was kept instead of the shipped profile{there}"]
+    path, profile_notes = _profile(run_dir, free_bytes())
+    variables[PROFILE_VARIABLES[0]] = str(path)
+    return notes + profile_notes
+
+
+def process_environment(
+    run_dir: Path, domain: int, *, isolated: bool = True, base: Mapping[str, str] | None = None
+) -> Environment:
+    """Build the environment for the processes of one run.
+
+    Args:
+        run_dir: existing folder of the run; logs go below it.
+        domain: ROS_DOMAIN_ID, held by the caller.
+        isolated: keep the graph on this machine. Otherwise the user's discovery settings stay.
+        base: what to start from, the own environment by default.
+    """
+    variables = dict(os.environ if base is None else base)
+    notes = _clear_sourced(variables) if rclpy_is_ours() else []
+    if variables.get("ROS_DOMAIN_ID", str(domain)) != str(domain):
+        notes.append(f"ROS_DOMAIN_ID={domain} instead of {variables['ROS_DOMAIN_ID']}")
+    variables["ROS_DOMAIN_ID"] = str(domain)
+    if isolated:
+        for name in _REACH:
+            if name in variables:
+                notes.append(f"cleared {name}={variables.pop(name)}: this graph stays on this machine")
+        variables["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    else:
+        variables.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    notes += _transport(variables, run_dir)
+    logs = run_dir / "logs" / "ros"
+    logs.mkdir(parents=True, exist_ok=True)
+    variables["ROS_LOG_DIR"] = str(logs)
+    for name in _THREADS:
+        variables.setdefault(name, "1")
+    variables["PYTHONUNBUFFERED"] = "1"
+    return Environment(variables, tuple(notes))

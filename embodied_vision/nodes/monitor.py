@@ -1,0 +1,73 @@
+"""Writes the heartbeats of nodes and their diagnostics as JSON lines, for the supervisor to read.
+
+`python -m embodied_vision.nodes.monitor NODE… --ros-args …`; it is no lifecycle node, so that it
+sees the others from their first moment on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.experimental import EventsExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from std_msgs.msg import String
+
+TICK_S = 0.5
+_QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+_LEVELS = {DiagnosticStatus.WARN: "warning", DiagnosticStatus.ERROR: "error", DiagnosticStatus.STALE: "stale"}
+
+
+class Monitor(Node):
+    """Hears the heartbeats of the named nodes in its namespace, and everybody's diagnostics."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__("monitor")
+        self._diagnostics: dict[str, tuple[Any, str]] = {}
+        for name in names:
+            self.create_subscription(String, f"heartbeat/{name}", self._hear(name), _QOS)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._hear_diagnostics, _QOS)
+        self.create_timer(TICK_S, lambda: self._write({}), clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _write(self, content: dict[str, Any]) -> None:
+        print(json.dumps({"time_s": time.monotonic(), **content}), flush=True)
+
+    def _hear(self, name: str) -> Any:
+        def hear(message: String) -> None:
+            self._write({"node": name, "state": json.loads(message.data)["state"]})
+
+        return hear
+
+    def _hear_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            now = (status.level, status.message)
+            before = self._diagnostics.get(status.name, (DiagnosticStatus.OK, ""))
+            self._diagnostics[status.name] = now
+            if now != before and (status.level in _LEVELS or before[0] in _LEVELS):
+                level = _LEVELS.get(status.level, "well again")
+                self._write({"node": status.name, "diagnostic": f"{level}: {status.message}"})
+
+
+def main() -> None:
+    """Run until the supervisor ends it."""
+    names = remove_ros_args(sys.argv)[1:]
+    rclpy.init()
+    node = Monitor(names)
+    executor = EventsExecutor()
+    executor.add_node(node)
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=1.0)  # spin() of this executor never dispatches in rclpy 9.1.2
+
+
+if __name__ == "__main__":
+    main()

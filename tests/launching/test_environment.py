@@ -1,0 +1,91 @@
+"""What the processes of a run see of the user's environment."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from embodied_vision.launching import environment
+from embodied_vision.launching.environment import PROFILE, process_environment, segment_bytes
+
+SOURCED = {
+    "PATH": "/usr/bin",
+    "PYTHONPATH": "/opt/ros/jazzy/lib/python3.12/site-packages:/home/me/ws/install/lib:/home/me/tools",
+    "LD_LIBRARY_PATH": f"/opt/ros/jazzy/lib:{sys.prefix}/lib",
+    "AMENT_PREFIX_PATH": "/home/me/ws/install:/opt/ros/jazzy",
+    "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp",
+    "ROS_DISTRO": "jazzy",
+    "ROS_DOMAIN_ID": "7",
+    "ROS_STATIC_PEERS": "10.0.0.1",
+}
+
+
+@pytest.fixture(autouse=True)
+def _roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "free_bytes", lambda: 1 << 34)
+
+
+def test_a_sourced_ros_is_cleared_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "rclpy_is_ours", lambda: True)
+    made = process_environment(tmp_path, 41, base=SOURCED)
+    assert made.variables["PYTHONPATH"] == "/home/me/tools"
+    assert made.variables["LD_LIBRARY_PATH"] == f"{sys.prefix}/lib"
+    assert not {"AMENT_PREFIX_PATH", "RMW_IMPLEMENTATION", "ROS_DISTRO", "ROS_STATIC_PEERS"} & set(made.variables)
+    said = "\n".join(made.notes)
+    for name in ("PYTHONPATH", "AMENT_PREFIX_PATH", "RMW_IMPLEMENTATION", "ROS_STATIC_PEERS", "ROS_DOMAIN_ID=41"):
+        assert name in said
+
+
+def test_an_installed_ros_stays_when_it_is_the_one_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "rclpy_is_ours", lambda: False)
+    made = process_environment(tmp_path, 7, isolated=False, base=SOURCED)
+    kept = {name: value for name, value in made.variables.items() if name in SOURCED}
+    assert kept == SOURCED
+    assert "the Fast DDS profile has no effect" in "\n".join(made.notes)
+
+
+def test_every_process_gets_domain_range_profile_logs_and_threads(tmp_path: Path) -> None:
+    made = process_environment(tmp_path, 41, base={"OMP_NUM_THREADS": "2"}).variables
+    assert made["ROS_DOMAIN_ID"] == "41"
+    assert made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert made["FASTDDS_DEFAULT_PROFILES_FILE"] == str(PROFILE)
+    assert Path(made["ROS_LOG_DIR"]).is_relative_to(tmp_path)
+    assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"]) == ("2", "1")
+
+
+def test_a_profile_of_the_user_is_kept_and_reported(tmp_path: Path) -> None:
+    made = process_environment(tmp_path, 41, base={"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"})
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" not in made.variables
+    assert "/mine.xml was kept" in made.notes[-1]
+    assert "missing" in made.notes[-1]
+
+
+def test_discovery_settings_stay_when_the_user_chose_the_domain(tmp_path: Path) -> None:
+    base = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_STATIC_PEERS": "10.0.0.1"}
+    made = process_environment(tmp_path, 41, isolated=False, base=base).variables
+    assert (made["ROS_AUTOMATIC_DISCOVERY_RANGE"], made["ROS_STATIC_PEERS"]) == ("SUBNET", "10.0.0.1")
+
+
+def test_segments_shrink_to_fit_a_small_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "free_bytes", lambda: 64 << 20)
+    made = process_environment(tmp_path, 41, base={})
+    text = ET.parse(made.variables["FASTDDS_DEFAULT_PROFILES_FILE"]).findtext(".//{*}segment_size")
+    assert text is not None
+    assert 640 * 480 * 3 < int(text) <= (64 << 20) // 12
+    assert "--shm-size" in made.notes[-1]
+
+
+def test_without_shared_memory_the_profile_leaves_udp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "free_bytes", lambda: 0)
+    made = process_environment(tmp_path, 41, base={})
+    profile = ET.parse(made.variables["FASTDDS_DEFAULT_PROFILES_FILE"])
+    assert [e.text for e in profile.findall(".//{*}userTransports/{*}transport_id")] == ["udp"]
+
+
+def test_all_segments_together_fit() -> None:
+    assert segment_bytes(1 << 34, 64 << 20) == 64 << 20
+    assert 12 * segment_bytes(256 << 20, 64 << 20) < 256 << 20
+    assert segment_bytes(4 << 20, 64 << 20) == 0
