@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from embodied_vision.control.guard import Guard
 from embodied_vision.control.motion import plan_pick_place
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, vector_to_pose
@@ -56,6 +57,7 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         self._world = World(task, cameras=cameras)
         self.task_name = task
         self.max_steps = self._world.task.max_steps
+        self._guard = Guard(self._world.robot, self._world.workspace)
         self._frames: list[RGBD] = []
         self._score = 0.0
         self._actions = 0
@@ -115,11 +117,13 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         return self._observe(), self._score - former, solved, not solved and self._actions >= self.max_steps, info
 
     def _act(self, action: dict[str, NDArray[np.float64]]) -> str | None:
-        world = self._world
+        world, now_ns = self._world, self._world.time_ns
         q, _, _ = world.joint_state()
         try:
             decision = self._decision(action)
+            self._guard.check_action(decision, now_ns)
             motion = plan_pick_place(world.robot, q, decision)
+            self._guard.check_motion(motion, q, now_ns, now_ns)
         except (Refused, BadInput) as error:
             return str(error)
         execute(world, motion)

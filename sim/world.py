@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import RunFailed
@@ -130,6 +131,18 @@ class World:
         pose[:3, :3] = np.reshape(pybullet.getMatrixFromQuaternion(quaternion), (3, 3))
         pose[:3, 3] = position
         return pose
+
+    def put(self, body: int, pose: FloatArray) -> None:
+        """Move a body to a pose (4, 4) at once, at rest; the next step wakes it."""
+        pybullet.resetBasePositionAndOrientation(
+            body,
+            pose[:3, 3].tolist(),
+            Rotation.from_matrix(pose[:3, :3]).as_quat().tolist(),
+            physicsClientId=self._client,
+        )
+        pybullet.changeDynamics(
+            body, -1, activationState=pybullet.ACTIVATION_STATE_WAKE_UP, physicsClientId=self._client
+        )
 
     def surface(self, x: float, y: float) -> tuple[int, float]:
         """What a vertical ray from above meets first, arm left out: body id (−1 for nothing) and its height in m."""

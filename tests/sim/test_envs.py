@@ -1,0 +1,150 @@
+"""The environments keep Gymnasium's contract, repeat themselves bit for bit, and refuse what the guard refuses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from embodied_vision.geometry import pose_to_vector, tool_down
+from embodied_vision.learning.seeds import scene_seed
+from embodied_vision.types import PickPlace
+from embodied_vision_sim import register_envs
+from embodied_vision_sim.camera import front_camera
+from embodied_vision_sim.registration import ENV_IDS
+
+Env = gymnasium.Env[Any, Any]
+
+
+@pytest.fixture(params=sorted(ENV_IDS))
+def env(request: pytest.FixtureRequest) -> Iterator[Env]:
+    made = gymnasium.make(ENV_IDS[request.param], render_mode="rgb_array")
+    yield made
+    made.close()
+
+
+def _action(decision: PickPlace) -> dict[str, np.ndarray]:
+    return {"pick": pose_to_vector(decision.pick), "place": pose_to_vector(decision.place)}
+
+
+def _assert_equal(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            _assert_equal(a[key], b[key])
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_gymnasium_finds_no_fault(env: Env) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+
+
+def test_registering_twice_is_harmless() -> None:
+    register_envs()
+    assert set(ENV_IDS.values()) <= set(gymnasium.registry)
+
+
+def test_observation_is_what_the_cameras_saw(env: Env) -> None:
+    observation, info = env.reset(seed=scene_seed("train", 5))
+    assert info == {"reward_total": 0.0, "solved": False, "seed": scene_seed("train", 5)}
+    assert env.observation_space.contains(observation)
+    (frame,) = env.unwrapped.frames()
+    np.testing.assert_array_equal(observation["camera"]["color"], frame.color)
+    np.testing.assert_allclose(observation["camera"]["depth"] / 1000, frame.depth, atol=1e-6)
+    np.testing.assert_array_equal(observation["camera"]["intrinsics"], front_camera().K)
+    np.testing.assert_array_equal(observation["camera"]["extrinsics"], front_camera().T_base_camera)
+    np.testing.assert_allclose(observation["joint_positions"], env.unwrapped.joint_state()[0])
+    np.testing.assert_array_equal(env.render(), frame.color)
+
+
+def test_oracle_solves_training_scenes(env: Env) -> None:
+    for index in range(3):
+        env.reset(seed=scene_seed("train", index))
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, info = env.step(_action(env.unwrapped.oracle()))
+            assert "refused" not in info
+            total, over = total + float(reward), terminated or truncated
+        assert terminated
+        assert info["solved"]
+        assert total == pytest.approx(1.0)
+        assert info["reward_total"] == pytest.approx(1.0)
+
+
+def test_an_episode_repeats_bit_for_bit_whatever_came_before(env: Env) -> None:
+    def episode() -> list[Any]:
+        seen = [env.reset(seed=scene_seed("train", 7))[0]]
+        for _ in range(2):
+            observation, reward, terminated, *_ = env.step(_action(env.unwrapped.oracle()))
+            seen.append({**observation, "reward": np.array(reward)})
+            if terminated:
+                break
+        return seen
+
+    first = episode()
+    env.reset(seed=scene_seed("train", 8))
+    env.step(_action(env.unwrapped.oracle()))
+    _assert_equal(dict(enumerate(first)), dict(enumerate(episode())))
+
+
+def test_fresh_scenes_without_a_seed_follow_from_the_last_seed(env: Env) -> None:
+    env.reset(seed=3)
+    seeds = [env.reset()[1]["seed"] for _ in range(3)]
+    assert len(set(seeds)) == 3
+    env.reset(seed=3)
+    assert [env.reset()[1]["seed"] for _ in range(3)] == seeds
+
+
+@pytest.mark.parametrize(
+    ("pick", "rule"),
+    [
+        (tool_down(0.75, 0.51, 0.04), "unreachable"),
+        (tool_down(0.95, 0.0, 0.04), "workspace"),
+        (np.diag([1.0, -1.0, -1.0, 1.0]) + np.array([[0, 0, 0, 0.5], [0] * 4, [0, 0, 0, -0.3], [0] * 4]), "workspace"),
+    ],
+    ids=["beyond reach", "beyond the workspace", "inside the table"],
+)
+def test_what_the_guard_refuses_is_not_executed(pick: np.ndarray, rule: str) -> None:
+    env = gymnasium.make(ENV_IDS["block-insertion"])
+    before, _ = env.reset(seed=0)
+    action = _action(PickPlace(pick=pick, place=tool_down(0.5, 0.0, 0.1)))
+    after, reward, terminated, truncated, info = env.step(action)
+    assert rule in info["refused"]
+    assert reward == 0.0
+    assert not terminated
+    _assert_equal(before, after)
+    for _ in range(env.unwrapped.max_steps - 1):
+        assert not truncated
+        truncated = env.step(action)[3]
+    assert truncated
+    env.close()
+
+
+def test_non_finite_actions_are_refused() -> None:
+    env = gymnasium.make(ENV_IDS["block-insertion"], disable_env_checker=True)
+    env.reset(seed=0)
+    action = _action(env.unwrapped.oracle())
+    action["place"][0] = np.nan
+    _, reward, _, _, info = env.step(action)
+    assert "non-finite" in info["refused"]
+    assert reward == 0.0
+    env.close()
+
+
+def test_views_show_named_objects_from_anywhere(env: Env) -> None:
+    env.reset(seed=0)
+    cell = env.unwrapped
+    frames, ids = cell.views([front_camera()])
+    np.testing.assert_array_equal(frames[0].color, cell.frames()[0].color)
+    seen = {cell.object_names[body] for body in np.unique(ids[0]) if body >= 0}
+    wanted = {"block-insertion": {"block", "fixture"}, "place-red-in-green": {"red block 0", "green bowl 0"}}
+    assert {"table", *wanted[cell.task_name]} <= seen
+    assert cell.views([front_camera()], segmentation=False)[1] == []
