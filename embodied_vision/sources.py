@@ -79,7 +79,7 @@ class FolderSource:
         depth = np.asarray(_open(depth_path))
         if depth.ndim != 2 or depth.shape != color.shape[:2] or depth.min() < 0 or depth.max() > 65535:
             raise BadInput(
-                f"{depth_path} is {depth.dtype} {depth.shape}; give 16-bit mm of the size {color.shape[:2]} of its color"
+                f"{depth_path} is {depth.dtype} {depth.shape}; give 16-bit mm, {color.shape[:2]} as its color image"
             )
         return color, depth_to_metres(depth.astype(np.uint16))
 
@@ -121,7 +121,7 @@ class VideoSource:
             if self._is_device:
                 raise BadInput(f"{self._path} gives no more images; is it still plugged in?")
             return None
-        color = np.ascontiguousarray(bgr[..., ::-1])
+        color = np.ascontiguousarray(bgr[..., ::-1], np.uint8)
         return color, _no_depth(color)
 
     def rewind(self) -> bool:

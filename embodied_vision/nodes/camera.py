@@ -64,7 +64,7 @@ class CameraNode(ManagedNode):
         self._ended.clear()
         self._thread = threading.Thread(target=self._play, name="camera", daemon=True)
         self._thread.start()
-        self.every(0.5, lambda: self._report(done=False) if self._thread_lives() else None)
+        self.every(0.5, lambda: self._report_status(done=False) if self._thread_lives() else None)
 
     def _thread_lives(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -93,7 +93,7 @@ class CameraNode(ManagedNode):
             while not self._ended.is_set() and self._publish_next():
                 due = max(due + 1.0 / self.value("rate"), time.monotonic())
                 self._ended.wait(due - time.monotonic())
-            self._report(done=True)
+            self._report_status(done=True)
         except EmbodiedVisionError as error:
             message, code = str(error), error.exit_code
             self.post(lambda: self.give_up(message, code))
@@ -125,7 +125,7 @@ class CameraNode(ManagedNode):
         self._published += 1
         return True
 
-    def _report(self, *, done: bool) -> None:
+    def _report_status(self, *, done: bool) -> None:
         self._status.publish(to_json({"frames_published": self._published, "done": done}))
         self.health(OK, "at the end" if done else "publishing", frames=self._published)
 

@@ -158,11 +158,11 @@ class ManagedNode(LifecycleNode):
         message_type: type[_MessageT],
         topic: str,
         profile: QoSProfile,
-        callback: Callable[[_MessageT], None],
+        callback: Callable[..., None],
         *,
         event_callbacks: SubscriptionEventCallbacks | None = None,
-    ) -> Subscription[_MessageT]:
-        """A subscription with a fixed quality of service."""
+    ) -> Subscription[Any]:
+        """A subscription with a fixed quality of service; `callback` takes the message, and its MessageInfo if it likes."""
         subscription = self.create_subscription(message_type, topic, callback, profile, event_callbacks=event_callbacks)
         self._active_parts.append(lambda: self.destroy_subscription(subscription))
         return subscription
@@ -171,11 +171,11 @@ class ManagedNode(LifecycleNode):
         self,
         message_type: type[_MessageT],
         topic: str,
-        callback: Callable[[_MessageT], None],
+        callback: Callable[..., None],
         profile: QoSProfile = qos.SENSOR,
     ) -> None:
         """A subscription that asks for reliable delivery and takes best effort where the publisher offers no more."""
-        held: list[Subscription[_MessageT]] = []
+        held: list[Subscription[Any]] = []
 
         def fall_back(_event: object) -> None:
             self.get_logger().warning(
@@ -239,21 +239,25 @@ class ManagedNode(LifecycleNode):
         try:
             step()
         except EmbodiedVisionError as error:
-            self._report(f"cannot {what}: {error}", error.exit_code)
+            self._record_failure(f"cannot {what}: {error}", error.exit_code)
         except Exception as error:
-            self._report(f"cannot {what}: {error!r}\n{traceback.format_exc()}", 1)
+            self._record_failure(f"cannot {what}: {error!r}\n{traceback.format_exc()}", 1)
         else:
             return True
         return False
 
-    def _report(self, message: str, exit_code: int) -> None:
+    def _record_failure(self, message: str, exit_code: int) -> None:
         self.get_logger().error(message)
         self.health(ERROR, message)
         self.exit_code = self.exit_code or exit_code
 
     def give_up(self, message: str, exit_code: int = 1) -> None:
         """End the process from within: log, shut down cleanly, exit with `exit_code`."""
-        self._report(message, exit_code)
+        self._record_failure(message, exit_code)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the process from within, its work being done."""
         if self._stop is not None:
             self._stop()
 

@@ -36,7 +36,7 @@ from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.matching import StampMatcher
 from embodied_vision.nodes.trace import Tracer
-from embodied_vision.paths import shipped
+from embodied_vision.policies.locate import locate
 from embodied_vision.policies.policy import Explanation, Policy
 from embodied_vision.types import RGBD, Camera, Features
 
@@ -127,7 +127,7 @@ class PolicyNode(ManagedNode):
     # ---- checkpoints
 
     def _load(self, checkpoint: str) -> tuple[Path, Policy]:
-        path = resolve_checkpoint(checkpoint)
+        path = locate(checkpoint)
         return path, Policy.load(path, self._encoder)
 
     def _announce(self, path: Path) -> None:
@@ -301,18 +301,6 @@ class PolicyNode(ManagedNode):
         message = f"no complete frame within {self.value('timeout'):.1f} s after the request: {why}"
         self.health(WARN, message, decided=self._decided)
         self._finish(False, message)
-
-
-def resolve_checkpoint(name_or_path: str) -> Path:
-    """Folder of a checkpoint: of a shipped one by its name, or at a path.
-
-    Raises:
-        BadInput: nothing of that name ships.
-    """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir() or len(path.parts) > 1:
-        return path.resolve()
-    return shipped(name_or_path)
 
 
 def _float32(scores: NDArray[np.float64]) -> NDArray[np.float32]:
