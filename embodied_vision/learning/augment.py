@@ -87,10 +87,8 @@ def coarse_sample(
     stack = _stack(example, normalisation)
     depth = ndimage.distance_transform_edt(example.segment.mask).astype(np.float32)
     extra = torch.from_numpy(np.stack([example.segment.mask.astype(np.float32), depth]))
-    if theta == 0.0:
-        turned = torch.cat([stack, extra])
-    else:
-        turned = _gather(torch.cat([stack, extra]), theta, origin, target)
+    both = torch.cat([stack, extra])
+    turned = _gather(both, theta, origin, target) if theta else both
     factor = config.coarse_pool
     moved = Segment(
         mask=turned[-2].numpy() > 0.5,

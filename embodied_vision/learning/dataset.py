@@ -7,7 +7,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
+from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.maps import Normalisation
-from embodied_vision.policies.segments import Segment, segment_at
+from embodied_vision.policies.segments import Segment, place_support, segment_at
 from embodied_vision.types import PickPlace, Scene, Workspace
 
 SOLVED_REWARD = 0.99
@@ -38,6 +39,7 @@ class Example:
         segment: the object that was picked.
         place: (2,) fractional cell where the object's anchor went.
         yaw_rad: turn of the object.
+        release_m: how far above the seen support the object was let go.
         source: episode id and number of the decision.
     """
 
@@ -45,6 +47,7 @@ class Example:
     segment: Segment
     place: NDArray[np.float64]
     yaw_rad: float
+    release_m: float
     source: str = ""
 
 
@@ -57,7 +60,9 @@ def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
     c, s = math.cos(yaw), math.sin(yaw)
     arm = segment.anchor - pick
     anchor_place = place + np.array([c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]])
-    return Example(scene, segment, anchor_place, math.remainder(yaw, 2 * math.pi), source)
+    thickness_m = segment.top_m - segment.support_m
+    release_m = float(action.place[2, 3]) - thickness_m - place_support(scene, segment, anchor_place, yaw)
+    return Example(scene, segment, anchor_place, math.remainder(yaw, 2 * math.pi), release_m, source)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ class Dataset:
         std = np.maximum(values.std(0), 1e-3 * max(float(values.std()), 1e-6))
         return Normalisation(values.mean(0).astype(np.float32), std.astype(np.float32))
 
+    def release_m(self) -> float:
+        """Median height above their support at which the demonstrations let go."""
+        return float(np.median([example.release_m for example in self.examples]))
+
     def digest(self) -> str:
         """16 hex digits that name the data: episodes, encoder and task."""
         text = json.dumps([self.task, self.encoder_id, list(self.episode_ids), len(self.examples)])
@@ -97,8 +106,18 @@ class Dataset:
 
 
 def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
-    """Ids of the episodes of a task that ended solved, oldest first."""
-    return [e.id for e in store.select(task=task) if float(e.outcome.get("reward", 0.0)) > SOLVED_REWARD]
+    """Ids of the solved episodes of a task, oldest first, but for those of validation and test scenes."""
+    return [e.id for e in store.select(task=task) if _teaches(e.outcome) and _may_teach(e.attributes)]
+
+
+def _teaches(outcome: Mapping[str, Any]) -> bool:
+    return float(outcome.get("reward", 0.0)) > SOLVED_REWARD and not outcome.get("aborted", False)
+
+
+def _may_teach(attributes: Mapping[str, Any]) -> bool:
+    """Scenes of a simulator carry their seed; those of a real cell have none."""
+    seed = attributes.get("seed")
+    return seed is None or split_of(int(seed)) == "train"
 
 
 def load_dataset(
@@ -157,7 +176,7 @@ def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace,
     for number, decision in enumerate(episode.decisions):
         features = [encoder.encode(f.color, f.stamp_ns) for f in decision.frames] if encoder is not None else []
         scene = geometry.fuse_scene(decision.frames, features, workspace)
-        tensors = {"color": scene.color, "height": scene.height, "valid": scene.valid}
+        tensors: dict[str, NDArray[Any]] = {"color": scene.color, "height": scene.height, "valid": scene.valid}
         if scene.features is not None:
             tensors["features"] = scene.features.astype(np.float16)
         target = marker.with_name(f"{episode.id}-{number}.safetensors")

@@ -155,7 +155,7 @@ class StageTrainer:
         if not torch.isfinite(total):
             raise RunFailed(f"loss of the {self.stage} stage is {float(total)} at step {self.step}; lower the rate")
         self.optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
         self.optimiser.step()
         self.step += 1
@@ -178,9 +178,7 @@ class StageTrainer:
                 "pick": cross_entropy(pick, torch.stack([s.pick for s in coarse])),
                 "place": cross_entropy(place, torch.stack([s.place for s in coarse])),
             }
-        fine = [
-            augment.fine_sample(e, self.normalisation, self.net.config, self.config.tried, rng) for e in chosen
-        ]
+        fine = [augment.fine_sample(e, self.normalisation, self.net.config, self.config.tried, rng) for e in chosen]
         views = [augment.fine_views(self.net, s) for s in fine]
         logits = self.net(torch.stack([q for q, _ in views]), torch.stack([k for _, k in views]))
         logits = logits + torch.stack([s.log_weight for s in fine])[:, :, None, None]

@@ -38,6 +38,7 @@ class Checkpoint:
         config: shapes of the networks.
         normalisation: of the encoder features.
         weights: state of `PolicyNetwork`.
+        release_m: how far above its support an object is let go, as the demonstrations do.
         training: provenance, JSON-ready: data ids, seeds, settings, versions, git commit.
         measured: success by split, JSON-ready, with intervals; empty before any evaluation.
     """
@@ -48,6 +49,7 @@ class Checkpoint:
     config: NetworkConfig
     normalisation: Normalisation
     weights: Mapping[str, Tensor]
+    release_m: float = 0.002
     training: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,6 +62,7 @@ class Checkpoint:
             "workspace": self.workspace.to_dict(),
             "network": self.config.to_dict(),
             "normalisation": self.normalisation.to_dict(),
+            "release_m": self.release_m,
         }
 
     @property
@@ -131,6 +134,7 @@ def load(folder: Path) -> Checkpoint:
             config=NetworkConfig.from_dict(manifest["network"]),
             normalisation=Normalisation.from_dict(manifest["normalisation"]),
             weights=load_tensors(contents[WEIGHTS]),
+            release_m=float(manifest["release_m"]),
             training=manifest["training"],
             measured=manifest["measured"],
         )
@@ -222,8 +226,8 @@ def _card(checkpoint: Checkpoint) -> str:
     ]
     for split, result in checkpoint.measured.items():
         lines.append(
-            f"- {split}: score {result['score']:.1f} ({result['ci_low']:.1f} to {result['ci_high']:.1f}, 95 % bootstrap), "
-            f"fully solved {result['solved']} of {result['scenes']} scenes "
+            f"- {split}: score {result['score']:.1f} ({result['ci_low']:.1f} to {result['ci_high']:.1f}, 95 % "
+            f"bootstrap), fully solved {result['solved']} of {result['scenes']} scenes "
             f"({result['solved_low']:.1f} to {result['solved_high']:.1f} %, Wilson), seeds {result['seeds']}"
         )
     if not checkpoint.measured:
@@ -232,8 +236,8 @@ def _card(checkpoint: Checkpoint) -> str:
         "",
         "## Limits",
         "",
-        "Trained in simulation with one camera pose and one renderer; single-coloured rigid objects. It takes the object",
-        "under the pick to be the cells of like height and color, and does not look again while the arm moves.",
+        "Trained in simulation with one camera pose and one renderer; single-coloured rigid objects. It takes the",
+        "object under the pick to be the cells of like height and color, and does not look again while the arm moves.",
         "",
     ]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ def softmax(logits: FloatMap) -> FloatMap:
 
 def peak(probability: FloatMap, reach: int = 2) -> NDArray[np.float64]:
     """(2,) fractional index of the mode: the mean of the square of `reach` cells around the largest entry."""
-    i, j = np.unravel_index(int(probability.argmax()), probability.shape)
+    i, j = (int(k) for k in np.unravel_index(int(probability.argmax()), probability.shape))
     rows = np.arange(max(i - reach, 0), min(i + reach + 1, probability.shape[0]))
     columns = np.arange(max(j - reach, 0), min(j + reach + 1, probability.shape[1]))
     area = probability[np.ix_(rows, columns)]
@@ -42,7 +42,7 @@ def place_and_yaw(logits: FloatMap, reach: int = 2) -> tuple[NDArray[np.float64]
     probability = softmax(logits)
     marginal = probability.sum(0)
     place = peak(marginal, reach)
-    i, j = np.unravel_index(int(marginal.argmax()), marginal.shape)
+    i, j = (int(k) for k in np.unravel_index(int(marginal.argmax()), marginal.shape))
     near = probability[:, max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].sum((1, 2))
     best = int(near.argmax())
     around = np.arange(-reach, reach + 1)

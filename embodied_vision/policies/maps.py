@@ -89,7 +89,8 @@ def pool(stack: Tensor, factor: int) -> Tensor:
 
 def rotations(count: int) -> NDArray[np.float64]:
     """The angles of `count` rotation bins, 0 first, in [0, 2π)."""
-    return np.arange(count) * (2 * math.pi / count)
+    angles: NDArray[np.float64] = np.arange(count, dtype=np.float64) * (2 * math.pi / count)
+    return angles
 
 
 def crop(stack: Tensor, centre: NDArray[np.float64], size: int) -> tuple[Tensor, NDArray[np.float64]]:

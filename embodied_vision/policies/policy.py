@@ -22,8 +22,6 @@ from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
 """The tool aims this far below the seen surface, so that the cup seals."""
-RELEASE_CLEARANCE_M = 0.002
-"""The object is let go this far above its support."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +159,8 @@ class Policy:
         grasp = segment.grasp - segment.anchor
         release = place + np.array([c * grasp[0] - s * grasp[1], s * grasp[0] + c * grasp[1]])
         pick_z = segment.top_m - OVERTRAVEL_M
-        place_z = pick_z - segment.support_m + place_support(scene, segment, place, yaw) + RELEASE_CLEARANCE_M
+        below_m = place_support(scene, segment, place, yaw)
+        place_z = segment.top_m - segment.support_m + below_m + self.checkpoint.release_m
         pick_xy = geometry.cell_to_xy(segment.grasp, self.workspace)
         place_xy = geometry.cell_to_xy(release, self.workspace)
         # Half the turn before and half after: the wrist stays within ±90° of straight.

@@ -16,7 +16,7 @@ from embodied_vision.types import Scene
 
 HEIGHT_TOLERANCE_M = 0.008
 CHROMA_TOLERANCE = 0.12
-WINDOW_M = 0.11
+WINDOW_M = 0.16
 GRASP_MARGIN_M = 0.012
 RING_M = (0.008, 0.03)
 
@@ -61,7 +61,7 @@ def _seed(scene: Scene, cell: NDArray[np.float64]) -> tuple[int, int] | None:
 def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     """Connected cells around `cell` of its height and chromaticity.
 
-    A face that reaches the window's border is no single object (the table, say): the pick then stands for itself.
+    A face that reaches further than `WINDOW_M` from the pick is no single object (the table, say): the pick then stands for itself.
 
     Args:
         scene: the fused map.
@@ -73,9 +73,10 @@ def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     if seed is None:
         return Segment(mask, cell.astype(float), cell.astype(float), 0.0, 0.0)
     reach = round(WINDOW_M / unit)
+    rows, columns = scene.valid.shape
     area = (
-        slice(max(seed[0] - reach, 0), min(seed[0] + reach + 1, mask.shape[0])),
-        slice(max(seed[1] - reach, 0), min(seed[1] + reach + 1, mask.shape[1])),
+        slice(max(seed[0] - reach, 0), min(seed[0] + reach + 1, rows)),
+        slice(max(seed[1] - reach, 0), min(seed[1] + reach + 1, columns)),
     )
     local = (seed[0] - area[0].start, seed[1] - area[1].start)
     height, chroma = scene.height[area], _chroma(scene.color[area])
@@ -83,9 +84,8 @@ def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     near &= np.abs(chroma - chroma[local]).sum(axis=-1) < CHROMA_TOLERANCE
     labels, _ = ndimage.label(near)
     face = labels == labels[local]
-    border = face.copy()
-    border[1:-1, 1:-1] = False
-    if border.any() or face.sum() < 4:
+    extent = np.abs(np.argwhere(face) - local).max()
+    if extent >= reach or face.sum() < 4:
         top = float(np.median(height[face]))
         return Segment(mask, cell.astype(float), cell.astype(float), top, top)
     mask[area] = face
