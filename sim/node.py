@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from functools import partial
 from typing import Any
 
-import numpy as np
 from rclpy.publisher import Publisher
 from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
@@ -51,7 +49,9 @@ class CellNode(ManagedNode):
         self.param("seed", 2_000_000, "scene that the next reset builds", (0, 2**31 - 1))
         self.param("calibration", "", "calibration YAML of the cameras; empty: the simulated cell's", read_only=True)
         self.param("camera_rate", 15.0, "frames a second of every camera", (0.5, 60.0), read_only=True)
-        self.param("joint_rate", 80.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True)
+        self.param(
+            "joint_rate", 80.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True
+        )
         self.param("camera_enabled", True, "false: the cameras fall silent, as with a cable pulled")
         self._tracer = Tracer(self)
         self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR)
@@ -59,7 +59,7 @@ class CellNode(ManagedNode):
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         self._cell: LiveCell | None = None
         self._images: dict[str, tuple[Publisher[Image], Publisher[Image], Publisher[CameraInfo]]] = {}
-        self._clock: Publisher[Clock] | None = None
+        self._sim_clock: Publisher[Clock] | None = None
         self._frames = 0
         self._rejected = 0
         self._frame_s = 0.0
@@ -77,11 +77,10 @@ class CellNode(ManagedNode):
                 self.create_publisher(CameraInfo, topics.color_info(camera.name), qos.SENSOR),
             )
         if self.value("use_sim_time"):
-            self._clock = self.create_publisher(Clock, "/clock", qos.SENSOR)
+            self._sim_clock = self.create_publisher(Clock, "/clock", qos.SENSOR)
         self._sample_every = max(1, round(STEP_HZ / self.value("joint_rate")))
         self._frame_period_s = 1.0 / self.value("camera_rate")
         self._cell = LiveCell(cameras)
-        self._names = None
         self._epoch_ns = time.time_ns()
         self._reset()
 
@@ -89,7 +88,7 @@ class CellNode(ManagedNode):
         cell = self._live
         cell.pacer.forgive(time.monotonic())
         self._frame_s = cell.pacer.time_s
-        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)
+        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)  # type: ignore[arg-type]
         self.subscribe(Float64, "gripper/command", qos.COMMAND, self._on_gripper)
         self.every(self._sample_every / STEP_HZ, self._tick)
         self.every(1.0, self._report_status)
@@ -113,7 +112,7 @@ class CellNode(ManagedNode):
 
     def _stamp_ns(self, sim_s: float) -> int:
         """When a simulated moment happened, on the clock of all stamps."""
-        if self._clock is not None:
+        if self._sim_clock is not None:
             return self._epoch_ns + round(sim_s * 1e9)
         behind_s = self._live.pacer.clock_s(time.monotonic()) - sim_s
         return time.time_ns() - round(behind_s * 1e9)
@@ -142,8 +141,8 @@ class CellNode(ManagedNode):
         stamp_ns = self._stamp_ns(sample.time_s)
         names = self._live.world.robot.joint_names
         self._joints.publish(joint_state_message(names, sample.positions, sample.velocities, stamp_ns))
-        if self._clock is not None:
-            self._clock.publish(Clock(clock=ns_to_stamp(stamp_ns)))
+        if self._sim_clock is not None:
+            self._sim_clock.publish(Clock(clock=ns_to_stamp(stamp_ns)))
 
     def _publish_frames(self, frames: list[RGBD]) -> None:
         for frame in frames:
@@ -228,20 +227,32 @@ class CellNode(ManagedNode):
         try:
             samples = trajectory_to_samples(message, cell.world.robot.joint_names)
             velocities = samples.velocities if message.points[0].velocities else None
-            stamp_ns = stamp_to_ns(message.header.stamp)
-            # A real controller notices the message at once, this one after the picture that it renders.
-            start_s = self._sim_s(int(info["source_timestamp"])) if stamp_ns == 0 else self._from_stamp(stamp_ns)
+            start_s = self._start_s(stamp_to_ns(message.header.stamp), int(info["source_timestamp"]))
             cell.follow(JointPath(samples.times_s, samples.positions, velocities), start_s)
         except BadInput as error:
             self._rejected += 1
             self.get_logger().error(f"trajectory rejected, the arm goes on as before: {error}")
 
-    def _from_stamp(self, stamp_ns: int) -> float:
-        start_s = (stamp_ns - self._epoch_ns) * 1e-9 if self._clock is not None else self._sim_s(stamp_ns)
-        return start_s
+    def _start_s(self, stamp_ns: int, sent_ns: int) -> float:
+        """When a trajectory starts: at its stamp, or with stamp 0 when it was sent.
+
+        A real controller takes a message at once, this one only after the picture that it is rendering.
+        """
+        if stamp_ns == 0:
+            return self._sim_s(sent_ns)
+        return (stamp_ns - self._epoch_ns) * 1e-9 if self._sim_clock is not None else self._sim_s(stamp_ns)
 
     def _on_gripper(self, message: Float64) -> None:
         if not (math.isfinite(message.data) and 0.0 <= message.data <= 1.0):
             self.get_logger().error(f"gripper command {message.data} ignored; send 0 (closed) … 1 (open)")
             return
         self._live.suck(message.data < 0.5)
+
+
+def main() -> None:
+    """Run the node until it is told to stop."""
+    sys.exit(run(CellNode))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""What the arm does and why: takes decisions, plays their motions through the guard, pauses when others fall silent.
+
+No ROS and no clock: the caller passes the time and two functions that send. They are called with nothing
+that the guard has not let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.control.guard import Guard
+from embodied_vision.control.motion import OPEN, Motion, MotionSettings, Segment, plan_home, plan_pick_place
+from embodied_vision.control.player import MotionPlayer, PlayerSettings
+from embodied_vision.control.robot import RobotModel
+from embodied_vision.control.trajectory import Trajectory
+from embodied_vision.control.watchdog import Watchdog
+from embodied_vision.errors import Refused, RunFailed
+from embodied_vision.types import PickPlace
+
+ArmState = Literal["idle", "moving", "paused", "stopped"]
+
+REST_RAD_S = 0.05
+"""An arm slower than this in every joint counts as resting."""
+
+
+@dataclass(frozen=True, eq=False)
+class Joints:
+    """A joint state: positions (J,) in rad, velocities (J,) in rad/s, and when it was measured."""
+
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+    stamp_ns: int
+
+    def at(self, now_ns: int) -> NDArray[np.float64]:
+        """Positions (J,) extrapolated over the age of the measurement, by 0.1 s at most."""
+        age_s = min(max((now_ns - self.stamp_ns) * 1e-9, 0.0), 0.1)
+        return self.positions + self.velocities * age_s
+
+
+@dataclass(frozen=True)
+class ExecutiveSettings:
+    """How the arm is driven.
+
+    Attributes:
+        motion: pace and heights of pick and place.
+        homing: the same for the way home after a fault.
+        player: horizons.
+        resume_within_s: a motion interrupted for less than this goes on; otherwise it is given up.
+        healthy_s: for how long all must be well before a motion goes on.
+        recovered_s: for how long all must be well before a motion that was given up makes way for the next.
+    """
+
+    motion: MotionSettings
+    homing: MotionSettings
+    player: PlayerSettings
+    resume_within_s: float = 0.5
+    healthy_s: float = 0.2
+    recovered_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """What the arm says about itself.
+
+    Attributes:
+        state: `paused`: it stands and waits for who fell silent; `stopped`: until someone resumes it.
+        decision_id: the decision in hand or done last; `home` for the way home.
+        done: that decision was carried out completely.
+        aborted: it was begun and given up.
+        refused: the rule that refused it, empty otherwise.
+        reason: in words, why it was not done or why the arm stands.
+        segment: part of the motion in hand.
+        ended_ns: when the last motion ended.
+        last_sent_ns: when the last trajectory of that motion was sent; what is judged later was judged after it.
+        refusals: how many decisions and trajectories were refused so far.
+    """
+
+    state: ArmState = "idle"
+    decision_id: str = ""
+    done: bool = False
+    aborted: bool = False
+    refused: str = ""
+    reason: str = ""
+    segment: str = ""
+    ended_ns: int = 0
+    last_sent_ns: int = 0
+    refusals: int = 0
+
+
+class ArmExecutive:
+    """The arm's state machine. `now_s` is a steady clock, `now_ns` the clock of the stamps.
+
+    Attributes:
+        guard: the last word on everything that is sent.
+        watchdog: who has to be heard while the arm moves.
+    """
+
+    def __init__(
+        self,
+        model: RobotModel,
+        guard: Guard,
+        watchdog: Watchdog,
+        settings: ExecutiveSettings,
+        send: Callable[[Trajectory], None],
+        grip: Callable[[float], None],
+    ) -> None:
+        self._model = model
+        self.guard = guard
+        self.watchdog = watchdog
+        self._settings = settings
+        self._send = send
+        self._grip = grip
+        self._player: MotionPlayer | None = None
+        self._paused_s = 0.0
+        self._sent_ns = 0
+        self._give_up = False
+        stopped = guard.stopped
+        self._status = ArmStatus() if stopped is None else ArmStatus(state="stopped", reason=stopped)
+
+    @property
+    def status(self) -> ArmStatus:
+        """What the arm does now."""
+        return self._status
+
+    # ---- orders
+
+    def begin(self, action: PickPlace, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        """Start to carry out a decision.
+
+        Raises:
+            Refused: it is not begun, and nothing was sent.
+        """
+        try:
+            self.guard.check_action(action, now_ns)
+            q = self._ready(joints, now_s)
+            motion = plan_pick_place(self._model, q, action, self._settings.motion)
+            self._play(motion, action.decision_id, joints, now_s, now_ns)
+        except Refused as error:
+            self.note_refusal(error, action.decision_id)
+            raise
+
+    def home(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        """Start the slow way home, at whose end the gripper lets go.
+
+        Raises:
+            Refused: it is not begun, and nothing was sent.
+        """
+        try:
+            q = self._ready(joints, now_s)
+            motion = plan_home(self._model, q, self._settings.homing)
+            letting_go = Segment("let_go", motion.segments[-1].trajectory, OPEN, self._settings.homing.release_s)
+            self._play(Motion((*motion.segments[:-1], letting_go)), "home", joints, now_s, now_ns)
+        except Refused as error:
+            self.note_refusal(error, "home")
+            raise
+
+    def stop(self, reason: str, now_s: float, now_ns: int, joints: Joints | None) -> None:
+        """Brake and stay stopped until `resume`. What was in hand is given up."""
+        self._brake(joints, now_s, now_ns)
+        self.guard.stop(reason)
+        aborted = self._player is not None
+        self._player = None
+        self._set(
+            state="stopped",
+            reason=reason,
+            segment="",
+            aborted=aborted or self._status.aborted,
+            ended_ns=now_ns if aborted else self._status.ended_ns,
+        )
+
+    def resume(self) -> None:
+        """End a stop; the arm waits for the next decision."""
+        if self._status.state == "stopped":
+            self.guard.resume()
+            self._set(state="idle", reason="")
+
+    def note_refusal(self, error: Refused, decision_id: str) -> None:
+        """Keep the account of something refused; a decision in hand is not touched by the refusal of another."""
+        refusals = self._status.refusals + 1
+        if self._player is not None:
+            self._set(refusals=refusals)
+            return
+        self._set(
+            decision_id=decision_id, done=False, aborted=False, refused=error.rule, reason=str(error), refusals=refusals
+        )
+
+    # ---- time
+
+    def tick(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        """Go on; call it every few 10 ms, and at once when the watchdog has news."""
+        lost = self.watchdog.lost(now_s)
+        if self._player is None:
+            return
+        if self._status.state == "paused":
+            self._wait(self._player, lost, now_s, now_ns)
+        elif lost:
+            self._pause("; ".join(lost.values()), joints, now_s, now_ns)
+        if self._status.state == "moving":
+            self._advance(self._player, joints, now_s, now_ns)
+
+    def _advance(self, player: MotionPlayer, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        try:
+            if joints is None:
+                raise RunFailed("there are no joint states; the arm brakes")
+            step = player.tick(now_s, joints.positions)
+            if step.trajectory is not None:
+                self._checked(step.trajectory, joints, now_ns)
+        except (Refused, RunFailed) as error:
+            # The horizon sent last brakes by itself.
+            if isinstance(error, Refused):
+                self._set(refused=error.rule, refusals=self._status.refusals + 1)
+            self._pause(str(error), joints, now_s, now_ns, give_up=True)
+            return
+        if step.gripper is not None:
+            self._grip(step.gripper)
+        if step.done:
+            self._end(done=True, reason="", now_ns=now_ns)
+        elif player.name != self._status.segment:
+            self._set(segment=player.name)
+
+    def _pause(self, reason: str, joints: Joints | None, now_s: float, now_ns: int, *, give_up: bool = False) -> None:
+        if give_up and self._player is not None:
+            self._player.pause(now_s)
+        else:
+            self._brake(joints, now_s, now_ns)
+        self._paused_s, self._give_up = now_s, give_up
+        self._set(state="paused", reason=reason)
+
+    def _wait(self, player: MotionPlayer, lost: dict[str, str], now_s: float, now_ns: int) -> None:
+        """Paused: go on soon, or give up and wait until all are well."""
+        since_s = now_s - self._paused_s
+        if lost:
+            self._give_up = self._give_up or since_s > self._settings.resume_within_s
+            return
+        if not player.settled(now_s):
+            return
+        healthy_s = self.watchdog.healthy_s(now_s)
+        if not self._give_up and healthy_s >= self._settings.healthy_s:
+            player.resume(now_s)
+            self._set(state="moving", reason="")
+        elif healthy_s >= self._settings.recovered_s:
+            self._end(done=False, reason=self._status.reason, now_ns=now_ns)
+
+    def _end(self, *, done: bool, reason: str, now_ns: int) -> None:
+        self._player = None
+        self._set(
+            state="idle",
+            done=done,
+            aborted=not done,
+            reason=reason,
+            segment="",
+            ended_ns=now_ns,
+            last_sent_ns=self._sent_ns,
+        )
+
+    # ---- what is sent
+
+    def _ready(self, joints: Joints | None, now_s: float) -> NDArray[np.float64]:
+        """Joint positions (J,) to plan from, when the arm may begin something."""
+        if self.guard.stopped is not None:
+            raise Refused("stopped", "the arm", self.guard.stopped, "no stop", "look for the cause, then resume")
+        if self._player is not None:
+            raise Refused("busy", "the arm", self._status.decision_id, "one motion at a time", "wait until it is done")
+        lost = self.watchdog.lost(now_s)
+        if lost:
+            raise Refused("lost", ", ".join(lost), "; ".join(lost.values()), "all heard", "bring it back first")
+        if joints is None:
+            raise Refused("stale_joint_state", "joint states", "none", "one", "start the arm's driver")
+        speed = float(np.abs(joints.velocities).max())
+        if speed > REST_RAD_S:
+            raise Refused("moving", "the arm", f"{speed:.3f} rad/s", f"{REST_RAD_S} rad/s", "wait until it rests")
+        return joints.positions
+
+    def _play(self, motion: Motion, decision_id: str, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        assert joints is not None
+        self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
+        player = MotionPlayer(motion, self._model.limits, self._settings.player)
+        step = player.tick(now_s, joints.positions)
+        if step.trajectory is not None:
+            self._checked(step.trajectory, joints, now_ns)
+        self._player = player
+        self._set(
+            state="moving",
+            decision_id=decision_id,
+            done=False,
+            aborted=False,
+            refused="",
+            reason="",
+            segment=player.name,
+        )
+
+    def _checked(self, trajectory: Trajectory, joints: Joints, now_ns: int) -> None:
+        self.guard.check_trajectory(trajectory, joints.at(now_ns), joints.stamp_ns, now_ns)
+        self._send(trajectory)
+        self._sent_ns = now_ns
+
+    def _brake(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        """Send a brake where one is needed. Should the guard refuse it, the horizon sent last brakes a little later."""
+        stop = self._player.pause(now_s) if self._player is not None else None
+        if stop is None or joints is None:
+            return
+        try:
+            self._checked(stop, joints, now_ns)
+        except Refused as error:
+            self._set(refused=error.rule, refusals=self._status.refusals + 1)
+
+    def _set(self, **changes: object) -> None:
+        self._status = replace(self._status, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,238 @@
+"""The loop of work: decisions until a scene is solved, its outcome, the next scene; and a way on when it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from embodied_vision.errors import RunFailed
+
+
+class Interrupted(RunFailed):
+    """Something that the episode depends on failed; the scene can be tried again."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the cell says about its scene, at rest.
+
+    Attributes:
+        seed: of the scene.
+        reward: score of the task, 0 … 1.
+        solved: whether nothing is left to do.
+        stamp_ns: when it was judged.
+        max_steps: how many actions the task allows.
+        raw: the cell's own words, kept with the episode.
+    """
+
+    seed: int
+    reward: float
+    solved: bool
+    stamp_ns: int
+    max_steps: int
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MotionResult:
+    """How a decision's motion ended.
+
+    Attributes:
+        done: it was executed completely.
+        refused: the guard or the planner refused it; the arm never moved.
+        reason: why, where it was not done.
+        last_sent_ns: when the last of it was sent; an outcome of later was judged after the motion.
+    """
+
+    done: bool
+    refused: bool
+    reason: str
+    last_sent_ns: int
+
+
+class Cell(Protocol):
+    """What the loop needs of the graph. Every call ends within a bound of its own.
+
+    All raise `Interrupted` when the graph cannot do it now.
+    """
+
+    def wait_ready(self) -> None:
+        """Wait until everything that takes part is there and the arm may move."""
+
+    def reset(self, task: str, seed: int) -> Outcome:
+        """Build the scene of `seed` and wait until it rests."""
+
+    def home(self) -> None:
+        """Move the arm home and let go of what it holds."""
+
+    def start_episode(self, event: Mapping[str, Any]) -> str:
+        """Announce the episode and wait until it is recorded; its id, empty when nobody records."""
+
+    def end_episode(self, event: Mapping[str, Any]) -> None:
+        """Announce the end of the episode and its outcome, and wait until it is logged. Raises nothing."""
+
+    def decide(self) -> str:
+        """Ask for a decision on what the cameras see now; its id."""
+
+    def execute(self, decision_id: str) -> MotionResult:
+        """Wait until the arm is done with the decision."""
+
+    def outcome_after(self, stamp_ns: int) -> Outcome:
+        """Wait for an outcome that was judged after `stamp_ns`."""
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """How one scene went, in the attempt that counts.
+
+    Attributes:
+        seed: of the scene.
+        reward, solved: of its last outcome.
+        steps: decisions executed.
+        attempts: how often it was begun.
+        episode: id of its record.
+        decisions: ids of the decisions.
+        reason: why it ended unsolved, empty otherwise.
+    """
+
+    seed: int
+    reward: float
+    solved: bool
+    steps: int
+    attempts: int
+    episode: str
+    decisions: tuple[str, ...]
+    reason: str = ""
+
+
+State = Literal["idle", "running", "finished", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        state: `finished` when every scene had its turn, `failed` when the graph did not recover.
+        task: name of the task.
+        seeds: scenes of the run.
+        phase: what is being done, in a word.
+        seed, step, attempt: the scene in hand.
+        results: of the scenes that are through.
+        error: why the run failed, empty otherwise.
+    """
+
+    state: State = "idle"
+    task: str = ""
+    seeds: tuple[int, ...] = ()
+    phase: str = ""
+    seed: int = -1
+    step: int = 0
+    attempt: int = 0
+    results: tuple[SceneResult, ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form with two figures on top: `scenes` and `solved`."""
+        return {
+            **asdict(self),
+            "scenes": len(self.seeds),
+            "through": len(self.results),
+            "solved": sum(result.solved for result in self.results),
+        }
+
+
+class TaskLoop:
+    """Runs a task on a row of scenes.
+
+    Args:
+        cell: the graph.
+        report: called with every change of progress.
+        retries: how often a scene is begun again after an interruption.
+        max_steps: decisions a scene; 0 takes what the task allows.
+    """
+
+    def __init__(self, cell: Cell, report: Callable[[Progress], None], *, retries: int = 3, max_steps: int = 0) -> None:
+        self._cell = cell
+        self._report = report
+        self._retries = retries
+        self._max_steps = max_steps
+        self._progress = Progress()
+
+    def run(self, task: str, seeds: Sequence[int]) -> Progress:
+        """Work through the scenes; the last progress, whose state is `finished` or `failed`."""
+        self._progress = Progress()
+        self._say(state="running", task=task, seeds=tuple(seeds))
+        try:
+            for seed in seeds:
+                result = self._scene(task, seed)
+                self._say(results=(*self._progress.results, result))
+        except RunFailed as error:
+            self._say(state="failed", phase="", error=str(error))
+            return self._progress
+        self._say(state="finished", phase="")
+        return self._progress
+
+    def _say(self, **changes: Any) -> None:
+        self._progress = Progress(**{**self._progress.__dict__, **changes})
+        self._report(self._progress)
+
+    def _scene(self, task: str, seed: int) -> SceneResult:
+        """One scene, begun again after an interruption."""
+        reason = ""
+        for attempt in range(1, self._retries + 2):
+            self._say(seed=seed, attempt=attempt, step=0, phase="waiting")
+            try:
+                self._cell.wait_ready()
+                if attempt > 1:
+                    self._say(phase="home")
+                    self._cell.home()
+                return self._episode(task, seed, attempt)
+            except Interrupted as error:
+                reason = str(error)
+        raise RunFailed(f"scene {seed} was interrupted {self._retries + 1} times, at last: {reason}")
+
+    def _episode(self, task: str, seed: int, attempt: int) -> SceneResult:
+        self._say(phase="reset")
+        outcome = self._cell.reset(task, seed)
+        max_steps = self._max_steps or outcome.max_steps
+        common = {"task": task, "seed": seed, "scene": outcome.raw.get("scene", ""), "attempt": attempt}
+        episode = self._cell.start_episode({"event": "start", **common})
+        decisions: list[str] = []
+        reason = ""
+        try:
+            while not (outcome.solved or reason):
+                if len(decisions) >= max_steps:
+                    reason = f"not solved after {max_steps} decisions"
+                    break
+                self._say(phase="deciding", step=len(decisions) + 1)
+                decision = self._cell.decide()
+                decisions.append(decision)
+                self._say(phase="executing")
+                motion = self._cell.execute(decision)
+                if motion.refused:
+                    reason = motion.reason
+                elif not motion.done:
+                    raise Interrupted(motion.reason)
+                else:
+                    self._say(phase="judging")
+                    outcome = self._cell.outcome_after(motion.last_sent_ns)
+        except RunFailed as error:
+            aborted = {"reward": outcome.reward, "solved": outcome.solved, "aborted": True, "reason": str(error)}
+            self._cell.end_episode({"event": "end", **common, "outcome": aborted})
+            raise
+        final: dict[str, Any] = {"reward": outcome.reward, "solved": outcome.solved}
+        if reason:
+            final["reason"] = reason
+        self._cell.end_episode({"event": "end", **common, "outcome": final})
+        return SceneResult(
+            seed=seed,
+            reward=outcome.reward,
+            solved=outcome.solved,
+            steps=len(decisions),
+            attempts=attempt,
+            episode=episode,
+            decisions=tuple(decisions),
+            reason=reason,
+        )

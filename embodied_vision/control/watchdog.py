@@ -1,0 +1,62 @@
+"""Keeps account of who has to be heard, and how long ago that was. No clocks of its own, no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass
+class _Source:
+    limit_s: float
+    heard_s: float | None = None
+    alive: bool = True
+
+
+class Watchdog:
+    """Sources that must be heard at least every so often while the arm moves.
+
+    A source counts as lost when its last sign of life is older than its limit, when it was never heard, or when
+    its transport says that it is gone (`set_alive`). All times are seconds on one steady clock.
+
+    Args:
+        limits_s: source → longest silence in s.
+    """
+
+    def __init__(self, limits_s: Mapping[str, float]) -> None:
+        self._sources = {name: _Source(limit_s) for name, limit_s in limits_s.items()}
+        self._healthy_since_s: float | None = None
+
+    def feed(self, name: str, now_s: float) -> None:
+        """`name` gave a sign of life."""
+        self._sources[name].heard_s = now_s
+
+    def set_alive(self, name: str, alive: bool) -> None:
+        """The transport says whether the process behind `name` is there."""
+        self._sources[name].alive = alive
+
+    def age_s(self, name: str, now_s: float) -> float:
+        """How long ago `name` was heard; infinite when never."""
+        heard_s = self._sources[name].heard_s
+        return float("inf") if heard_s is None else now_s - heard_s
+
+    def lost(self, now_s: float) -> dict[str, str]:
+        """Lost sources, each with what is wrong, in words. Also keeps the account for `healthy_s`."""
+        problems: dict[str, str] = {}
+        for name, source in self._sources.items():
+            age_s = self.age_s(name, now_s)
+            if not source.alive:
+                problems[name] = f"{name} is gone"
+            elif source.heard_s is None:
+                problems[name] = f"{name} was never heard"
+            elif age_s > source.limit_s:
+                problems[name] = f"{name} silent for {age_s:.2f} s, limit {source.limit_s:.2f} s"
+        if problems:
+            self._healthy_since_s = None
+        elif self._healthy_since_s is None:
+            self._healthy_since_s = now_s
+        return problems
+
+    def healthy_s(self, now_s: float) -> float:
+        """For how long nobody has been lost, as far as `lost` was asked; 0 while somebody is."""
+        return 0.0 if self._healthy_since_s is None else now_s - self._healthy_since_s

@@ -1,0 +1,302 @@
+"""Decisions in, short horizons of joint motion out: the only node that speaks to arm and gripper, through the guard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseArray
+from numpy.typing import NDArray
+from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
+from sensor_msgs.msg import CameraInfo, JointState
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
+from embodied_vision.control.guard import Guard, GuardSettings
+from embodied_vision.control.motion import MotionSettings
+from embodied_vision.control.planning import Pace
+from embodied_vision.control.player import PlayerSettings
+from embodied_vision.control.robot import RobotModel
+from embodied_vision.control.trajectory import Trajectory
+from embodied_vision.control.watchdog import Watchdog
+from embodied_vision.errors import BadInput, Refused
+from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes.conversions import (
+    JointSamples,
+    from_json,
+    joint_state_to_positions,
+    poses_to_pick_place,
+    samples_to_trajectory,
+    stamp_to_ns,
+    to_json,
+)
+from embodied_vision.nodes.deferred import Answer, DeferredTrigger
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.trace import Tracer
+
+DECISION_WAIT_S = 0.1
+"""How long `pick_place` waits for the `policy/decision` of its stamp, which names it; then it goes on unnamed."""
+
+
+class ArmNode(ManagedNode):
+    """Carries out one decision at a time, and stands still within half a second when anybody it needs falls silent."""
+
+    def __init__(self) -> None:
+        super().__init__("arm")
+        self.param("robot", "panda_suction", "shipped robot by name, or the path of its YAML", read_only=True)
+        self.param(
+            "upstream",
+            ["encoder", "policy", "recorder"],
+            "nodes whose heartbeat must be there while the arm moves; an empty name for none",
+            read_only=True,
+        )
+        self.param("cameras", ["camera"], "cameras that must go on while the arm moves; an empty name for none")
+        self.param("heartbeat_timeout", 1.0, "longest silence of an upstream node's main thread, s", (0.2, 10.0))
+        self.param("camera_timeout", 0.25, "longest time without a frame while the arm moves, s", (0.05, 10.0))
+        self.param("joint_state_timeout", 0.2, "longest time without a joint state while the arm moves, s", (0.02, 2.0))
+        self.param("observation_age", 2.0, "greatest age of the frames that a decision came from, s", (0.1, 60.0))
+        self.param("speed", 1.0, "pace of pick and place, 1 the default", (0.05, 1.0))
+        self.param("home_speed", 0.5, "pace of the way home after a fault", (0.05, 1.0))
+        self.param("rate", 20.0, "horizons a second", (5.0, 100.0), read_only=True)
+        self.param("horizon", 0.15, "how long the arm goes on without news before it brakes, s", (0.05, 0.5))
+        self.param("lead", 0.04, "time that the controller has to join a new horizon, s", (0.0, 0.1))
+        self.param("resume_within", 0.5, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
+        self.param("start_stopped", False, "come up stopped, as after a death; ~/resume goes on", read_only=True)
+        self._tracer = Tracer(self)
+        self._trajectories = self.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.COMMAND)
+        self._gripper = self.create_publisher(Float64, "gripper/command", qos.COMMAND)
+        self._status = self.create_publisher(String, "arm/status", qos.STATUS)
+        self._arm: ArmExecutive | None = None
+        self._model: RobotModel | None = None
+        self._joints: Joints | None = None
+        self._said: ArmStatus | None = None
+        self._decisions: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._waiting: tuple[PoseArray, float] | None = None
+        self._untraced_ns: int | None = None
+        self._homing: Answer | None = None
+        self.create_service(Trigger, "~/stop", self._on_stop)
+        self.create_service(Trigger, "~/resume", self._on_resume)
+        self._home_service = DeferredTrigger(self, "~/home", self._on_home)
+
+    # ---- life cycle
+
+    def setup(self) -> None:
+        self._model = model = RobotModel.load(self.value("robot"))
+        guard = Guard(model, settings=GuardSettings(observation_age_s=self.value("observation_age")))
+        if self.value("start_stopped"):
+            guard.stop("the arm node was started again after a death")
+        limits = {"joint_states": float(self.value("joint_state_timeout"))}
+        limits |= {f"camera {name}": float(self.value("camera_timeout")) for name in self._names("cameras")}
+        limits |= {name: float(self.value("heartbeat_timeout")) for name in self._names("upstream")}
+        settings = ExecutiveSettings(
+            motion=MotionSettings(pace=Pace(speed=self.value("speed"))),
+            homing=MotionSettings(pace=Pace(speed=self.value("home_speed"))),
+            player=PlayerSettings(horizon_s=self.value("horizon")),
+            resume_within_s=self.value("resume_within"),
+        )
+        self._arm = ArmExecutive(model, guard, Watchdog(limits), settings, self._send, self._grip)
+
+    def start(self) -> None:
+        self.subscribe_sensor(JointState, "joint_states", self._on_joints)
+        for camera in self._names("cameras"):
+            self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_camera(camera))
+        for name in self._names("upstream"):
+            events = SubscriptionEventCallbacks(liveliness=self._on_liveliness(name))
+            self.subscribe(String, f"heartbeat/{name}", qos.HEARTBEAT, self._on_heartbeat(name), event_callbacks=events)
+        self.subscribe(String, "policy/decision", qos.DECISION, self._on_decision)
+        self.subscribe(PoseArray, "pick_place", qos.DECISION, self._on_pick_place)
+        self.every(1.0 / self.value("rate"), self._tick)
+        self._say()
+
+    def halt(self) -> None:
+        if self._arm is not None and self._arm.status.state in ("moving", "paused"):
+            self._arm.stop("the arm node was deactivated", time.monotonic(), self.now_ns(), self._joints)
+            self._say()
+
+    def teardown(self) -> None:
+        self._arm = None
+
+    def _names(self, parameter: str) -> list[str]:
+        return [name for name in self.value(parameter) if name]
+
+    @property
+    def _executive(self) -> ArmExecutive:
+        if self._arm is None:
+            raise BadInput("the arm node is not configured; configure it first")
+        return self._arm
+
+    # ---- who is heard
+
+    def _on_joints(self, message: JointState) -> None:
+        assert self._model is not None
+        names = self._model.joint_names
+        try:
+            q = joint_state_to_positions(message, names)
+        except BadInput as error:
+            self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=5.0)
+            return
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self._joints = Joints(q, self._velocities(message, q, stamp_ns), stamp_ns)
+        if np.isfinite(q).all():
+            self._executive.watchdog.feed("joint_states", time.monotonic())
+
+    def _velocities(self, message: JointState, q: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
+        """Velocities (J,) as measured, or from the last two positions where the driver sends none."""
+        assert self._model is not None
+        if len(message.velocity) == len(message.name):
+            known = dict(zip(message.name, message.velocity, strict=True))
+            return np.array([known[name] for name in self._model.joint_names], float)
+        before = self._joints
+        if before is None or stamp_ns <= before.stamp_ns:
+            return np.zeros_like(q)
+        return (q - before.positions) / ((stamp_ns - before.stamp_ns) * 1e-9)
+
+    def _on_camera(self, name: str):  # type: ignore[no-untyped-def]
+        def hear(_message: CameraInfo) -> None:
+            self._executive.watchdog.feed(f"camera {name}", time.monotonic())
+
+        return hear
+
+    def _on_heartbeat(self, name: str):  # type: ignore[no-untyped-def]
+        def hear(message: String) -> None:
+            if from_json(message, f"heartbeat/{name}").get("state") == "active":
+                self._executive.watchdog.feed(name, time.monotonic())
+
+        return hear
+
+    def _on_liveliness(self, name: str):  # type: ignore[no-untyped-def]
+        def hear(info: QoSLivelinessChangedInfo) -> None:
+            self._executive.watchdog.set_alive(name, info.alive_count > 0)
+            self._tick()
+
+        return hear
+
+    # ---- decisions
+
+    def _on_decision(self, message: String) -> None:
+        try:
+            decision = from_json(message, "policy/decision")
+            self._decisions[int(decision["stamp_ns"])] = decision
+        except (BadInput, KeyError, TypeError, ValueError) as error:
+            self.get_logger().error(f"policy/decision ignored: {error!r}")
+            return
+        while len(self._decisions) > 8:
+            self._decisions.popitem(last=False)
+        self._take_waiting()
+
+    def _on_pick_place(self, message: PoseArray) -> None:
+        self._tracer.mark("arm.receive", stamp_to_ns(message.header.stamp))
+        self._waiting = (message, time.monotonic() + DECISION_WAIT_S)
+        self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        """Begin the decision that came last, once its name is known or no longer waited for."""
+        if self._waiting is None:
+            return
+        message, until_s = self._waiting
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        decision = self._decisions.get(stamp_ns)
+        if decision is None and time.monotonic() < until_s:
+            return
+        self._waiting = None
+        name = "" if decision is None else str(decision.get("decision_id", ""))
+        try:
+            try:
+                action = poses_to_pick_place(message, decision)
+            except (BadInput, KeyError, TypeError) as error:
+                refusal = Refused("not_a_pose", "pick_place", str(error), "two poses", "check the policy and its input")
+                self._executive.note_refusal(refusal, name)
+                raise refusal from error
+            self._untraced_ns = stamp_ns
+            self._executive.begin(action, self._joints, time.monotonic(), self.now_ns())
+        except Refused as error:
+            self._untraced_ns = None
+            self.get_logger().error(f"decision {name or '(unnamed)'} refused: {error}")
+        self._say()
+
+    def _tick(self) -> None:
+        self._take_waiting()
+        self._executive.tick(self._joints, time.monotonic(), self.now_ns())
+        self._say()
+
+    # ---- what the guard let through
+
+    def _send(self, trajectory: Trajectory) -> None:
+        assert self._model is not None
+        # Points nearer than the lead are left out: the controller joins the others from where it is.
+        first = min(int(np.searchsorted(trajectory.times_s, self.value("lead"))), len(trajectory.times_s) - 1)
+        parts = (trajectory.times_s, trajectory.positions, trajectory.velocities, trajectory.accelerations)
+        samples = JointSamples(*(part[first:] for part in parts))
+        self._trajectories.publish(samples_to_trajectory(self._model.joint_names, samples))
+        if self._untraced_ns is not None:
+            self._tracer.mark("arm.publish", self._untraced_ns)
+            self._untraced_ns = None
+
+    def _grip(self, command: float) -> None:
+        self._gripper.publish(Float64(data=command))
+
+    # ---- services
+
+    def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._executive.stop("stopped by ~/stop", time.monotonic(), self.now_ns(), self._joints)
+        self._say()
+        response.success, response.message = True, "stopped; ~/resume goes on"
+        return response
+
+    def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._executive.resume()
+        self._say()
+        response.success, response.message = True, f"the arm is {self._executive.status.state}"
+        return response
+
+    def _on_home(self, answer: Answer) -> None:
+        if not self.is_active:
+            answer.give(False, "the arm node is not active; activate it first")
+            return
+        try:
+            self._executive.home(self._joints, time.monotonic(), self.now_ns())
+        except Refused as error:
+            self.get_logger().error(f"the way home is refused: {error}")
+            answer.give(False, str(error))
+        else:
+            self._homing = answer
+        self._say()
+
+    # ---- status
+
+    def _say(self) -> None:
+        """Publish the status when it changed, and answer who waits for the way home."""
+        status = self._executive.status
+        if status == self._said:
+            return
+        before, self._said = self._said, status
+        self._status.publish(to_json({**vars(status), "stamp_ns": self.now_ns()}))
+        if before is None or (before.state, before.reason) != (status.state, status.reason):
+            log = self.get_logger()
+            (log.warning if status.state in ("paused", "stopped") else log.info)(
+                f"{status.state} {status.segment} {status.reason}".rstrip()
+            )
+        if self._homing is not None and status.state not in ("moving", "paused"):
+            self._homing.give(status.done, status.reason or "home, and let go")
+            self._homing = None
+        values = {"decision_id": status.decision_id, "segment": status.segment, "refusals": status.refusals}
+        if status.state in ("paused", "stopped"):
+            self.health(ERROR, f"{status.state}: {status.reason}", **values)
+        elif status.refused:
+            self.health(WARN, f"refused {status.reason}", rule=status.refused, **values)
+        else:
+            self.health(OK, status.state, **values)
+
+
+def main() -> None:
+    """Run the node until it is told to stop."""
+    sys.exit(run(ArmNode))
+
+
+if __name__ == "__main__":
+    main()
