@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from embodied_vision import __version__
-from embodied_vision.cli import bench, collect, demo, doctor, encoder, episodes, evaluate, launch, learn, replay, train
+from embodied_vision.cli import collect, demo, doctor, encoder, episodes, evaluate, launch, learn, replay, train
 from embodied_vision.errors import EmbodiedVisionError
 
 app = typer.Typer(
@@ -42,7 +42,6 @@ app.add_typer(learn.app, name="learn")
 app.command("replay")(replay.command)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(encoder.app, name="encoder")
-app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 
 
