@@ -19,6 +19,9 @@ from embodied_vision.paths import PACKAGE
 PROFILE = PACKAGE / "config" / "fastdds.xml"
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
+NAMESPACE_VARIABLE = "EMBODIED_VISION_NAMESPACE"
+"""Tells `embodied-vision launch trigger` where the nodes of a run are."""
+
 PARTICIPANTS = 12
 """Processes of a cell with tools beside it: they share /dev/shm."""
 
@@ -54,10 +57,12 @@ class Environment:
     variables: Mapping[str, str]
     notes: tuple[str, ...]
 
-    def exports(self) -> str:
+    def exports(self, namespace: str = "") -> str:
         """Shell lines that let a terminal join the same graph."""
-        shown = [name for name in _SHOWN if name in self.variables]
-        return "".join(f"export {name}={shlex.quote(self.variables[name])}\n" for name in shown)
+        shown = {name: self.variables[name] for name in _SHOWN if name in self.variables}
+        if namespace:
+            shown[NAMESPACE_VARIABLE] = namespace
+        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in shown.items())
 
 
 def rclpy_is_ours() -> bool:
