@@ -47,7 +47,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=[PACKAGE, PACKAGE + ".*", PACKAGE + "_sim", PACKAGE + "_sim.*"]),
     package_data={
-        PACKAGE: ["py.typed", "robots/*", "config/*", "checkpoints/*/*"],
+        PACKAGE: ["py.typed", "demo/*.j2", "robots/*", "config/*", "checkpoints/*/*"],
         PACKAGE + "_sim": ["py.typed"],
     },
     data_files=[
@@ -60,6 +60,7 @@ setup(
     install_requires=[
         "gymnasium>=1.0",
         "imagecodecs>=2024.1",
+        "jinja2>=3",
         "numpy>=1.26",
         "pillow>=10",
         "pyyaml>=6",

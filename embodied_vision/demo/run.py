@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,16 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import CameraInfo
 
 from embodied_vision.demo.latency import latencies_ms
+from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import RunFailed
 from embodied_vision.launching.graph import CELL, GraphConfig
 from embodied_vision.launching.supervisor import Supervisor
+from embodied_vision.learning.replay import replay_decisions
 from embodied_vision.learning.seeds import scene_seed
-from embodied_vision.paths import shipped
+from embodied_vision.nodes import qos
+from embodied_vision.nodes.client import GraphClient
+from embodied_vision.nodes.conversions import stamp_to_ns
+from embodied_vision.nodes.trace import read_marks
+from embodied_vision.policies.locate import locate
+from embodied_vision.policies.policy import Policy
 
 START_S = 60.0
 SCENE_S = 90.0
@@ -37,13 +45,13 @@ class DemoSettings:
         output: folder for report, summary, logs and episodes.
         task: name of the task.
         scenes: how many test scenes, from the first.
-        policy: checkpoint folder.
+        policy: checkpoint, by folder or shipped name.
     """
 
     output: Path
     task: str = "block-insertion"
     scenes: int = 5
-    policy: Path | None = None
+    policy: str | Path = "block-insertion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,106 +61,167 @@ class DemoRun:
     Attributes:
         summary: the figures of `summary.json`.
         store: the episodes of this run.
-        checkpoint: the policy that acted.
+        policy, encoder: who acted.
     """
 
     summary: dict[str, Any]
     store: EpisodeStore
-    checkpoint: Path
+    policy: Policy
+    encoder: Encoder
 
 
 class _Witness:
-    """Sees the small messages that go with each frame: its stamp and its traces."""
+    """Sees the small message that each stage sends for each frame."""
 
-    def __init__(self, client: Any) -> None:
-        from diagnostic_msgs.msg import DiagnosticArray
-        from sensor_msgs.msg import CameraInfo
-
-        from embodied_vision.nodes import qos
-        from embodied_vision.nodes.conversions import stamp_to_ns
-        from embodied_vision.nodes.trace import read_marks
-
-        self.stamps: list[int] = []
+    def __init__(self, client: GraphClient) -> None:
         self.traces: dict[int, dict[str, int]] = {}
+        client.node.create_subscription(DiagnosticArray, "trace", self._take, qos.TRACE)
 
-        def mark(message: DiagnosticArray) -> None:
-            for one in read_marks(message):
-                self.traces.setdefault(one.stamp_ns, {}).setdefault(one.stage, one.monotonic_ns)
+    def _take(self, message: DiagnosticArray) -> None:
+        for mark in read_marks(message):
+            self.traces.setdefault(mark.stamp_ns, {}).setdefault(mark.stage, mark.monotonic_ns)
 
-        client.node.create_subscription(
-            CameraInfo, "camera/color/camera_info", lambda m: self.stamps.append(stamp_to_ns(m.header.stamp)), qos.LOG
-        )
-        client.node.create_subscription(DiagnosticArray, "trace", mark, qos.TRACE)
+    def stamps(self, stage: str) -> set[int]:
+        """Frames that passed a stage."""
+        return {stamp for stamp, stages in self.traces.items() if stage in stages}
 
 
-def _replay_on_topics(episode: Episode, store: Path, cell: Supervisor, client: Any) -> dict[str, Any]:
+def _replay_on_topics(episode: Episode, cell: Supervisor, client: GraphClient) -> dict[str, Any]:
     """Put an episode back on topics under `replay/` and compare stamps and timing with the log."""
-    from sensor_msgs.msg import CameraInfo
-
-    from embodied_vision.nodes import qos
-    from embodied_vision.nodes.conversions import stamp_to_ns
-
     heard: list[tuple[int, int]] = []
     client.node.create_subscription(
         CameraInfo,
         "replay/camera/color/camera_info",
-        lambda m: heard.append((stamp_to_ns(m.header.stamp), time.monotonic_ns())),
+        lambda message: heard.append((stamp_to_ns(message.header.stamp), time.monotonic_ns())),
         qos.LOG,
     )
     logged = episode.frames(next(iter(episode.cameras))).stamps_ns
     span_s = float(logged[-1] - logged[0]) / 1e9
-    command = [sys.executable, "-m", "embodied_vision.cli.main", "replay", episode.id, "--store", str(store), "--topics"]
+    store = episode.path.parents[1]
+    command = [
+        sys.executable,
+        "-m",
+        "embodied_vision.cli.main",
+        "replay",
+        episode.id,
+        "--store",
+        str(store),
+        "--topics",
+    ]
     log = cell.run_dir / "logs" / "replay.log"
     with log.open("w") as output:
         done = subprocess.run(
-            command, env=dict(cell.environment.variables), stdout=output, stderr=output, timeout=span_s + 60, check=False
+            command,
+            env=dict(cell.environment.variables),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=span_s + 60,
+            check=False,
         )
     if done.returncode:
         raise RunFailed(f"replay of {episode.id} ended with exit code {done.returncode}; read {log}")
-    stamps = np.array([stamp for stamp, _ in heard], np.int64)
-    clocks = np.array([clock for _, clock in heard], np.int64)
-    exact = len(stamps) == len(logged) and bool(np.array_equal(stamps, logged))
-    timing = float(np.abs((clocks - clocks[0]) - (stamps - stamps[0])).max()) / 1e6 if len(stamps) else float("nan")
-    return {"frames": len(stamps), "logged": len(logged), "stamps_exact": exact, "worst_timing_error_ms": round(timing, 1)}
+    stamps, clocks = (np.array(column, np.int64) for column in zip(*heard, strict=True)) if heard else (logged[:0],) * 2
+    late = (clocks - clocks[0]) - (stamps - stamps[0]) if heard else np.array([np.nan])
+    return {
+        "episode": episode.id,
+        "frames": len(heard),
+        "frames_logged": len(logged),
+        "stamps_equal": bool(np.array_equal(stamps, logged)),
+        "timing_error_p95_ms": round(float(np.percentile(np.abs(late), 95)) / 1e6, 1),
+    }
 
 
-def _logged_frames(store: EpisodeStore) -> tuple[int, int, int]:
-    """Frames in the episodes of a store, first and last stamp."""
-    stamps = [e.frames(name).stamps_ns for e in map(store.open, store.ids()) for name in e.cameras]
-    filled = [s for s in stamps if len(s)]
-    return sum(map(len, filled)), min(int(s[0]) for s in filled), max(int(s[-1]) for s in filled)
+def _replay_offline(store: EpisodeStore, policy: Policy, encoder: Encoder) -> dict[str, int]:
+    """Let the same policy decide again on every logged decision."""
+    again = [
+        comparison
+        for episode in map(store.open, store.ids())
+        for comparison in replay_decisions(episode, policy, encoder)
+    ]
+    return {"decisions": len(again), "identical": sum(comparison.identical for comparison in again)}
+
+
+def run_demo(settings: DemoSettings, progress: Callable[[int, str], None]) -> DemoRun:
+    """Start the graph, run the scenes, replay, and measure.
+
+    Args:
+        progress: called with the number of scenes that are through and what is being done.
+
+    Raises:
+        RunFailed: the graph did not do its work; the message names the logs.
+    """
+    begun = time.monotonic()
+    checkpoint = locate(settings.policy)
+    encoder = load_encoder()
+    policy = Policy.load(checkpoint, encoder)
+    run_dir = settings.output / time.strftime("run-%Y%m%d-%H%M%S") / str(os.getpid())
+    store = EpisodeStore(run_dir / "episodes")
+    seeds = [scene_seed("test", index) for index in range(settings.scenes)]
+    config = GraphConfig(
+        nodes=CELL,
+        run_dir=run_dir,
+        parameters={
+            "policy": {"checkpoint": str(checkpoint.resolve())},
+            "recorder": {"store": str(store.path.resolve())},
+            "task": {"task": settings.task, "seeds": seeds},
+        },
+    )
+    with Supervisor(config) as cell:
+        progress(0, "starting the nodes")
+        cell.wait_active(START_S)
+        os.environ.update(cell.environment.variables)
+        with GraphClient(domain_id=cell.domain) as client:
+            live = _drive(settings, cell, client, progress)
+            progress(settings.scenes, "replaying on topics")
+            replay = _replay_on_topics(store.open(store.ids()[0]), cell, client)
+    progress(settings.scenes, "deciding again offline")
+    summary = {
+        "task": settings.task,
+        "checkpoint": policy.checkpoint_id,
+        "encoder": policy.encoder_id,
+        "seeds": seeds,
+        **live,
+        "frames_logged": sum(len(e.frames(name)) for e in map(store.open, store.ids()) for name in e.cameras),
+        "episodes": list(store.ids()),
+        "replay_topics": replay,
+        "replay_offline": _replay_offline(store, policy, encoder),
+        "logs": str(run_dir),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    return DemoRun(summary, store, policy, encoder)
 
 
 def _drive(
-    settings: DemoSettings, seeds: list[int], cell: Supervisor, progress: Callable[[int, str], None]
+    settings: DemoSettings, cell: Supervisor, client: GraphClient, progress: Callable[[int, str], None]
 ) -> dict[str, Any]:
     """Run the scenes on an active graph and return what was measured live."""
-    from embodied_vision.nodes.client import GraphClient
-
-    store = EpisodeStore(cell.run_dir / "episodes")
 
     def alive() -> None:
         if cell.failure:
             raise RunFailed(cell.failure)
         status = (client.messages("task/status") or [{}])[-1]
-        progress(int(status.get("scenes_done", 0)), str(status.get("state", "")))
+        progress(int(status.get("through", 0)), str(status.get("phase", "")))
 
-    with GraphClient(domain_id=cell.domain) as client:
-        client.watch("task/status", "cell/status", "recorder/status", "encoder/status")
-        witness = _Witness(client)
-        client.set_parameters("task", {"task": settings.task, "seeds": seeds})
-        client.trigger("task/run")
-        task = client.wait("task/status", lambda s: s["state"] == "done", START_S + SCENE_S * len(seeds), alive)
-        recorder = client.wait("recorder/status", lambda s: not s["episode"], 30, alive)
-        cell_status, encoder = client.messages("cell/status")[-1], client.messages("encoder/status")[-1]
-        progress(len(seeds), "replaying on topics")
-        replay = _replay_on_topics(store.open(store.ids()[0]), store.path, cell, client)
+    client.watch("task/status", "cell/status", "recorder/status", "encoder/status")
+    witness = _Witness(client)
+    client.trigger("task/run")
+    task = client.wait(
+        "task/status", lambda s: s["state"] in ("finished", "failed"), START_S + SCENE_S * settings.scenes, alive
+    )
+    if task["state"] == "failed":
+        raise RunFailed(f"{task['error']}; the logs are in {cell.run_dir / 'logs'}")
+    client.wait("recorder/status", lambda s: not s["episode"], 30.0, alive)
+    received, published = witness.stamps("recorder.receive"), witness.stamps("cell.publish")
+    span = {stamp for stamp in published if min(received) <= stamp <= max(received)}
+    encoder, status = client.messages("encoder/status")[-1], client.messages("cell/status")
     return {
-        "task": task,
-        "cell": cell_status,
-        "recorder": recorder,
-        "encoder": encoder,
-        "stamps": witness.stamps,
+        "scenes": len(task["results"]),
+        "placed": task["solved"],
+        "results": task["results"],
+        "frames_published": len(span),
+        "frames_received": len(span & received),
+        "frames_encoded": len(span & witness.stamps("encoder.publish")),
+        "frames_skipped_by_encoder": encoder["skipped"],
         "latency_ms": latencies_ms(witness.traces),
-        "replay": replay,
+        "real_time_factor": round(float(np.median([s["real_time_factor"] for s in status])), 3),
     }
