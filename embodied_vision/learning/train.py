@@ -74,6 +74,7 @@ def train(
     report: Report | None = None,
     save_every_s: float = 20.0,
     replay: Dataset | None = None,
+    limit_s: float = math.inf,
 ) -> dict[str, Tensor]:
     """Train both stages and return the averaged weights; `network` holds the last ones.
 
@@ -88,6 +89,7 @@ def train(
         report: progress.
         save_every_s: how often `state` is written.
         replay: older data; when given, half of each batch comes from it.
+        limit_s: training ends after these seconds at the latest, with the average so far.
 
     Raises:
         BadInput: `state` belongs to other data or settings.
@@ -96,6 +98,7 @@ def train(
     torch.set_num_threads(1)
     fingerprint = _fingerprint(dataset, replay, network.config, config)
     stop = threading.Event()
+    deadline = time.monotonic() + limit_s
     datasets = (dataset,) if replay is None else (dataset, replay)
 
     def run(stage: Stage) -> dict[str, Tensor]:
@@ -104,7 +107,7 @@ def train(
         if path is not None and resume:
             trainer.restore(path)
         saved = time.monotonic()
-        while trainer.step < config.steps and not stop.is_set():
+        while trainer.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
             losses = trainer.advance()
             if report is not None:
                 report(stage, trainer.step, losses)

@@ -1,0 +1,166 @@
+"""Signs, half cells and heights: each of these wrong would still train, and never place."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policies import synthetic
+
+from embodied_vision import geometry
+from embodied_vision.learning import augment
+from embodied_vision.learning.dataset import Example, to_example
+from embodied_vision.policies import decoding, maps
+from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import FineNet, NetworkConfig
+from embodied_vision.policies.segments import place_support, segment_at
+
+CONFIG = NetworkConfig()
+PLAIN = Normalisation.identity(0)
+
+
+def example(seed: int) -> Example:
+    return to_example(*synthetic.insertion(np.random.default_rng(seed)))
+
+
+class Template(FineNet):
+    """Correlates plain silhouettes instead of learnt features: its peak is the right answer by construction."""
+
+    def forward(self, query_views: torch.Tensor, key_views: torch.Tensor) -> torch.Tensor:
+        kernels = query_views[:, :, -1]  # the object's cells
+        green = (key_views[:, 1] - key_views[:, 0]).clamp_min(0) - 0.3 * (key_views[:, 0] > key_views[:, 1])
+        columns = torch.nn.functional.unfold(green[:, None], self.config.query)
+        scores = torch.bmm(kernels.flatten(2), columns)
+        window = self.config.window
+        return scores.view(*kernels.shape[:2], window, window)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_labels_agree_with_matching_silhouettes_however_scene_and_crops_are_turned(seed: int) -> None:
+    """Object and fixture have one shape, so where their silhouettes match best must be what the label says."""
+    rng = np.random.default_rng(seed)
+    one = example(seed)
+    sample = augment.fine_sample(one, PLAIN, CONFIG, CONFIG.bins, rng)
+    query, key = augment.fine_views(Template(CONFIG), sample)
+    scores = Template(CONFIG)(query[None], key[None])[0]
+    order = np.argsort(np.mod(sample.angles_rad - sample.angles_rad[0], 2 * math.pi))
+    label_place, label_yaw, _ = decoding.place_and_yaw(np.log(sample.label.numpy()[order].astype(float) + 1e-30))
+    sharp = scores.numpy()[order].astype(float)
+    r, i, j = np.unravel_index(int(sharp.argmax()), sharp.shape)
+    assert np.hypot(i - label_place[0], j - label_place[1]) < 1.6
+    turn = math.remainder(2 * math.pi * r / CONFIG.bins - label_yaw, 2 * math.pi)
+    assert abs(turn) <= math.radians(10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_coarse_labels_stay_on_object_and_fixture(seed: int) -> None:
+    sample = augment.coarse_sample(example(seed), PLAIN, CONFIG, np.random.default_rng(seed))
+    red, green = sample.pooled[0] - sample.pooled[1], sample.pooled[1] - sample.pooled[0]
+    assert float((sample.pick * (red > 0.3)).sum()) > 0.95
+    assert float((sample.place * (green > 0.3)).sum()) > 0.5
+    for label in (sample.pick, sample.picked, sample.place):
+        assert float(label.sum()) == pytest.approx(1, abs=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(-math.pi, math.pi), st.floats(-0.1, 0.1), st.floats(-0.3, 0.3))
+def test_a_pick_anywhere_on_the_object_teaches_the_same_place(yaw: float, dx: float, dy: float) -> None:
+    scene = synthetic.empty_scene()
+    own = synthetic.paint(scene, np.array([0.5 + dx, dy]), yaw, 0.04, synthetic.RED)
+    cells = np.argwhere(own)
+    goal, turn = np.array([0.5, 0.0]), 0.7
+    c, s = math.cos(turn), math.sin(turn)
+    places = []
+    for pick in geometry.cell_to_xy(cells[:: len(cells) // 5], scene.workspace):
+        put = goal + np.array([[c, -s], [s, c]]) @ (pick - [0.5 + dx, dy])
+        action = synthetic.PickPlace(
+            pick=geometry.tool_down(*pick, 0.04, -turn / 2), place=geometry.tool_down(*put, 0.06, turn / 2)
+        )
+        one = to_example(scene, action)
+        assert one.yaw_rad == pytest.approx(turn)
+        assert one.release_m == pytest.approx(0.02, abs=1e-6)
+        places.append(one.place)
+    assert np.ptp(places, axis=0).max() < 1e-6
+
+
+def test_turning_shows_the_content_turned_by_the_opposite_angle() -> None:
+    patch = torch.zeros(1, 41, 41)
+    patch[0, 20 + 8, 20] = 1.0  # 8 cells along x
+    views = maps.turn(patch, np.array([20.0, 20.0]), np.array([0.0, -math.pi / 2]), 33)
+    assert np.unravel_index(int(views[0, 0].argmax()), (33, 33)) == (16 + 8, 16)
+    assert np.unravel_index(int(views[1, 0].argmax()), (33, 33)) == (16, 16 + 8)  # +90° about z: x to y
+
+
+def test_pooling_counts_only_seen_cells() -> None:
+    stack = torch.zeros(5, 4, 4)
+    stack[:, 0, 0] = torch.tensor([0.5, 0.2, 0.1, 0.8, 1.0])
+    pooled = maps.pool(stack, 2)
+    assert pooled[:, 0, 0].tolist() == pytest.approx([0.5, 0.2, 0.1, 0.8, 0.25])
+    assert float(pooled[:, 1, 1].abs().sum()) == 0
+
+
+def test_peak_is_exact_for_a_blob_between_cells() -> None:
+    blob = augment._blob(np.array([7.3, 9.8]), (17, 17), 0.8).numpy().astype(float)
+    assert decoding.peak(blob, 3) == pytest.approx([7.3, 9.8], abs=0.02)
+
+
+@pytest.mark.parametrize("yaw_deg", [-179.0, -90.0, -3.0, 0.0, 44.0, 178.0])
+def test_yaw_between_bins_is_decoded_across_the_wrap(yaw_deg: float) -> None:
+    exact = math.radians(yaw_deg) / (2 * math.pi / 36)
+    away = np.remainder(np.arange(36) - exact + 18, 36) - 18
+    blob = augment._blob(np.array([8.0, 8.0]), (17, 17), 0.8).numpy()
+    logits = -0.5 * (away / 0.6)[:, None, None] ** 2 + np.log(blob + 1e-9)
+    _, yaw, _ = decoding.place_and_yaw(logits.astype(float))
+    assert abs(math.remainder(yaw - math.radians(yaw_deg), 2 * math.pi)) < math.radians(0.3)
+
+
+def test_a_place_whose_yaw_does_not_matter_is_found_over_all_yaws() -> None:
+    logits = np.full((36, 17, 17), -20.0)
+    logits[:, 4, 6] = 0.0  # 36 weak votes
+    logits[3, 12, 12] = 2.0  # one strong vote elsewhere
+    place, _, _ = decoding.place_and_yaw(logits)
+    assert place == pytest.approx([4, 6], abs=0.01)
+
+
+def test_segment_keeps_to_its_color_and_height() -> None:
+    scene = synthetic.empty_scene()
+    own = synthetic.paint(scene, np.array([0.5, 0.0]), 0.3, 0.04, synthetic.RED)
+    synthetic.paint(scene, np.array([0.5, 0.105]), 0.3, 0.04, synthetic.BLUE)
+    own &= scene.color[..., 0] == synthetic.RED[0]
+    segment = segment_at(scene, np.argwhere(own)[40].astype(float))
+    assert (segment.mask == own).all()
+    assert segment.top_m == pytest.approx(0.04)
+    assert segment.support_m == pytest.approx(0.0)
+    i, j = np.floor(segment.grasp + 0.5).astype(int)
+    assert own[i - 1 : i + 2, j - 1 : j + 2].all()
+
+
+def test_a_pick_on_the_table_stands_for_itself() -> None:
+    segment = segment_at(synthetic.empty_scene(), np.array([60.2, 100.7]))
+    assert not segment.mask.any()
+    assert segment.anchor == pytest.approx([60.2, 100.7])
+
+
+def test_an_object_at_the_edge_of_the_map_is_an_object() -> None:
+    scene = synthetic.empty_scene()
+    own = synthetic.paint(scene, np.array([0.26, 0.1]), 0.0, 0.04, synthetic.RED)
+    assert (segment_at(scene, np.argwhere(own)[0].astype(float)).mask == own).all()
+
+
+def test_support_under_a_place_ignores_walls_and_hidden_cells() -> None:
+    scene = synthetic.empty_scene()
+    synthetic.paint(scene, np.array([0.5, -0.2]), 0.0, 0.03, synthetic.GREEN, 1.25)  # walls 3 cm high …
+    floor = synthetic.paint(scene, np.array([0.5, -0.2]), 0.0, 0.005, synthetic.GREEN, 1.04)  # … around a floor
+    hidden = floor & (np.arange(scene.valid.shape[0])[:, None] < 60)
+    scene.valid[hidden], scene.height[hidden] = False, 0.0
+    own = synthetic.paint(scene, np.array([0.5, 0.2]), 0.0, 0.04, synthetic.RED)
+    segment = segment_at(scene, np.argwhere(own)[9].astype(float))
+    place = geometry.xy_to_cell([0.5, -0.2], scene.workspace) + segment.anchor
+    place -= geometry.xy_to_cell([0.5, 0.2], scene.workspace)
+    assert place_support(scene, segment, place, 0.0) == pytest.approx(0.005)
