@@ -1,6 +1,6 @@
 """Zarr v3 arrays on disk: metadata, and shard files written once and read chunk by chunk.
 
-zarr-python reads these arrays as well; its cost is per chunk (some 10 times that of decoding one), it reads
+zarr-python reads these arrays as well, but single frames several times slower (its cost is per chunk), it reads
 a missing chunk as zeros, and it cannot put an encoded chunk into a shard without encoding it again.
 Here every chunk carries a crc32c, and one that should be there and is not is an error.
 Arrays are chunked along their first axis only; a shard holds `CHUNKS_PER_SHARD` chunks, its index at the end.
@@ -24,6 +24,8 @@ from embodied_vision.errors import EpisodeError
 CHUNKS_PER_SHARD = 64
 _INDEX_BYTES = CHUNKS_PER_SHARD * 16 + CRC_BYTES
 _ABSENT = np.iinfo(np.uint64).max
+_SEPARATOR = "."
+"""Shards lie flat in the array's folder: every folder costs a sync when an episode is closed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ArraySpec:
                 "name": "regular",
                 "configuration": {"chunk_shape": [self.chunk * CHUNKS_PER_SHARD, *self.item]},
             },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": _SEPARATOR}},
             "fill_value": 0.0 if self.dtype.kind == "f" else 0,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
             "attributes": {},
@@ -88,9 +90,7 @@ def write_chunks(folder: Path, spec: ArraySpec, length: int, chunks: Iterable[by
     source = iter(chunks)
     for shard in range(-(-count // CHUNKS_PER_SHARD)):
         index = np.full((CHUNKS_PER_SHARD, 2), _ABSENT, "<u8")
-        path = _shard_path(folder, shard, spec)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "xb") as file:
+        with open(_shard_path(folder, shard, spec, _SEPARATOR), "xb") as file:
             offset = 0
             for slot in range(min(CHUNKS_PER_SHARD, count - shard * CHUNKS_PER_SHARD)):
                 chunk = next(source)
@@ -134,6 +134,7 @@ class ArrayReader:
                 chunk=int(sharding["chunk_shape"][0]),
                 codec=codec_from_metadata(sharding["codecs"], str(folder)),
             )
+            self._separator = str(metadata["chunk_key_encoding"]["configuration"]["separator"])
             expected = self.spec.metadata(self.length)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise EpisodeError(
@@ -150,7 +151,7 @@ class ArrayReader:
             EpisodeError: its file is missing or damaged.
         """
         shard, slot = divmod(number, CHUNKS_PER_SHARD)
-        path = _shard_path(self.folder, shard, self.spec)
+        path = _shard_path(self.folder, shard, self.spec, self._separator)
         where = f"{path}: chunk {number}"
         try:
             with open(path, "rb", buffering=0) as file:
@@ -185,8 +186,8 @@ def _read_index(fd: int, path: Path) -> NDArray[np.uint64]:
     return np.frombuffer(data, "<u8").reshape(CHUNKS_PER_SHARD, 2)
 
 
-def _shard_path(folder: Path, shard: int, spec: ArraySpec) -> Path:
-    return folder.joinpath("c", str(shard), *("0" for _ in spec.item))
+def _shard_path(folder: Path, shard: int, spec: ArraySpec, separator: str) -> Path:
+    return folder / separator.join(["c", str(shard), *("0" for _ in spec.item)])
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -100,7 +100,7 @@ def test_verify_prints_the_agreed_json_and_fails_on_damage(store: EpisodeStore) 
     assert clean.exit_code == 0
     assert json.loads(clean.stdout) == {"episodes": 2, "ok": 2, "damaged": []}
     first, second = store.ids()
-    (shard,) = (store.episodes_path / first).glob("data.zarr/cameras/camera/color/c/**/0/0/0/0")
+    (shard,) = (store.episodes_path / first).glob("data.zarr/cameras/camera/color/c.0.0.0.0")
     shard.unlink()
     result = run("verify", store.path, "--json")
     assert result.exit_code == 1

@@ -103,7 +103,7 @@ def test_killed_at_any_step_of_closing_the_episode_comes_whole(tmp_path, monkeyp
         assert verify(store)[0].ok
         assert_holds(store.open(episode_id), 2)
         assert len(store.open(episode_id).decisions) == 1
-        step += 1 if step < 3 else 5
+        step += 1 if step < 3 else 12
         rounds += 1
     assert rounds > 10
 

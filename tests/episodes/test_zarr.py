@@ -7,12 +7,14 @@ import sys
 import warnings
 
 import numpy as np
+import pytest
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.arrays import ArrayReader
 from embodied_vision.episodes.jpeg import JpegCodec
+from embodied_vision.errors import EpisodeError
 
 from .samples import fill, make_camera, make_frame
 
@@ -65,6 +67,23 @@ def test_arrays_that_zarr_python_writes_are_read(tmp_path) -> None:
         if name != "color":
             np.testing.assert_array_equal(array[:], values)
     assert np.abs(zarr.open_array(tmp_path / "color")[:].astype(int) - kinds["color"][0]).mean() < 2
+
+
+def test_chunk_that_was_never_written_is_an_error_not_zeros(tmp_path) -> None:
+    array = zarr.create_array(
+        tmp_path / "hole",
+        shape=(3, 2),
+        dtype="float64",
+        chunks=(1, 2),
+        shards=(64, 2),
+        compressors=[ZstdCodec(level=3), Crc32cCodec()],
+    )
+    array[0], array[2] = 1.0, 1.0
+    np.testing.assert_array_equal(array[1], [0, 0])
+    reader = ArrayReader(tmp_path / "hole")
+    np.testing.assert_array_equal(reader.chunk(2), [[1, 1]])
+    with pytest.raises(EpisodeError, match="chunk 1 was never written"):
+        reader.chunk(1)
 
 
 def test_zarr_python_finds_the_jpeg_codec_by_its_entry_point(tmp_path) -> None:
