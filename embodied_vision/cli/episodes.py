@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.repair import repair as repair_store
 from embodied_vision.episodes.schema import plain
+from embodied_vision.episodes.select import LATEST, find_episode, find_id
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import Report, verify_episode
 from embodied_vision.errors import BadInput, EpisodeError, RunFailed
@@ -70,14 +71,14 @@ def list_(
 @app.command("show")
 def show(
     store: Path = STORE,
-    episode_id: str = typer.Argument(..., metavar="ID", help="Id, a unique part of it, or 'last'.", show_default=False),
+    episode_id: str = typer.Argument(LATEST, metavar="[ID]", help="Id, the beginning of one, or 'latest'."),
     picture: Path | None = typer.Option(
         None, help="Write a contact sheet, frames and decisions with pick and place, to this image file."
     ),
     as_json: bool = JSON,
 ) -> None:
     """Show what one episode holds."""
-    episode = _find(_open_store(store), episode_id)
+    episode = find_episode(_open_store(store), episode_id)
     details = _details(episode)
     if picture is not None:
         from embodied_vision.episodes.picture import contact_sheet
@@ -130,7 +131,7 @@ def verify(
 ) -> None:
     """Compare every byte with what was written. Exit code 1 when anything is damaged."""
     opened = _open_store(store)
-    wanted = [_match(opened, episode_id) for episode_id in ids] if ids else opened.ids()
+    wanted = [find_id(opened, episode_id) for episode_id in ids] if ids else opened.ids()
     reports: list[Report] = [
         verify_episode(opened, episode_id)
         for episode_id in track(wanted, "verifying", console=Console(stderr=True), transient=True, disable=as_json)
@@ -173,22 +174,6 @@ def _open_store(path: Path) -> EpisodeStore:
     if not store.exists():
         raise BadInput(f"no episode store at {path}; give the folder that the recorder or `collect` wrote to")
     return store
-
-
-def _match(store: EpisodeStore, text: str) -> str:
-    ids = store.ids()
-    if text == "last" and ids:
-        return ids[-1]
-    matches = [text] if text in ids else [episode_id for episode_id in ids if text and text in episode_id]
-    if len(matches) > 1:
-        raise BadInput(f"{text!r} is part of {len(matches)} ids in {store.path}; give more of it")
-    if not matches:
-        raise BadInput(f"no episode {text!r} in {store.path}; see `embodied-vision episodes list {store.path}`")
-    return matches[0]
-
-
-def _find(store: EpisodeStore, text: str) -> Episode:
-    return store.open(_match(store, text))
 
 
 def _summary(episode: Episode) -> dict[str, Any]:

@@ -10,19 +10,30 @@ LATEST = "latest"
 
 
 def find_episode(store: EpisodeStore, wanted: str = LATEST) -> Episode:
-    """The episode with this id, with an id that begins so, or the latest.
+    """The episode that `find_id` names.
 
     Raises:
         EpisodeError: there is none, more than one, or it is damaged.
+    """
+    return store.open(find_id(store, wanted))
+
+
+def find_id(store: EpisodeStore, wanted: str = LATEST) -> str:
+    """The episode with this id, with an id that begins so, or the latest; it may be damaged.
+
+    Raises:
+        EpisodeError: there is none, or more than one.
     """
     ids = store.ids()
     if not ids:
         raise EpisodeError(f"{store.path} holds no episodes; give the folder of an episode store")
     if wanted == LATEST:
-        return store.open(ids[-1])
+        return ids[-1]
     if wanted in ids:
-        return store.open(wanted)
+        return wanted
     matches = [episode_id for episode_id in ids if wanted and episode_id.startswith(wanted)]
     if len(matches) > 1:
         raise EpisodeError(f"{wanted!r} begins {len(matches)} episodes of {store.path}: {', '.join(matches)}")
-    return store.open(matches[0] if matches else wanted)
+    if not matches:
+        raise EpisodeError(f"no episode {wanted!r} in {store.path}; see `embodied-vision episodes list {store.path}`")
+    return matches[0]

@@ -34,7 +34,7 @@ def verify(store: EpisodeStore, ids: Sequence[str] | None = None) -> list[Report
     known = set(store.ids())
     unknown = sorted(set(ids or ()) - known)
     if unknown:
-        raise EpisodeError(f"no episodes {unknown} in {store.path}; see `embodied-vision episodes list`")
+        raise EpisodeError(f"no episodes {unknown} in {store.path}; see `embodied-vision episodes list {store.path}`")
     return [verify_episode(store, episode_id) for episode_id in (sorted(known) if ids is None else ids)]
 
 
