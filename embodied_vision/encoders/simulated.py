@@ -33,16 +33,18 @@ def random_lamp(rng: np.random.Generator) -> Lamp:
     """A light from some side above, a little tinted, from soft to hard."""
     direction = rng.normal(size=3)
     direction[2] = abs(direction[2]) + 0.5
+    ambient = float(rng.uniform(0.4, 0.65))
+    color = tuple(rng.uniform(0.85, 1.0, 3).tolist())
     return Lamp(
         direction=tuple((direction / np.linalg.norm(direction)).tolist()),
-        color=tuple(rng.uniform(0.85, 1.0, 3).tolist()),
-        ambient=float(rng.uniform(0.4, 0.65)),
+        color=color,
+        ambient=ambient,
         diffuse=float(rng.uniform(0.3, 0.65)),
     )
 
 
 def simulated_views(
-    environments: Sequence[gymnasium.Env[Any, Any]], seeds: Iterable[int], *, domes: int = 4, lamp_seed: int = 0
+    environments: Sequence[gymnasium.Env[Any, Any]], seeds: Iterable[int], *, domes: int = 4, lamp_seed: int = 7
 ) -> Iterator[ViewSet]:
     """For each seed one labelled scene, the environments in turn, seen from a dome and by the cell's own cameras.
 

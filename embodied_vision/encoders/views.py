@@ -56,7 +56,8 @@ def dome_camera(
     """
     azimuth, elevation = rng.uniform(-np.pi, np.pi), rng.uniform(*elevation_rad)
     direction = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
-    target = np.asarray(target_m, float) + rng.uniform(-0.12, 0.12, 3) * (1, 1, 0)
+    target = np.array(target_m, float)
+    target[:2] += rng.uniform(-0.12, 0.12, 2)
     roll = rng.normal(0.0, 0.15)
     up = np.array([0.0, 0.0, 1.0]) + roll * np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     focal = rng.uniform(*focal_px)

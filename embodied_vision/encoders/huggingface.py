@@ -1,0 +1,235 @@
+"""Any vision backbone of transformers as an encoder of dense patch features.
+
+CLS, distillation and register tokens stand before the patches and are dropped; a hierarchical network's last
+feature map is taken as it is. Features are the model's `last_hidden_state`, not rescaled.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embodied_vision.encoders.artefact import identity
+from embodied_vision.encoders.base import check_image
+from embodied_vision.encoders.processor import FILES, Preprocessing, read_preprocessing
+from embodied_vision.errors import EncoderError
+from embodied_vision.types import Features
+
+LAYER = "last_hidden_state"
+_HEADS = ("pooler", "head")
+"""Parts beyond the patch features; a checkpoint may lack them."""
+
+
+class HuggingFaceEncoder:
+    """Dense features of a transformers model: DINOv2, DINOv3, SigLIP, SigLIP 2, CLIP, ViT, MAE, ConvNeXt, Swin, …
+
+    The whole image is resized to the input size of the model's processor, so patches of a wide image are wide
+    ones: `Features.stride` says how wide. Weights come from safetensors files only and no code is downloaded.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str,
+        *,
+        revision: str | None = None,
+        image_size: tuple[int, int] | None = None,
+        local_files_only: bool = True,
+    ) -> None:
+        """
+        Args:
+            name_or_path: a folder, or a hub name such as `facebook/dinov2-small`.
+            revision: branch, tag or commit of a hub name.
+            image_size: (rows, columns) in px to resize to instead of the processor's size; multiples of the patch.
+            local_files_only: take a hub name from the local cache and never from the network.
+
+        Raises:
+            EncoderError: the model is missing, gated, damaged, has no safetensors or no patch features.
+        """
+        _check_path(name_or_path)
+        hub = {"revision": revision, "local_files_only": local_files_only}
+        self._model, missing = _load_model(name_or_path, hub)
+        self._preprocessing = _load_preprocessing(name_or_path, hub, image_size)
+        self._config: Any = self._model.config  # of the vision tower
+        self._name = name_or_path
+        self._patch_px = _patch_px(self._config, name_or_path)
+        if image_size is not None and any(side < 1 or side % self._patch_px for side in image_size):
+            raise EncoderError(
+                f"image_size {image_size} is not made of whole patches of {self._patch_px} px; "
+                f"give multiples of {self._patch_px}"
+            )
+        weights = {k: v.numpy() for k, v in self._model.state_dict().items() if k not in missing}
+        family = str(self._config.model_type)
+        settings = {"family": family, "layer": LAYER, "preprocessing": asdict(self._preprocessing)}
+        self._encoder_id = identity(family, weights, settings)
+        self._dimension = self.encode(np.zeros((32, 32, 3), np.uint8)).grid.shape[2]
+
+    @property
+    def encoder_id(self) -> str:
+        """Hash of weights, preprocessing and layer."""
+        return self._encoder_id
+
+    @property
+    def artefact_id(self) -> str:
+        """Runtime and precision."""
+        return f"torch-{torch.__version__}-float32"
+
+    @property
+    def dimension(self) -> int:
+        """Feature channels D."""
+        return self._dimension
+
+    def encode(self, color: NDArray[np.uint8], stamp_ns: int = 0) -> Features:
+        """Features of a uint8 (H, W, 3) RGB image; the stride is in px of that image.
+
+        Raises:
+            EncoderError: the image has another type or shape.
+        """
+        check_image(color)
+        size = self._preprocessing.input_size((color.shape[0], color.shape[1]), self._patch_px)
+        pixels = torch.from_numpy(self._preprocessing.apply(color, size))[None]
+        with torch.inference_mode():
+            hidden = self._model(**self._inputs(pixels, size)).last_hidden_state
+        grid = self._grid(hidden, size)
+        stride = (self._patch_px * color.shape[0] / size[0], self._patch_px * color.shape[1] / size[1])
+        return Features(grid.contiguous().numpy(), stride, self.encoder_id, self.artefact_id, stamp_ns)
+
+    def _inputs(self, pixels: Tensor, size: tuple[int, int]) -> dict[str, Any]:
+        """Arguments of the model's forward pass."""
+        rows, columns = size[0] // self._patch_px, size[1] // self._patch_px
+        accepted = inspect.signature(self._model.forward).parameters
+        if "spatial_shapes" in accepted:  # SigLIP 2 NaFlex takes patches
+            p = self._patch_px
+            patches = pixels[0].reshape(3, rows, p, columns, p).permute(1, 3, 2, 4, 0).reshape(1, rows * columns, -1)
+            return {
+                "pixel_values": patches,
+                "pixel_attention_mask": torch.ones(1, rows * columns, dtype=torch.int32),
+                "spatial_shapes": torch.tensor([[rows, columns]]),
+            }
+        inputs: dict[str, Any] = {"pixel_values": pixels}
+        if "noise" in accepted:  # MAE shuffles its patches by the order of a noise
+            inputs["noise"] = torch.arange(rows * columns, dtype=torch.float32)[None]
+        trained = getattr(self._config, "image_size", None)
+        trained_size = (trained, trained) if isinstance(trained, int) else tuple(trained or size)
+        if "interpolate_pos_encoding" in accepted and trained_size != size:
+            inputs["interpolate_pos_encoding"] = True
+        return inputs
+
+    def _grid(self, hidden: Tensor, size: tuple[int, int]) -> Tensor:
+        """(rows, columns, D) patch features out of the last hidden state."""
+        rows, columns = size[0] // self._patch_px, size[1] // self._patch_px
+        if hidden.ndim == 4:
+            grid = hidden[0].permute(1, 2, 0)
+            if grid.shape[:2] != (rows, columns):
+                raise EncoderError(
+                    f"{self._name} gives a map of {tuple(grid.shape[:2])} for {size} px, expected {(rows, columns)}; "
+                    f"pass an image_size in multiples of {self._patch_px}"
+                )
+            return grid
+        extra = hidden.shape[1] - rows * columns
+        registers = int(getattr(self._config, "num_register_tokens", 0) or 0)
+        allowed = {1 + registers} if registers else {0, 1, 2}
+        if extra not in allowed:
+            raise EncoderError(
+                f"{self._name} gives {hidden.shape[1]} tokens for {rows} × {columns} patches, so {extra} before them, "
+                f"expected one of {sorted(allowed)}; this family has no dense patch features that are understood"
+            )
+        return hidden[0, extra:].reshape(rows, columns, -1)
+
+
+def _check_path(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not Path(name).is_dir():
+        raise EncoderError(f"no folder {name}; give a folder of a transformers model or a hub name such as owner/model")
+
+
+def _remedy(name: str, error: Exception) -> EncoderError:
+    """What to do about an error of transformers or of the hub."""
+    text = " ".join(str(error).split())
+    kinds = {kind.__name__ for e in (error, error.__cause__) if e is not None for kind in type(e).__mro__}
+    if "GatedRepoError" in kinds or "gated" in text.lower():
+        advice = f"accept its licence at https://huggingface.co/{name}, then `hf auth login` and `hf download {name}`"
+    elif "safetensors" in text:
+        advice = "only whole safetensors weights are read; convert the model with `save_pretrained`, or copy it again"
+    elif "trust_remote_code" in text or "auto_map" in text:
+        advice = "it needs code from its repository, which is never run; take a model that transformers knows itself"
+    elif Path(name).is_dir():
+        advice = "give a folder that `save_pretrained` wrote, with config.json and model.safetensors"
+    else:
+        advice = f"check the name; if it is right, get the model once with `hf download {name}`"
+    return EncoderError(f"encoder {name!r} cannot be loaded: {text[:300]}; {advice}")
+
+
+def _load_model(name: str, hub: dict[str, Any]) -> tuple[Any, set[str]]:
+    """The vision model in float32 and the names of its weights that the checkpoint does not hold."""
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **hub)
+        if getattr(config, "auto_map", None):
+            raise ValueError("its config names code of its own (auto_map)")
+        towers = {
+            "siglip": transformers.SiglipVisionModel,
+            "siglip2": transformers.Siglip2VisionModel,
+            "clip": transformers.CLIPVisionModel,
+        }
+        loader: Any = towers.get(config.model_type, transformers.AutoModel)
+        options: dict[str, Any] = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+        model, about = loader.from_pretrained(
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **hub,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _remedy(name, error) from error
+    missing = set(about["missing_keys"])
+    needed = sorted(key for key in missing if not any(part in _HEADS for part in key.split(".")))
+    if needed:
+        raise EncoderError(
+            f"encoder {name!r}: the checkpoint lacks {len(needed)} weights, such as {needed[0]!r}; "
+            "it belongs to another architecture, or is not complete: copy it again"
+        )
+    return model.eval().requires_grad_(False), missing
+
+
+def _load_preprocessing(name: str, hub: dict[str, Any], image_size: tuple[int, int] | None) -> Preprocessing:
+    from transformers.utils import cached_file
+
+    for file in FILES:
+        try:
+            path = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub)
+        except OSError as error:
+            raise _remedy(name, error) from error
+        if path is not None:
+            return read_preprocessing(Path(path), image_size)
+    raise EncoderError(
+        f"encoder {name!r} has neither {' nor '.join(FILES)}, so its input size and normalisation are unknown; "
+        "copy the file from the model that it was made from"
+    )
+
+
+def _patch_px(config: Any, name: str) -> int:
+    """Edge in px of the square that one feature describes."""
+    patch = getattr(config, "patch_size", None)
+    if isinstance(patch, list | tuple):
+        patch = patch[0] if len(set(patch)) == 1 else None
+    depths = getattr(config, "depths", None)
+    if depths:  # a hierarchy that halves its map at each stage after the first
+        return int(patch or 4) * 2 ** (len(depths) - 1)
+    if not isinstance(patch, int):
+        raise EncoderError(
+            f"encoder {name!r} of family {config.model_type!r} names no patch size; take a vision transformer, "
+            "a ConvNeXt or a Swin"
+        )
+    return patch
