@@ -73,7 +73,9 @@ class EpisodeStore:
         path = self.episodes_path / episode_id
         if not _ID.fullmatch(episode_id) or not path.is_dir():
             state = " yet (it is in staging; close or repair it)" if episode_id in self.staging_ids() else ""
-            raise EpisodeError(f"no episode {episode_id!r} in {self.path}{state}; see `embodied-vision episodes list {self.path}`")
+            raise EpisodeError(
+                f"no episode {episode_id!r} in {self.path}{state}; see `embodied-vision episodes list {self.path}`"
+            )
         return Episode(path)
 
     def select(
