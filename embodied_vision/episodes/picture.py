@@ -46,9 +46,10 @@ def contact_sheet(episode: Episode, frames_per_camera: int = 8) -> Image.Image:
 
 
 def first_stamp_ns(episode: Episode) -> int:
-    """The earliest stamp among frames and streams, 0 in an empty episode."""
+    """The earliest stamp among frames, streams and decisions, 0 in an empty episode."""
     stamps = [episode.frames(name).stamps_ns for name in episode.cameras]
     stamps += [episode.stream(name)[0] for name in episode.streams]
+    stamps.append(np.array([episode.decisions.action(i).stamp_ns for i in range(len(episode.decisions))], np.int64))
     return min((int(s.min()) for s in stamps if len(s)), default=0)
 
 
