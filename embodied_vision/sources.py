@@ -72,7 +72,7 @@ class FolderSource:
             return None
         path = self._paths[self._next]
         self._next += 1
-        color = np.asarray(_open(path).convert("RGB"), np.uint8)
+        color = np.array(_open(path).convert("RGB"), np.uint8)
         if path.stem not in self._depths:
             return color, _no_depth(color)
         depth_path = self._depths[path.stem]
@@ -150,8 +150,8 @@ def fit(images: Images, size: tuple[int, int]) -> Images:
     color, depth = images
     if (color.shape[1], color.shape[0]) == size:
         return images
-    resized = np.asarray(Image.fromarray(color).resize(size, Image.Resampling.BILINEAR), np.uint8)
-    return resized, np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.NEAREST), np.float32)
+    resized = np.array(Image.fromarray(color).resize(size, Image.Resampling.BILINEAR), np.uint8)
+    return resized, np.array(Image.fromarray(depth).resize(size, Image.Resampling.NEAREST), np.float32)
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -36,7 +36,9 @@ class CameraNode(ManagedNode):
         self.param("rate", 15.0, "frames a second; a device may give fewer", (0.1, 240.0))
         self.param("loop", True, "start again at the end of a folder or file")
         self.param("resize", False, "scale images to the size of the calibration instead of refusing them")
-        self.param("wait_for", 0, "start when so many nodes subscribe to color and depth", (0, 100))
+        self.param(
+            "readers", 0, "start when so many nodes subscribe to the color images and their camera info", (0, 100)
+        )
         self._tracer = Tracer(self)
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         self._source: Source | None = None
@@ -99,8 +101,8 @@ class CameraNode(ManagedNode):
             self.post(lambda: self.give_up(message, code))
 
     def _subscribed(self) -> bool:
-        wanted: int = self.value("wait_for")
-        return all(p.get_subscription_count() >= wanted for p in (self._color, self._depth, self._info))
+        wanted: int = self.value("readers")
+        return all(publisher.get_subscription_count() >= wanted for publisher in (self._color, self._info))
 
     def _publish_next(self) -> bool:
         assert self._source is not None

@@ -162,7 +162,7 @@ class ManagedNode(LifecycleNode):
         *,
         event_callbacks: SubscriptionEventCallbacks | None = None,
     ) -> Subscription[Any]:
-        """A subscription with a fixed quality of service; `callback` takes the message, and its MessageInfo if it likes."""
+        """A subscription with a fixed quality of service; `callback` takes the message, or it and its MessageInfo."""
         subscription = self.create_subscription(message_type, topic, callback, profile, event_callbacks=event_callbacks)
         self._active_parts.append(lambda: self.destroy_subscription(subscription))
         return subscription

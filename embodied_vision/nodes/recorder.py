@@ -177,7 +177,8 @@ class RecorderNode(ManagedNode):
         self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)))
 
     def _end(self, outcome: Mapping[str, Any], answer: Answer | None = None) -> None:
-        assert self._writer is not None and self._episode is not None
+        assert self._writer is not None
+        assert self._episode is not None
         for pending in self._episode.pending:
             self._log_decision(pending)
         self._closing, self._episode = self._episode.id, None

@@ -52,10 +52,8 @@ class ReplayNode(ManagedNode):
         self.param("rate", 1.0, "1 is the speed at which it happened", (0.01, 100.0))
         self.param("play", True, "play once as soon as active")
         self.param("exit_when_done", False, "end the process after playing")
-        self.param("wait_for", 0, "start when so many nodes subscribe to the replayed color images", (0, 100))
-        self.param(
-            "settle", 1.0, "time that subscribers have to find the topics before the first message, s", (0.0, 60.0)
-        )
+        self.param("readers", 0, "start when so many nodes subscribe to the replayed color images", (0, 100))
+        self.param("settle", 1.0, "time for subscribers to find the topics before the first message, s", (0.0, 60.0))
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         DeferredTrigger(self, "~/play", self._play_on_demand)
         self._replayed: dict[str, Publisher[Any]] = {}
@@ -172,7 +170,7 @@ class ReplayNode(ManagedNode):
         self._publish("episode/event", to_json(self._event(episode, "end")))
 
     def _subscribed(self, episode: Episode) -> bool:
-        wanted: int = self.value("wait_for")
+        wanted: int = self.value("readers")
         return all(self._replayed[topics.color(n)].get_subscription_count() >= wanted for n in episode.cameras)
 
     def _publish(self, topic: str, message: Any) -> None:

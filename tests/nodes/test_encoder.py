@@ -1,0 +1,103 @@
+"""The encoder node on photographs, as a process beside the camera node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from sensor_msgs.msg import CameraInfo, Image
+
+from embodied_vision.nodes import conversions
+from embodied_vision.sources import FolderSource, fit
+from tests.nodes.conftest import Graph, until
+from tests.nodes.samples import camera, frame, write_encoder
+
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png", "motorcycle_left.png")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    data = Path(pytest.importorskip("skimage").__file__).parent / "data"
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for name in PHOTOGRAPHS:
+        (folder / name).write_bytes((data / name).read_bytes())
+    return folder
+
+
+def test_every_photograph_is_encoded_exactly_or_counted_as_skipped(graph: Graph, photographs: Path) -> None:
+    encoder = write_encoder(graph.run_dir / "encoder")
+    published: list[int] = []
+    features: dict[int, Image] = {}
+    infos: dict[int, CameraInfo] = {}
+    graph.subscribe(
+        CameraInfo, "camera/color/camera_info", lambda m: published.append(conversions.stamp_to_ns(m.header.stamp))
+    )
+    graph.subscribe(Image, "features", lambda m: features.update({conversions.stamp_to_ns(m.header.stamp): m}))
+    graph.subscribe(
+        CameraInfo, "features/camera_info", lambda m: infos.update({conversions.stamp_to_ns(m.header.stamp): m})
+    )
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"))
+    graph.start("camera", source=str(photographs), resize=True, loop=False, rate=10.0, readers=1)
+    status = graph.wait("encoder/status", lambda s: s["received"] == len(PHOTOGRAPHS) and not s["waiting"], node)
+    assert status["encoded"] + status["skipped"] == len(PHOTOGRAPHS)
+    assert status["failed"] == 0
+    until(lambda: len(features) == len(infos) == status["encoded"], what="all features have come")
+    info = graph.wait("encoder/info", lambda i: True)
+    assert (info["encoder_id"], info["artefact_id"]) == (encoder.encoder_id, encoder.artefact_id)
+
+    cam, pictures = camera(), FolderSource(photographs)
+    size = (cam.width, cam.height)
+    expected = [encoder.encode(fit(pictures.read(), size)[0]).grid for _ in PHOTOGRAPHS]
+    assert len(published) == len(PHOTOGRAPHS)
+    for stamp_ns, message in features.items():
+        back = conversions.image_to_features(message, infos[stamp_ns], cam.K, encoder_id="", artefact_id="")
+        assert back.stride == (8.0, 8.0)
+        assert back.grid.tobytes() == expected[published.index(stamp_ns)].tobytes()
+
+
+def test_non_finite_features_are_never_published(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder", poison=True)
+    folder = graph.run_dir / "pictures"
+    folder.mkdir()
+    Picture.fromarray(frame().color).save(folder / "one.png")
+    heard: list[Image] = []
+    graph.subscribe(Image, "features", heard.append)
+    node = graph.start("encoder", wait=False, encoder=str(graph.run_dir / "encoder"))
+    graph.start("camera", source=str(folder), rate=20.0)
+    status = graph.wait("encoder/status", lambda s: s["failed"] >= 3, node)
+    assert "non-finite" in status["trouble"]
+    assert status["encoded"] == 0
+    assert heard == []
+    assert graph.end(node) == 0
+
+
+def test_a_missing_encoder_ends_the_node_with_a_plain_error(graph: Graph) -> None:
+    node = graph.start("encoder", wait=False, encoder=str(graph.run_dir / "nowhere"))
+    assert node.wait(30.0)
+    assert node.exit_code() == 2
+    log = node.log.read_text()
+    assert "nowhere" in log
+    assert "Traceback" not in log
+
+
+def test_features_keep_their_frames_stamp_when_the_queue_is_overrun(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder")
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"))
+    stamps: list[int] = []
+    graph.subscribe(Image, "features", lambda m: stamps.append(conversions.stamp_to_ns(m.header.stamp)))
+    infos = graph.publisher(CameraInfo, "camera/color/camera_info")
+    images = graph.publisher(Image, "camera/color/image_raw")
+    infos.publish(conversions.camera_to_info(camera(), 1))
+    one = frame()
+    sent = [np.int64(10**9 + i).item() for i in range(60)]
+    for stamp_ns in sent:
+        images.publish(conversions.color_to_image(one.color, stamp_ns, "camera"))
+    status = graph.wait("encoder/status", lambda s: s["received"] >= 10 and not s["waiting"], node)
+    assert status["received"] == status["encoded"] + status["skipped"] + status["failed"]
+    assert status["skipped"] > 0
+    until(lambda: len(stamps) >= status["encoded"], what="features have come")
+    assert set(stamps) <= set(sent)
+    assert stamps == sorted(stamps)

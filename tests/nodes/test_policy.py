@@ -1,0 +1,207 @@
+"""The policy node as a process: it decides on fresh frames, and says plainly why when it does not."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseArray
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from embodied_vision.encoders.compact import CompactEncoder
+from embodied_vision.errors import RunFailed
+from embodied_vision.nodes import conversions, qos
+from embodied_vision.policies.policy import Policy
+from embodied_vision.types import RGBD, Features
+from tests.nodes.conftest import Graph, until
+from tests.nodes.samples import frame, write_encoder, write_policy
+
+
+@dataclass
+class Feeder:
+    """Publishes frames with features, as cell and encoder do."""
+
+    encoder: CompactEncoder
+    publishers: dict[str, Any]
+
+    def send(self, one: RGBD, change: Callable[[np.ndarray], np.ndarray] = lambda grid: grid) -> Features:
+        name = "camera_optical_frame"
+        made = self.encoder.encode(one.color, one.stamp_ns)
+        features = Features(change(made.grid.copy()), made.stride, made.encoder_id, made.artefact_id, one.stamp_ns)
+        self.publishers["color"].publish(conversions.color_to_image(one.color, one.stamp_ns, name))
+        self.publishers["depth"].publish(conversions.depth_to_image(one.depth, one.stamp_ns, name))
+        self.publishers["info"].publish(conversions.features_to_info(features, one.camera.K, name))
+        self.publishers["features"].publish(conversions.features_to_image(features, name))
+        return features
+
+
+@dataclass
+class Setup:
+    """A policy node with an untrained checkpoint, and what it has published."""
+
+    graph: Graph
+    feeder: Feeder
+    policy: Policy
+    decisions: list[dict[str, Any]]
+    poses: list[PoseArray]
+
+    def announce(self, encoder_id: str) -> None:
+        """Say that features come from this encoder."""
+        info = {"encoder_id": encoder_id, "artefact_id": self.feeder.encoder.artefact_id, "threads": 1}
+        self.feeder.publishers["encoder"].publish(conversions.to_json(info))
+
+    def predict(self, change: Callable[[np.ndarray], np.ndarray] = lambda grid: grid) -> str:
+        """Ask for a decision while frames keep coming, as they do in a cell."""
+        ended = threading.Event()
+
+        def feed() -> None:
+            while not ended.wait(0.1):
+                self.feeder.send(frame(stamp_ns=time.time_ns()), change)
+
+        thread = threading.Thread(target=feed, daemon=True)
+        thread.start()
+        try:
+            return self.graph.client.trigger("policy/predict")
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def started(shared_graph: Graph) -> Setup:
+    graph = shared_graph
+    encoder = write_encoder(graph.run_dir / "encoder")
+    write_policy(graph.run_dir / "policy", encoder.encoder_id)
+    node = graph.start(
+        "policy",
+        wait=False,
+        encoder=str(graph.run_dir / "encoder"),
+        checkpoint=str(graph.run_dir / "policy"),
+    )
+    decisions: list[dict[str, Any]] = []
+    poses: list[PoseArray] = []
+    graph.subscribe(String, "policy/decision", lambda m: decisions.append(json.loads(m.data)), qos.DECISION)
+    graph.subscribe(PoseArray, "pick_place", poses.append, qos.DECISION)
+    info = graph.client.node.create_publisher(String, "encoder/info", qos.STATUS)
+    graph.ready(node)
+    feeder = Feeder(
+        encoder,
+        {
+            "color": graph.publisher(Image, "camera/color/image_raw"),
+            "depth": graph.publisher(Image, "camera/aligned_depth_to_color/image_raw"),
+            "features": graph.publisher(Image, "features"),
+            "info": graph.publisher(CameraInfo, "features/camera_info"),
+            "encoder": info,
+        },
+    )
+    policy = Policy.load(graph.run_dir / "policy", encoder)
+    return Setup(graph, feeder, policy, decisions, poses)
+
+
+@pytest.fixture
+def running(started: Setup) -> Setup:
+    """The node as it came up."""
+    started.announce(started.policy.encoder_id)
+    started.graph.client.set_parameters(
+        "policy", {"timeout": 20.0, "checkpoint": str(started.graph.run_dir / "policy")}
+    )
+    started.graph.client.trigger("policy/reload")
+    started.decisions.clear()
+    started.poses.clear()
+    return started
+
+
+def test_it_decides_as_the_policy_alone_does_and_only_on_fresh_frames(running: Setup) -> None:
+    old = frame(seed=9, stamp_ns=time.time_ns())
+    running.feeder.send(old)
+    decision_id = running.predict()
+    until(lambda: running.decisions and running.poses, what="the decision is published")
+    decision = running.decisions[0]
+    assert decision["decision_id"] == decision_id
+    assert decision["stamp_ns"] > old.stamp_ns
+    assert decision["checkpoint_id"] == running.policy.checkpoint_id
+    assert decision["frames"] == [{"camera": "camera", "stamp_ns": decision["stamp_ns"]}]
+    one = frame(stamp_ns=decision["stamp_ns"])
+    alone = running.policy.decide([one], [running.feeder.encoder.encode(one.color, one.stamp_ns)])
+    assert decision["pick"] == alone.pick.tolist()
+    assert decision["place"] == alone.place.tolist()
+    assert decision["scores"] == dict(alone.scores)
+    back = conversions.poses_to_pick_place(running.poses[0], decision)
+    np.testing.assert_allclose(back.pick, alone.pick, atol=1e-9)
+
+
+def test_non_finite_features_are_refused_and_the_next_good_ones_serve(running: Setup) -> None:
+    def poison(grid: np.ndarray) -> np.ndarray:
+        grid[3, 4, 1] = np.nan
+        return grid
+
+    with pytest.raises(RunFailed, match="1 non-finite"):
+        running.predict(poison)
+    assert running.decisions == []
+    running.predict()
+    until(lambda: running.decisions, what="the decision is published")
+
+
+def test_features_of_another_encoder_are_refused(running: Setup) -> None:
+    running.announce("stranger-1")
+    with pytest.raises(RunFailed, match="stranger-1") as refusal:
+        running.predict()
+    assert running.policy.encoder_id in str(refusal.value)
+    assert running.poses == []
+
+
+def test_without_features_it_names_what_is_missing(running: Setup) -> None:
+    running.graph.client.set_parameters("policy", {"timeout": 0.5})
+    with pytest.raises(RunFailed, match="features of camera"):
+        running.graph.client.trigger("policy/predict")
+
+
+def test_reload_takes_a_new_checkpoint_and_keeps_the_old_one_when_it_cannot(running: Setup) -> None:
+    graph, first = running.graph, running.policy.checkpoint_id
+    damaged = graph.run_dir / "damaged"
+    write_policy(damaged, running.policy.encoder_id)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    graph.client.set_parameters("policy", {"checkpoint": str(damaged)})
+    with pytest.raises(RunFailed, match=f"damaged.*{first} stays"):
+        graph.client.trigger("policy/reload")
+    assert running.predict()
+    until(lambda: running.decisions, what="the decision is published")
+    assert running.decisions[-1]["checkpoint_id"] == first
+
+    second = write_policy(graph.run_dir / "policy2", running.policy.encoder_id, seed=4)
+    graph.client.set_parameters("policy", {"checkpoint": str(graph.run_dir / "policy2")})
+    assert graph.client.trigger("policy/reload") == second
+    assert graph.wait("policy/info", lambda i: i["checkpoint_id"] == second)
+    running.predict()
+    until(lambda: running.decisions[-1]["checkpoint_id"] == second, what="the new checkpoint decides")
+
+
+def test_what_cannot_work_ends_the_node_with_a_plain_error(graph: Graph) -> None:
+    encoder = write_encoder(graph.run_dir / "encoder")
+    other = write_encoder(graph.run_dir / "other", seed=1)
+    write_policy(graph.run_dir / "policy", encoder.encoder_id)
+    right = {"encoder": str(graph.run_dir / "encoder"), "checkpoint": str(graph.run_dir / "policy")}
+    nowhere = str(graph.run_dir / "nowhere")
+    faults = {
+        "other_encoder": ({"encoder": str(graph.run_dir / "other")}, (other.encoder_id, encoder.encoder_id)),
+        "no_checkpoint": ({"checkpoint": nowhere}, (nowhere, "manifest.json")),
+        "no_calibration": ({"calibration": nowhere}, (nowhere, "calibration")),
+    }
+    nodes = {
+        name: graph.start(name, "embodied_vision.nodes.policy", wait=False, **{**right, **wrong})
+        for name, (wrong, _) in faults.items()
+    }
+    for name, node in nodes.items():
+        assert node.wait(60.0), name
+        log = node.log.read_text()
+        assert node.exit_code() == 2, log
+        assert all(word in log for word in faults[name][1]), log
+        assert "Traceback" not in log
