@@ -58,9 +58,11 @@ setup(
     ],
     zip_safe=False,
     install_requires=[
+        "google-crc32c>=1.5",
         "gymnasium>=1.0",
         "imagecodecs>=2024.1",
         "jinja2>=3",
+        "numcodecs>=0.15",
         "numpy>=1.26",
         "pillow>=10",
         "pyyaml>=6",

@@ -6,6 +6,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from embodied_vision import __version__
 from embodied_vision.cli import collect, demo, doctor, encoder, episodes, evaluate, launch, learn, replay, train
@@ -50,7 +51,7 @@ def main() -> None:
     try:
         app()
     except EmbodiedVisionError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, markup=True, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
