@@ -1,27 +1,40 @@
-"""Rigid bodies out of boxes, and a bowl; nothing is read from files."""
+"""Rigid bodies out of boxes, looks and contacts alike; nothing is read from files.
+
+Meshes handed to PyBullet from memory are never freed, 100 KB a shape, not even with their client.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import pybullet
+from scipy.spatial.transform import Rotation
 
-from embodied_vision.types import FloatArray
+from embodied_vision.errors import BadInput
 
 RGBA = tuple[float, float, float, float]
 DENSITY_KG_M3 = 500.0
+MOST_BOXES = 16
+"""PyBullet crashes on bodies of more parts."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A cuboid as part of a body: full size and centre in the body frame, m, and yaw in rad."""
+    """A cuboid as part of a body.
+
+    Attributes:
+        size: full edges, m.
+        centre: in the body frame, m.
+        yaw: turn about z, rad.
+        tilt: turn about its own y before that, rad; leans its z axis towards its x axis.
+    """
 
     size: tuple[float, float, float]
     centre: tuple[float, float, float] = (0.0, 0.0, 0.0)
     yaw: float = 0.0
+    tilt: float = 0.0
 
     @property
     def volume(self) -> float:
@@ -29,19 +42,9 @@ class Box:
         return float(np.prod(self.size))
 
 
-def _compound(client: int, boxes: Sequence[Box]) -> int:
-    collision: int = pybullet.createCollisionShapeArray(
-        shapeTypes=[pybullet.GEOM_BOX] * len(boxes),
-        halfExtents=[[edge / 2 for edge in box.size] for box in boxes],
-        collisionFramePositions=[box.centre for box in boxes],
-        collisionFrameOrientations=[_quaternion(box.yaw) for box in boxes],
-        physicsClientId=client,
-    )
-    return collision
-
-
-def _quaternion(yaw: float) -> tuple[float, float, float, float]:
-    return 0.0, 0.0, float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
+def _quaternion(yaw: float, tilt: float = 0.0) -> list[float]:
+    quaternion: list[float] = Rotation.from_euler("ZY", [yaw, tilt]).as_quat().tolist()
+    return quaternion
 
 
 def create_boxes(
@@ -58,19 +61,35 @@ def create_boxes(
 
     Returns:
         The body's id.
+
+    Raises:
+        BadInput: too many boxes.
     """
-    visual: int = pybullet.createVisualShapeArray(
-        shapeTypes=[pybullet.GEOM_BOX] * len(boxes),
-        halfExtents=[[edge / 2 for edge in box.size] for box in boxes],
-        visualFramePositions=[box.centre for box in boxes],
-        visualFrameOrientations=[_quaternion(box.yaw) for box in boxes],
+    if len(boxes) > MOST_BOXES:
+        raise BadInput(f"a body of {len(boxes)} boxes; give at most {MOST_BOXES}")
+    kinds = [pybullet.GEOM_BOX] * len(boxes)
+    halves = [[edge / 2 for edge in box.size] for box in boxes]
+    centres = [box.centre for box in boxes]
+    turns = [_quaternion(box.yaw, box.tilt) for box in boxes]
+    visual = pybullet.createVisualShapeArray(
+        shapeTypes=kinds,
+        halfExtents=halves,
+        visualFramePositions=centres,
+        visualFrameOrientations=turns,
         rgbaColors=[rgba] * len(boxes),
+        physicsClientId=client,
+    )
+    collision = pybullet.createCollisionShapeArray(
+        shapeTypes=kinds,
+        halfExtents=halves,
+        collisionFramePositions=centres,
+        collisionFrameOrientations=turns,
         physicsClientId=client,
     )
     mass = 0.0 if fixed else DENSITY_KG_M3 * sum(box.volume for box in boxes)
     body: int = pybullet.createMultiBody(
         baseMass=mass,
-        baseCollisionShapeIndex=_compound(client, boxes),
+        baseCollisionShapeIndex=collision,
         baseVisualShapeIndex=visual,
         basePosition=xyz,
         baseOrientation=_quaternion(yaw),
@@ -89,72 +108,15 @@ def centred(boxes: Sequence[Box]) -> tuple[Box, ...]:
     )
 
 
-def create_bowl(
-    client: int, xyz: Sequence[float], rgba: RGBA, *, radius: float, height: float, thickness: float, sides: int = 16
-) -> int:
-    """A fixed open bowl standing at `xyz`: walls around a floor plate.
-
-    It is seen as a mesh that narrows to 70 % at the floor and felt as upright boxes on the mean circle,
-    so that what is dropped inside stays inside.
-
-    Returns:
-        The body's id.
-    """
+def bowl_boxes(radius: float, height: float, thickness: float, sides: int = 10) -> tuple[Box, ...]:
+    """An open bowl about the z axis, standing at z = 0: slanted walls around a floor of 70 % of the radius."""
     foot = 0.7 * radius
-    vertices, normals, indices = _bowl_mesh(radius, foot, height, thickness, sides)
-    visual = pybullet.createVisualShape(
-        pybullet.GEOM_MESH,
-        vertices=vertices.tolist(),
-        indices=indices,
-        normals=normals.tolist(),
-        rgbaColor=rgba,
-        physicsClientId=client,
-    )
-    walls = [Box((2 * foot, 2 * foot, thickness), (0.0, 0.0, thickness / 2))]
-    mean = 0.5 * (radius + foot) + 0.5 * thickness
-    for angle in np.arange(sides) * 2 * np.pi / sides:
-        centre = (float(mean * np.cos(angle)), float(mean * np.sin(angle)), height / 2)
-        walls.append(Box((thickness, 2 * mean * np.tan(np.pi / sides), height), centre, float(angle)))
-    body: int = pybullet.createMultiBody(
-        baseMass=0.0,
-        baseCollisionShapeIndex=_compound(client, walls),
-        baseVisualShapeIndex=visual,
-        basePosition=xyz,
-        physicsClientId=client,
-    )
-    return body
-
-
-def _bowl_mesh(
-    radius: float, foot: float, height: float, thickness: float, sides: int
-) -> tuple[FloatArray, FloatArray, list[int]]:
-    """Vertices (N, 3), normals (N, 3) and triangle indices of a bowl of revolution with flat faces."""
-    profile = np.array(
-        [
-            (0.0, thickness),
-            (foot - thickness, thickness),
-            (radius - thickness, height),
-            (radius, height),
-            (foot, 0.0),
-        ]
-    )
-    angles = np.arange(sides + 1) * 2 * np.pi / sides
-    vertices: list[FloatArray] = []
-    normals: list[FloatArray] = []
-    indices: list[int] = []
-    for (r0, z0), (r1, z1) in pairwise(profile):
-        for a, b in pairwise(angles):
-            quad = np.array(
-                [
-                    (r0 * np.cos(a), r0 * np.sin(a), z0),
-                    (r1 * np.cos(a), r1 * np.sin(a), z1),
-                    (r1 * np.cos(b), r1 * np.sin(b), z1),
-                    (r0 * np.cos(b), r0 * np.sin(b), z0),
-                ]
-            )
-            normal = np.cross(quad[1] - quad[0], quad[2] - quad[0])
-            first = len(vertices)
-            vertices.extend(quad)
-            normals.extend([normal / np.linalg.norm(normal)] * 4)
-            indices += [first, first + 1, first + 2, first, first + 2, first + 3]
-    return np.array(vertices), np.array(normals), indices
+    slant = float(np.arctan2(radius - foot, height))
+    inner = 0.5 * (radius + foot) - 0.5 * thickness * np.cos(slant)
+    wall = (thickness, 2 * radius * np.tan(np.pi / sides), float(np.hypot(radius - foot, height)))
+    z = 0.5 * height + 0.5 * thickness * np.sin(slant)
+    plank = (2 * foot, 2 * foot * np.tan(np.pi / sides), thickness)
+    angles = np.arange(sides) * 2 * np.pi / sides
+    walls = [Box(wall, (inner * np.cos(a), inner * np.sin(a), z), float(a), slant) for a in angles]
+    floor = [Box(plank, (0.0, 0.0, thickness / 2), float(a)) for a in angles[: sides // 2]]
+    return (*walls, *floor)

@@ -105,16 +105,6 @@ class World:
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
         body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed)
-        return self._adopt(name, body, fixed)
-
-    def add_bowl(
-        self, name: str, xyz: Sequence[float], rgba: shapes.RGBA, *, radius: float, height: float, thickness: float
-    ) -> int:
-        """Put a fixed bowl into the scene; see `shapes.create_bowl`. Returns its id."""
-        body = shapes.create_bowl(self._client, xyz, rgba, radius=radius, height=height, thickness=thickness)
-        return self._adopt(name, body, fixed=True)
-
-    def _adopt(self, name: str, body: int, fixed: bool) -> int:
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
         pybullet.changeDynamics(

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.types import FloatArray, PickPlace
-from embodied_vision_sim.shapes import Box
+from embodied_vision_sim.shapes import Box, bowl_boxes
 from embodied_vision_sim.tasks.base import Placer, Task, jitter
 from embodied_vision_sim.tasks.oracle import carry
 
@@ -71,9 +71,8 @@ class PlaceRedInGreen(Task):
 
     @staticmethod
     def _bowl(world: World, name: str, xy: tuple[float, float], rgba: tuple[float, float, float, float]) -> int:
-        return world.add_bowl(
-            name, (*xy, 0.0), rgba, radius=BOWL_RADIUS_M, height=BOWL_HEIGHT_M, thickness=BOWL_THICKNESS_M
-        )
+        boxes = bowl_boxes(BOWL_RADIUS_M, BOWL_HEIGHT_M, BOWL_THICKNESS_M)
+        return world.add_boxes(name, boxes, (*xy, 0.0), 0.0, rgba, fixed=True)
 
     @staticmethod
     def _block(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,3 +218,21 @@ def test_several_worlds_do_not_disturb_each_other(world: World) -> None:
 def test_unknown_task_lists_the_known_ones() -> None:
     with pytest.raises(BadInput, match=r"'juggling' is unknown; choose one of block-insertion, place-red-in-green"):
         World("juggling")
+
+
+def test_many_resets_do_not_fill_the_memory() -> None:
+    page = resource.getpagesize()
+    statm = Path("/proc/self/statm")
+    with World("place-red-in-green") as world:
+        for seed in range(20):
+            world.reset(seed)
+        before = int(statm.read_text().split()[1]) * page
+        for seed in range(60):
+            world.reset(seed)
+        grown = int(statm.read_text().split()[1]) * page - before
+    assert grown < 8 * 2**20
+
+
+def test_bodies_of_too_many_boxes_are_refused(world: World) -> None:
+    with pytest.raises(BadInput, match="17 boxes; give at most 16"):
+        world.add_boxes("hedgehog", [CUBE] * 17, (0.5, 0.0, 0.1), 0.0, BLUE)
