@@ -209,7 +209,9 @@ def _new_run_dir() -> Path:
 
 
 def _print_event(console: Console, event: Event) -> None:
-    style = {"died": "red", "failed": "bold red", "silent": "yellow", "diagnostic": "yellow", "note": "dim"}
+    if event.kind == "failed":  # raised when all processes have ended
+        return
+    style = {"died": "red", "silent": "yellow", "diagnostic": "yellow", "note": "dim"}
     about = f"{event.node} {event.kind}" if event.node else event.kind
     console.print(f"{time.strftime('%H:%M:%S')} {about}: {event.detail}", style=style.get(event.kind), markup=False)
 

@@ -41,7 +41,12 @@ _SOURCED = (
 )
 _REACH = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 _SEARCH_PATHS = ("PYTHONPATH", "LD_LIBRARY_PATH")
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUMTHREAD_VARIABLES",
+    "OPENBLAS_NUMTHREAD_VARIABLES",
+    "MKL_NUMTHREAD_VARIABLES",
+    "NUMEXPR_NUMTHREAD_VARIABLES",
+)
 _SHOWN = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", *PROFILE_VARIABLES)
 
 
@@ -173,7 +178,7 @@ def process_environment(
     logs = run_dir / "logs" / "ros"
     logs.mkdir(parents=True, exist_ok=True)
     variables["ROS_LOG_DIR"] = str(logs)
-    for name in _THREADS:
+    for name in THREAD_VARIABLES:
         variables.setdefault(name, "1")
     variables["PYTHONUNBUFFERED"] = "1"
     return Environment(variables, tuple(notes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import traceback
@@ -308,3 +309,5 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
             executor.shutdown()
             node.destroy_node()
         rclpy.try_shutdown()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil a clean end
+        gc.freeze()  # else the interpreter walks through all of torch's objects before it ends, for seconds
