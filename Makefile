@@ -15,8 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo test lint format results lifelong clean interpreter \
-	bench-sim bench-policy bench-episodes bench-ros bench-encoder
+.PHONY: setup demo test lint format clean interpreter bench-ros
 
 setup: $(INSTALLED)
 
@@ -49,6 +48,11 @@ test: lint
 	@mkdir -p $(TMPDIR)
 	$(BIN)/pytest -n 2 -m 'not system' tests
 	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
+
+# SMALL=1 takes the smallest form.
+bench-ros: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/ros.py $(if $(SMALL),--scenes 2)
 
 clean:
 	rm -rf $(VENV) .tmp .cache .ros_log build dist *.egg-info demo
