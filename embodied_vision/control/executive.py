@@ -27,6 +27,12 @@ ArmState = Literal["idle", "moving", "paused", "stopped"]
 REST_RAD_S = 0.05
 """An arm slower than this in every joint counts as resting."""
 
+NEAR_RAD = 0.05
+"""A paused arm must be so near to where its path was left, in every joint, to go on."""
+
+COME_TO_REST_S = 2.0
+"""A paused arm that is not there after this time gives its motion up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Joints:
@@ -197,9 +203,10 @@ class ArmExecutive:
         if self._player is None:
             return
         if self._status.state == "paused":
-            self._wait(self._player, lost, now_s, now_ns)
+            self._wait(self._player, lost, joints, now_s, now_ns)
         elif lost:
-            self._pause("; ".join(lost.values()), joints, now_s, now_ns)
+            self._brake(joints, now_s, now_ns)
+            self._pause("; ".join(lost.values()), now_s, give_up=False)
         if self._status.state == "moving":
             self._advance(self._player, joints, now_s, now_ns)
 
@@ -211,10 +218,14 @@ class ArmExecutive:
             if step.trajectory is not None:
                 self._checked(step.trajectory, joints, now_ns)
         except (Refused, RunFailed) as error:
-            # The horizon sent last brakes by itself.
+            # Nothing more is sent: the horizon sent last brakes by itself. An arm that merely lags goes on afterwards.
+            lags = isinstance(error, Refused) and error.rule in ("jump", "stale_joint_state")
             if isinstance(error, Refused):
                 self._set(refused=error.rule, refusals=self._status.refusals + 1)
-            self._pause(str(error), joints, now_s, now_ns, give_up=True)
+                player.withdraw()
+            else:
+                player.hold()
+            self._pause(str(error), now_s, give_up=not lags)
             return
         if step.gripper is not None:
             self._grip(step.gripper)
@@ -223,15 +234,13 @@ class ArmExecutive:
         elif player.name != self._status.segment:
             self._set(segment=player.name)
 
-    def _pause(self, reason: str, joints: Joints | None, now_s: float, now_ns: int, *, give_up: bool = False) -> None:
-        if give_up and self._player is not None:
-            self._player.pause(now_s)
-        else:
-            self._brake(joints, now_s, now_ns)
+    def _pause(self, reason: str, now_s: float, *, give_up: bool) -> None:
         self._paused_s, self._give_up = now_s, give_up
         self._set(state="paused", reason=reason)
 
-    def _wait(self, player: MotionPlayer, lost: dict[str, str], now_s: float, now_ns: int) -> None:
+    def _wait(
+        self, player: MotionPlayer, lost: dict[str, str], joints: Joints | None, now_s: float, now_ns: int
+    ) -> None:
         """Paused: go on soon, or give up and wait until all are well."""
         since_s = now_s - self._paused_s
         if lost:
@@ -240,11 +249,15 @@ class ArmExecutive:
         if not player.settled(now_s):
             return
         healthy_s = self.watchdog.healthy_s(now_s)
-        if not self._give_up and healthy_s >= self._settings.healthy_s:
-            player.resume(now_s)
-            self._set(state="moving", reason="")
-        elif healthy_s >= self._settings.recovered_s:
+        if self._give_up and healthy_s >= self._settings.recovered_s:
             self._end(done=False, reason=self._status.reason, now_ns=now_ns)
+        elif not self._give_up and healthy_s >= self._settings.healthy_s:
+            q = None if joints is None else joints.positions
+            if q is not None and joints is not None and self._rests(joints) and player.off_rest(q) < NEAR_RAD:
+                player.resume(now_s)
+                self._set(state="moving", reason="", refused="")
+            else:
+                self._give_up = since_s > self._settings.resume_within_s + COME_TO_REST_S
 
     def _end(self, *, done: bool, reason: str, now_ns: int) -> None:
         self._player = None
@@ -271,10 +284,14 @@ class ArmExecutive:
             raise Refused("lost", ", ".join(lost), "; ".join(lost.values()), "all heard", "bring it back first")
         if joints is None:
             raise Refused("stale_joint_state", "joint states", "none", "one", "start the arm's driver")
-        speed = float(np.abs(joints.velocities).max())
-        if speed > REST_RAD_S:
+        if not self._rests(joints):
+            speed = float(np.abs(joints.velocities).max())
             raise Refused("moving", "the arm", f"{speed:.3f} rad/s", f"{REST_RAD_S} rad/s", "wait until it rests")
         return joints.positions
+
+    @staticmethod
+    def _rests(joints: Joints) -> bool:
+        return bool(np.abs(joints.velocities).max() <= REST_RAD_S)
 
     def _play(self, motion: Motion, decision_id: str, joints: Joints | None, now_s: float, now_ns: int) -> None:
         assert joints is not None
@@ -308,6 +325,8 @@ class ArmExecutive:
             self._checked(stop, joints, now_ns)
         except Refused as error:
             self._set(refused=error.rule, refusals=self._status.refusals + 1)
+            if self._player is not None:
+                self._player.withdraw()
 
     def _set(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]

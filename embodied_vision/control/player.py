@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.control.limits import JointLimits
-from embodied_vision.control.motion import Motion
+from embodied_vision.control.motion import Motion, Segment
 from embodied_vision.control.planning import BRAKE_S
 from embodied_vision.control.streaming import brake, horizon
 from embodied_vision.control.trajectory import Trajectory
@@ -27,12 +26,14 @@ class PlayerSettings:
 
     Attributes:
         horizon_s: how long the arm goes on without news before it brakes.
+        send_s: least time between two horizons; ticks may come more often.
         period_s: largest step between the samples of a horizon.
         arrive_rad: how near to the end of its path the arm must be before the gripper works.
         arrive_s: how long it may take to get there.
     """
 
     horizon_s: float = 0.15
+    send_s: float = 0.045
     period_s: float = 0.02
     arrive_rad: float = 0.02
     arrive_s: float = 1.0
@@ -55,10 +56,26 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class _Leg:
-    name: str
+    """A segment in hand.
+
+    Attributes:
+        segment: as planned.
+        trajectory: what is streamed: the planned one, or the rest of it, restarted at its time `restarted_s`.
+        last: the motion ends with it.
+    """
+
+    segment: Segment
     trajectory: Trajectory
-    gripper: float | None
-    dwell_s: float
+    last: bool
+    restarted_s: float | None = None
+
+    def planned_s(self, time_s: float) -> float:
+        """Time in the plan that a time in `trajectory` stands for."""
+        return time_s if self.restarted_s is None else self.restarted_s + restarted_path_s(time_s)
+
+    def restart(self, planned_s: float) -> _Leg:
+        """The rest of the path from rest. Always made from the plan: ramps upon ramps would exceed the limits."""
+        return replace(self, trajectory=restart(self.segment.trajectory, planned_s), restarted_s=planned_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,32 +90,23 @@ class _Sent:
     goal: NDArray[np.float64]
 
 
-def join(trajectories: Sequence[Trajectory]) -> Trajectory:
-    """One trajectory out of several that each start at rest where the former ended at rest."""
-    if len(trajectories) == 1:
-        return trajectories[0]
-    times, parts, start_s = [], [], 0.0
-    for index, trajectory in enumerate(trajectories):
-        first = 0 if index == 0 else 1
-        times.append(start_s + trajectory.times_s[first:])
-        parts.append((trajectory.positions[first:], trajectory.velocities[first:], trajectory.accelerations[first:]))
-        start_s += trajectory.duration
-    q, qd, qdd = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Trajectory(np.concatenate(times), q, qd, qdd)
-
-
 def restart(trajectory: Trajectory, path_s: float, ramp_s: float = RAMP_S, period_s: float = 0.01) -> Trajectory:
     """The rest of a motion from rest at its time `path_s`: its pace rises evenly from 0 to 1 over `ramp_s`."""
     left_s = max(0.0, trajectory.duration - path_s)
     duration = left_s + ramp_s / 2 if left_s > ramp_s / 2 else max(period_s, np.sqrt(2 * left_s * ramp_s))
     times = np.linspace(0.0, duration, max(2, int(np.ceil(duration / period_s)) + 1))
     pace = np.minimum(times / ramp_s, 1.0)[:, None]
-    along = np.where(times < ramp_s, times**2 / (2 * ramp_s), times - ramp_s / 2)
+    along = np.array([restarted_path_s(time_s, ramp_s) for time_s in times.tolist()])
     q, qd, qdd = trajectory.sample_many(np.minimum(path_s + along, trajectory.duration))
     rising = np.where(times < ramp_s, 1 / ramp_s, 0.0)[:, None]
     velocities, accelerations = qd * pace, qdd * pace**2 + qd * rising
     velocities[-1], accelerations[-1] = 0.0, 0.0
     return Trajectory(times, q, velocities, accelerations)
+
+
+def restarted_path_s(time_s: float, ramp_s: float = RAMP_S) -> float:
+    """How far along its motion a restarted one is after `time_s`."""
+    return time_s**2 / (2 * ramp_s) if time_s < ramp_s else time_s - ramp_s / 2
 
 
 def path_time(trajectory: Trajectory, q: NDArray[np.float64], first_s: float, last_s: float) -> float:
@@ -123,8 +131,10 @@ class MotionPlayer:
     def __init__(self, motion: Motion, limits: JointLimits, settings: PlayerSettings | None = None) -> None:
         self._limits = limits
         self._settings = settings or PlayerSettings()
-        self._legs = _legs(motion)
+        count = len(motion.segments)
+        self._legs = [_Leg(s, s.trajectory, i == count - 1) for i, s in enumerate(motion.segments)]
         self._sent: _Sent | None = None
+        self._former: _Sent | None = None
         self._path_s = 0.0
         self._reached_s: float | None = None
         self._dwell_until_s: float | None = None
@@ -132,8 +142,8 @@ class MotionPlayer:
 
     @property
     def name(self) -> str:
-        """Of the segment that is played, such as `approach+descend_pick`."""
-        return self._legs[0].name if self._legs else "done"
+        """Of the segment that is played, such as `descend_pick`."""
+        return self._legs[0].segment.name if self._legs else "done"
 
     def tick(self, now_s: float, q: NDArray[np.float64]) -> Step:
         """What to send now, with the arm at q (J,) in rad.
@@ -146,7 +156,7 @@ class MotionPlayer:
         if self._paused:
             return Step()
         if self._dwell_until_s is not None:
-            return self._dwell(now_s)
+            return self._dwell(now_s, q)
         leg = self._legs[0]
         sent = self._sent
         if sent is None:
@@ -154,6 +164,8 @@ class MotionPlayer:
         if sent.complete:
             return self._arrive(now_s, q) if now_s >= sent.rests_s else Step()
         if now_s < sent.brakes_s:
+            if now_s < sent.at_s + self._settings.send_s:
+                return Step()
             return self._send(now_s, min(sent.path_s + now_s - sent.at_s, leg.trajectory.duration))
         if now_s < sent.rests_s:
             return Step()
@@ -174,12 +186,26 @@ class MotionPlayer:
         path = self._legs[0].trajectory
         path_s = min(sent.path_s + now_s - sent.at_s, path.duration)
         stop = brake(path, path_s, self._limits, self._settings.period_s)
+        self._former = sent
         self._sent = _Sent(now_s, path_s, now_s, now_s + stop.duration, False, stop.positions[-1])
         return stop
+
+    def hold(self) -> None:
+        """Send nothing more: the horizon sent last comes to its end. `resume` goes on from there."""
+        self._paused = True
+
+    def withdraw(self) -> None:
+        """What was returned last was not sent: `hold` at the end of what was sent before it."""
+        self._sent = self._former
+        self._paused = True
 
     def settled(self, now_s: float) -> bool:
         """Whether the arm has come to rest after `pause`."""
         return self._sent is None or now_s >= self._sent.rests_s
+
+    def off_rest(self, q: NDArray[np.float64]) -> float:
+        """How far the arm at q (J,) is from where the horizon sent last ends, the worst joint in rad."""
+        return 0.0 if self._sent is None else float(np.abs(q - self._sent.goal).max())
 
     def resume(self, now_s: float) -> None:
         """Go on from where the arm rests; the next `tick` sends."""
@@ -187,7 +213,7 @@ class MotionPlayer:
             return
         self._paused = False
         if self._dwell_until_s is not None:
-            self._dwell_until_s = now_s + self._legs[0].dwell_s
+            self._dwell_until_s = now_s + self._legs[0].segment.dwell_s
         elif self._sent is not None and self._sent.complete:
             self._reached_s = None
         elif self._sent is not None:
@@ -199,55 +225,41 @@ class MotionPlayer:
         complete = path_s + settings.horizon_s >= path.duration - _EPSILON_S
         rests_s = now_s + ahead.duration
         brakes_s = rests_s if complete else now_s + settings.horizon_s
+        self._former = self._sent
         self._sent = _Sent(now_s, path_s, brakes_s, rests_s, complete, ahead.positions[-1])
         return Step(trajectory=ahead)
 
     def _rest(self, sent: _Sent) -> None:
         """The arm rests where the horizon sent last ended; what is left of the leg starts there."""
         leg = self._legs[0]
-        brakes_at = sent.path_s + max(0.0, sent.brakes_s - sent.at_s)
-        stopped_s = path_time(leg.trajectory, sent.goal, min(brakes_at, leg.trajectory.duration), brakes_at + BRAKE_S)
-        left = restart(leg.trajectory, stopped_s)
-        self._legs[0] = _Leg(leg.name, left, leg.gripper, leg.dwell_s)
+        planned = leg.segment.trajectory
+        first_s = min(leg.planned_s(sent.path_s + max(0.0, sent.brakes_s - sent.at_s)), planned.duration)
+        self._legs[0] = leg.restart(path_time(planned, sent.goal, first_s, first_s + BRAKE_S))
         self._sent, self._path_s = None, 0.0
 
     def _arrive(self, now_s: float, q: NDArray[np.float64]) -> Step:
         leg = self._legs[0]
+        segment = leg.segment
+        if segment.gripper is None and segment.dwell_s <= 0 and not leg.last:
+            return self._next(now_s, q)
         off = np.abs(q - leg.trajectory.positions[-1])
         if off.max() > self._settings.arrive_rad:
             self._reached_s = now_s if self._reached_s is None else self._reached_s
             if now_s - self._reached_s > self._settings.arrive_s:
                 raise RunFailed(
                     f"the arm does not follow: joint {int(off.argmax())} is {off.max():.3f} rad away from the end of "
-                    f"{leg.name!r} after {self._settings.arrive_s} s; look for what blocks it"
+                    f"{segment.name!r} after {self._settings.arrive_s} s; look for what blocks it"
                 )
             return Step()
         self._reached_s = None
-        if leg.gripper is None and leg.dwell_s <= 0:
-            return self._next()
-        self._dwell_until_s = now_s + leg.dwell_s
-        return Step(gripper=leg.gripper)
+        self._dwell_until_s = now_s + segment.dwell_s
+        return Step(gripper=segment.gripper)
 
-    def _dwell(self, now_s: float) -> Step:
+    def _dwell(self, now_s: float, q: NDArray[np.float64]) -> Step:
         assert self._dwell_until_s is not None
-        return self._next() if now_s >= self._dwell_until_s else Step()
+        return self._next(now_s, q) if now_s >= self._dwell_until_s else Step()
 
-    def _next(self) -> Step:
+    def _next(self, now_s: float, q: NDArray[np.float64]) -> Step:
         self._legs.pop(0)
-        self._sent, self._path_s, self._dwell_until_s = None, 0.0, None
-        return Step(done=not self._legs)
-
-
-def _legs(motion: Motion) -> list[_Leg]:
-    """Segments joined up to the next one at whose end something happens."""
-    legs: list[_Leg] = []
-    names: list[str] = []
-    paths: list[Trajectory] = []
-    for index, segment in enumerate(motion.segments):
-        names.append(segment.name)
-        paths.append(segment.trajectory)
-        last = index == len(motion.segments) - 1
-        if segment.gripper is not None or segment.dwell_s > 0 or last:
-            legs.append(_Leg("+".join(names), join(paths), segment.gripper, segment.dwell_s))
-            names, paths = [], []
-    return legs
+        self._sent, self._former, self._path_s, self._dwell_until_s = None, None, 0.0, None
+        return self.tick(now_s, q)

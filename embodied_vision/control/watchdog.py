@@ -19,12 +19,18 @@ class Watchdog:
     A source counts as lost when its last sign of life is older than its limit, when it was never heard, or when
     its transport says that it is gone (`set_alive`). All times are seconds on one steady clock.
 
+    While the caller itself is held up it cannot hear anybody. Such a time, seen as a long gap between two calls of
+    `lost`, is not held against the others; what was sent meanwhile is about to be heard.
+
     Args:
         limits_s: source → longest silence in s.
+        stall_s: a gap between two calls of `lost` that is longer counts as a stall of the caller.
     """
 
-    def __init__(self, limits_s: Mapping[str, float]) -> None:
+    def __init__(self, limits_s: Mapping[str, float], stall_s: float = 0.1) -> None:
         self._sources = {name: _Source(limit_s) for name, limit_s in limits_s.items()}
+        self._stall_s = stall_s
+        self._asked_s: float | None = None
         self._healthy_since_s: float | None = None
 
     def feed(self, name: str, now_s: float) -> None:
@@ -42,8 +48,12 @@ class Watchdog:
 
     def lost(self, now_s: float) -> dict[str, str]:
         """Lost sources, each with what is wrong, in words. Also keeps the account for `healthy_s`."""
+        gap_s = 0.0 if self._asked_s is None else now_s - self._asked_s
+        self._asked_s = now_s
         problems: dict[str, str] = {}
         for name, source in self._sources.items():
+            if source.heard_s is not None and gap_s > self._stall_s:
+                source.heard_s = min(now_s, source.heard_s + gap_s)
             age_s = self.age_s(name, now_s)
             if not source.alive:
                 problems[name] = f"{name} is gone"

@@ -62,7 +62,7 @@ class ArmNode(ManagedNode):
         self.param("observation_age", 2.0, "greatest age of the frames that a decision came from, s", (0.1, 60.0))
         self.param("speed", 1.0, "pace of pick and place, 1 the default", (0.05, 1.0))
         self.param("home_speed", 0.5, "pace of the way home after a fault", (0.05, 1.0))
-        self.param("rate", 20.0, "horizons a second", (5.0, 100.0), read_only=True)
+        self.param("rate", 40.0, "looks a second; a horizon is sent at every second one", (10.0, 200.0), read_only=True)
         self.param("horizon", 0.15, "how long the arm goes on without news before it brakes, s", (0.05, 0.5))
         self.param("lead", 0.04, "time that the controller has to join a new horizon, s", (0.0, 0.1))
         self.param("resume_within", 0.5, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
@@ -277,10 +277,11 @@ class ArmNode(ManagedNode):
         before, self._said = self._said, status
         self._status.publish(to_json({**vars(status), "stamp_ns": self.now_ns()}))
         if before is None or (before.state, before.reason) != (status.state, status.reason):
-            log = self.get_logger()
-            (log.warning if status.state in ("paused", "stopped") else log.info)(
-                f"{status.state} {status.segment} {status.reason}".rstrip()
-            )
+            # rclpy ties a severity to the line that logs.
+            if status.state in ("paused", "stopped"):
+                self.get_logger().warning(f"{status.state}: {status.reason}")
+            else:
+                self.get_logger().info(f"{status.state} {status.segment or status.reason}")
         if self._homing is not None and status.state not in ("moving", "paused"):
             self._homing.give(status.done, status.reason or "home, and let go")
             self._homing = None

@@ -1,0 +1,215 @@
+"""The arm's state machine: what it refuses, how it pauses and goes on, and that nothing passes the guard unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings, Joints
+from embodied_vision.control.guard import Guard
+from embodied_vision.control.motion import CLOSED, OPEN, MotionSettings
+from embodied_vision.control.planning import Pace
+from embodied_vision.control.player import PlayerSettings
+from embodied_vision.control.watchdog import Watchdog
+from embodied_vision.errors import Refused
+from embodied_vision.geometry import tool_down
+from embodied_vision.types import PickPlace
+from tests.control.follower import Follower
+from tests.control.samples import MODEL
+
+TICK_S = 0.025
+
+
+class Bench:
+    """An executive, an ideal arm, and one upstream node that beats until it is silenced."""
+
+    def __init__(self) -> None:
+        self.arm = Follower(MODEL.home)
+        self.watchdog = Watchdog({"joint_states": 0.2, "encoder": 0.3})
+        settings = ExecutiveSettings(MotionSettings(), MotionSettings(pace=Pace(speed=0.5)), PlayerSettings())
+        self.executive = ArmExecutive(MODEL, Guard(MODEL), self.watchdog, settings, self.arm.send, self.arm.grip)
+        self.silent: set[str] = set()
+        self.frozen: Joints | None = None
+        self.run(0.1)
+
+    @property
+    def joints(self) -> Joints:
+        return self.frozen or self.arm.joints()
+
+    def action(self) -> PickPlace:
+        pick, place = tool_down(0.5, -0.25, 0.03, 0.4), tool_down(0.42, 0.3, 0.03, -1.0)
+        return PickPlace(pick=pick, place=place, stamp_ns=self.arm.now_ns - 300_000_000)
+
+    def begin(self, action: PickPlace | None = None) -> None:
+        self.executive.begin(action or self.action(), self.joints, self.arm.now_s, self.arm.now_ns)
+
+    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        end_s = self.arm.now_s + seconds
+        while self.arm.now_s < end_s and not until():
+            for name in ("joint_states", "encoder"):
+                if name not in self.silent:
+                    self.watchdog.feed(name, self.arm.now_s)
+            self.executive.tick(self.joints, self.arm.now_s, self.arm.now_ns)
+            self.arm.now_s += TICK_S
+
+    def state(self) -> str:
+        return self.executive.status.state
+
+
+def test_a_decision_is_carried_out() -> None:
+    bench = Bench()
+    action = bench.action()
+    bench.begin(action)
+    assert bench.state() == "moving"
+    bench.run(20.0, until=lambda: bench.state() == "idle")
+    status = bench.executive.status
+    assert (status.done, status.aborted, status.decision_id) == (True, False, action.decision_id)
+    assert status.last_sent_ns < status.ended_ns
+    assert [command for _, command in bench.arm.grips] == [CLOSED, OPEN]
+    np.testing.assert_allclose(bench.arm.joints().positions, MODEL.home, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"pick": tool_down(0.5, 0.0, np.nan)}, "non_finite"),
+        ({"place": tool_down(2.0, 0.0, 0.03)}, "workspace"),
+        ({"pick": tool_down(0.75, 0.5, 0.03)}, "unreachable"),
+        ({"stamp_ns": 0}, "stale_observation"),
+    ],
+)
+def test_a_bad_decision_is_refused_and_nothing_is_sent(change: dict[str, object], rule: str) -> None:
+    bench = Bench()
+    action = replace(bench.action(), **change)
+    with pytest.raises(Refused) as error:
+        bench.begin(action)
+    assert error.value.rule == rule
+    assert bench.arm.sent == []
+    status = bench.executive.status
+    assert (status.state, status.refused, status.refusals, status.decision_id) == ("idle", rule, 1, action.decision_id)
+
+
+def test_one_decision_at_a_time_and_the_first_is_not_disturbed() -> None:
+    bench = Bench()
+    first = bench.action()
+    bench.begin(first)
+    with pytest.raises(Refused) as error:
+        bench.begin()
+    assert error.value.rule == "busy"
+    assert (bench.state(), bench.executive.status.decision_id) == ("moving", first.decision_id)
+
+
+def test_nothing_begins_while_somebody_is_lost() -> None:
+    bench = Bench()
+    bench.silent = {"encoder"}
+    bench.run(0.5)
+    with pytest.raises(Refused, match="encoder silent") as error:
+        bench.begin()
+    assert error.value.rule == "lost"
+    assert bench.arm.sent == []
+
+
+def test_the_arm_pauses_when_somebody_falls_silent_and_gives_up_when_that_lasts() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(1.5)
+    assert bench.arm.moving()
+    bench.silent = {"encoder"}
+    bench.run(0.3 + 0.25 + 2 * TICK_S)
+    assert not bench.arm.moving()
+    assert bench.state() == "paused"
+    assert "encoder silent" in bench.executive.status.reason
+    bench.run(3.0)
+    assert bench.state() == "paused"
+    bench.silent = set()
+    sent = len(bench.arm.sent)
+    bench.run(0.9)
+    assert bench.state() == "paused"
+    bench.run(0.3)
+    status = bench.executive.status
+    assert (status.state, status.done, status.aborted) == ("idle", False, True)
+    assert len(bench.arm.sent) == sent
+
+
+def test_a_short_silence_only_delays_the_motion() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(1.5)
+    bench.silent = {"joint_states"}
+    bench.run(0.4)
+    assert bench.state() == "paused"
+    bench.silent = set()
+    bench.run(20.0, until=lambda: bench.state() == "idle")
+    assert bench.executive.status.done
+
+
+def test_a_loss_that_the_transport_reports_stops_the_arm_within_the_brake() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(1.5)
+    bench.watchdog.set_alive("encoder", False)
+    bench.run(0.25 + TICK_S)
+    assert not bench.arm.moving()
+
+
+def test_a_stop_is_latched() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(1.5)
+    bench.executive.stop("operator", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    bench.run(0.3)
+    assert not bench.arm.moving()
+    status = bench.executive.status
+    assert (status.state, status.reason, status.done, status.aborted) == ("stopped", "operator", False, True)
+    with pytest.raises(Refused) as error:
+        bench.begin()
+    assert error.value.rule == "stopped"
+    assert bench.state() == "stopped"
+    bench.executive.resume()
+    bench.begin()
+    assert bench.state() == "moving"
+
+
+def test_it_comes_up_stopped_when_the_guard_is() -> None:
+    guard = Guard(MODEL)
+    guard.stop("started again")
+    settings = ExecutiveSettings(MotionSettings(), MotionSettings(), PlayerSettings())
+    arm = Follower(MODEL.home)
+    executive = ArmExecutive(MODEL, guard, Watchdog({}), settings, arm.send, arm.grip)
+    assert (executive.status.state, executive.status.reason) == ("stopped", "started again")
+
+
+def test_an_arm_that_does_not_follow_is_not_sent_any_further() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.frozen = replace(bench.arm.joints(), velocities=np.zeros(7))
+    for _ in range(400):
+        if bench.state() != "moving":
+            break
+        bench.frozen = replace(bench.frozen, stamp_ns=bench.arm.now_ns)
+        bench.run(TICK_S)
+    assert bench.state() == "paused"
+    assert bench.executive.status.refused == "jump"
+    for _ in range(400):
+        bench.frozen = replace(bench.frozen, stamp_ns=bench.arm.now_ns)
+        bench.run(TICK_S)
+    assert (bench.state(), bench.executive.status.aborted) == ("idle", True)
+
+
+def test_the_way_home_lets_go_at_its_end() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(2.0)
+    bench.executive.stop("operator", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    bench.run(0.5)
+    bench.executive.resume()
+    grips = len(bench.arm.grips)
+    bench.executive.home(bench.joints, bench.arm.now_s, bench.arm.now_ns)
+    bench.run(20.0, until=lambda: bench.state() == "idle")
+    assert bench.executive.status.done
+    assert bench.executive.status.decision_id == "home"
+    assert [command for _, command in bench.arm.grips[grips:]] == [OPEN]
+    np.testing.assert_allclose(bench.arm.joints().positions, MODEL.home, atol=1e-3)

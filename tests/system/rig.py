@@ -1,0 +1,177 @@
+"""A graph of real processes and somebody who watches and drives it, for the system tests."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseArray
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64, String
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_vision.launching.graph import GraphConfig, NodeSpec
+from embodied_vision.launching.supervisor import Supervisor
+from embodied_vision.nodes import qos
+from embodied_vision.nodes.client import GraphClient
+from embodied_vision.nodes.conversions import (
+    image_to_color,
+    image_to_depth,
+    pick_place_to_poses,
+    stamp_to_ns,
+    to_json,
+)
+from embodied_vision.types import PickPlace
+
+CELL = NodeSpec("cell", "embodied_vision_sim.node", 2)
+ARM = NodeSpec("arm", "embodied_vision.nodes.arm", 1, {"start_stopped": True})
+START_S = 90.0
+STILL_RAD_S = 0.02
+MOVING_RAD_S = 0.1
+
+
+def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """The first true value of `condition`, polled; fails with `what` when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
+        time.sleep(0.005)
+    return value
+
+
+class Rig:
+    """Processes under a supervisor, with all their traffic kept.
+
+    Attributes:
+        cell: the supervisor.
+        client: services, parameters and status topics.
+        speeds: (stamp in ns, largest joint speed in rad/s) of every joint state.
+        frames: stamps in ns of every color image.
+        trajectories: time in ns at which each trajectory arrived.
+        grips: every gripper command.
+    """
+
+    def __init__(
+        self, run_dir: Path, nodes: tuple[NodeSpec, ...], parameters: Mapping[str, Mapping[str, Any]], **options: Any
+    ) -> None:
+        options.setdefault("params_files", ())
+        config = GraphConfig(nodes=nodes, run_dir=run_dir, parameters=parameters, **options)
+        self.cell = Supervisor(config)
+        self.speeds: list[tuple[int, float]] = []
+        self.frames: list[int] = []
+        self.trajectories: list[int] = []
+        self.grips: list[float] = []
+        self.image: Image | None = None
+        self.depth: Image | None = None
+        self.health: dict[str, tuple[bytes, str]] = {}
+
+    def __enter__(self) -> Rig:
+        self._before = dict(os.environ)
+        self.cell.__enter__()
+        os.environ.update(self.cell.environment.variables)
+        self.client = GraphClient(domain_id=self.cell.domain)
+        node = self.client.node
+        node.create_subscription(JointState, "joint_states", self._on_joints, qos.SENSOR)
+        node.create_subscription(JointTrajectory, "arm/joint_trajectory", self._on_trajectory, qos.LOG)
+        node.create_subscription(Float64, "gripper/command", lambda m: self.grips.append(m.data), qos.LOG)
+        node.create_subscription(Image, "camera/color/image_raw", self._on_image, qos.SENSOR)
+        node.create_subscription(Image, "camera/aligned_depth_to_color/image_raw", self._on_depth, qos.SENSOR)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
+        self._poses = node.create_publisher(PoseArray, "pick_place", qos.DECISION)
+        self._decisions = node.create_publisher(String, "policy/decision", qos.DECISION)
+        self.client.watch("arm/status", "outcome", "cell/status", "task/status", "recorder/status")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self.cell.stop()
+        os.environ.clear()
+        os.environ.update(self._before)
+
+    def _on_joints(self, message: JointState) -> None:
+        self.speeds.append((stamp_to_ns(message.header.stamp), float(np.abs(message.velocity).max())))
+
+    def _on_trajectory(self, _message: JointTrajectory) -> None:
+        self.trajectories.append(time.time_ns())
+
+    def _on_image(self, message: Image) -> None:
+        self.frames.append(stamp_to_ns(message.header.stamp))
+        self.image = message
+
+    def _on_depth(self, message: Image) -> None:
+        self.depth = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self.health[status.name.strip("/")] = (status.level, status.message)
+
+    # ---- what tests ask
+
+    def status(self, topic: str) -> dict[str, Any]:
+        """The newest message of a watched status topic, empty before the first."""
+        messages = self.client.messages(topic)
+        return messages[-1] if messages else {}
+
+    def wait_joined(self) -> None:
+        """Wait until our publishers are heard and frames come in."""
+        until(lambda: self._poses.get_subscription_count() and self._decisions.get_subscription_count(), 20, "the arm")
+        until(lambda: self.frames and self.speeds and self.depth, 20, "frames and joint states")
+
+    def reset(self, task: str, seed: int) -> dict[str, Any]:
+        """Build a scene and return its first outcome."""
+        self.client.set_parameters("cell", {"task": task, "seed": seed})
+        before = len(self.client.messages("outcome"))
+        self.client.trigger("cell/reset")
+        until(lambda: len(self.client.messages("outcome")) > before, 10, "the outcome of the reset")
+        return self.status("outcome")
+
+    def decide(self, action: PickPlace) -> None:
+        """Publish a decision as the policy does."""
+        self._decisions.publish(to_json(action.to_dict()))
+        self._poses.publish(pick_place_to_poses(action))
+
+    def publish_poses(self, message: PoseArray) -> None:
+        """Publish any `pick_place` message."""
+        self._poses.publish(message)
+
+    def newest_frame_ns(self) -> int:
+        """Stamp of a frame that was taken after this call."""
+        now = time.time_ns()
+        return int(until(lambda: next((s for s in self.frames[-3:] if s > now), 0), 5, "a frame"))
+
+    def picture(self, after_ns: int) -> tuple[np.ndarray, np.ndarray]:
+        """Color and depth of the first image whose stamp is later."""
+
+        def both() -> Any:
+            color, depth = self.image, self.depth
+            if color is None or depth is None or color.header.stamp != depth.header.stamp:
+                return None
+            return (color, depth) if stamp_to_ns(color.header.stamp) > after_ns else None
+
+        color, depth = until(both, 10, "a frame")
+        return image_to_color(color), image_to_depth(depth)
+
+    def wait_arm(self, accept: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
+        """The first newest `arm/status` that is accepted."""
+        return self.client.wait("arm/status", accept, timeout_s)
+
+    def wait_moving(self, timeout_s: float = 10.0) -> None:
+        """Wait until the joints move."""
+        start = len(self.speeds)
+        until(lambda: any(v > MOVING_RAD_S for _, v in self.speeds[start:]), timeout_s, "the arm to move")
+
+    def still_after_s(self, since_ns: int, watch_s: float = 1.0) -> float:
+        """How long after `since_ns` the last joint state with motion was measured, watching for `watch_s`."""
+        end_ns = since_ns + int(watch_s * 1e9)
+        until(lambda: self.speeds[-1][0] >= end_ns, watch_s + 5, "joint states")
+        moving = [stamp for stamp, speed in self.speeds if since_ns <= stamp <= end_ns and speed >= STILL_RAD_S]
+        return (moving[-1] - since_ns) * 1e-9 if moving else 0.0
+
