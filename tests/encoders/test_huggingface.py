@@ -66,7 +66,9 @@ def _dinov3_convnext() -> tuple[Any, dict[str, Any]]:
 def _siglip() -> tuple[Any, dict[str, Any]]:
     vision = {**SMALL, "image_size": 72, "patch_size": 14}  # 72 is no multiple of 14, as in so400m-patch14-384
     text = {**SMALL, "vocab_size": 16, "max_position_embeddings": 8}
-    return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)), _vit_processor(72)
+    return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision)), _vit_processor(
+        72
+    )
 
 
 def _siglip2() -> tuple[Any, dict[str, Any]]:
@@ -79,7 +81,8 @@ def _siglip2() -> tuple[Any, dict[str, Any]]:
 def _clip() -> tuple[Any, dict[str, Any]]:
     vision = {**SMALL, "image_size": 48, "patch_size": 16}
     text = {**SMALL, "vocab_size": 16, "max_position_embeddings": 8}
-    return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)), _crop_processor(48, 48)
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    return transformers.CLIPModel(config), _crop_processor(48, 48)
 
 
 def _vit() -> tuple[Any, dict[str, Any]]:
@@ -259,9 +262,7 @@ def test_id_follows_weights_and_preprocessing_and_nothing_else(
     assert HuggingFaceEncoder(str(copy)).encoder_id != first.encoder_id
 
 
-def test_processor_within_a_processor_config_is_read(
-    checkpoints: dict[str, tuple[Path, Any]], tmp_path: Path
-) -> None:
+def test_processor_within_a_processor_config_is_read(checkpoints: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
     folder, model = checkpoints["vit"]
     model.save_pretrained(tmp_path)
     processor = json.loads((folder / "preprocessor_config.json").read_text())
@@ -325,7 +326,7 @@ def test_incomplete_weights_are_refused(checkpoints: dict[str, tuple[Path, Any]]
     save_file({k: v for k, v in tensors.items() if k != gone}, tmp_path / "model.safetensors", {"format": "pt"})
     for file in ("config.json", "preprocessor_config.json"):
         (tmp_path / file).write_text((folder / file).read_text())
-    with pytest.raises(EncoderError, match=r"lacks 1 weights.*query\.weight"):
+    with pytest.raises(EncoderError, match=r"lacks 1 weights.*q_proj\.weight"):
         HuggingFaceEncoder(str(tmp_path))
 
 
