@@ -102,7 +102,7 @@ class CameraNode(ManagedNode):
 
     def _subscribed(self) -> bool:
         wanted: int = self.value("readers")
-        return all(publisher.get_subscription_count() >= wanted for publisher in (self._color, self._info))
+        return all(publisher.get_subscription_count() >= wanted for publisher in (self._color, self._depth, self._info))
 
     def _publish_next(self) -> bool:
         assert self._source is not None

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,13 @@ class Graph:
     processes: list[ManagedProcess] = field(default_factory=list)
     _states: dict[str, str] = field(default_factory=dict)
 
-    def start(self, name: str, module: str = "", wait: bool = True, **parameters: Any) -> ManagedProcess:
+    def start(
+        self, name: str, module: str = "", wait: bool = True, extra: Sequence[str] = (), **parameters: Any
+    ) -> ManagedProcess:
         """Start a node; with `wait` until it is active."""
         arguments = [part for key, value in parameters.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
         command = [sys.executable, "-m", module or f"embodied_vision.nodes.{name}"]
-        command += ["--ros-args", "-r", f"__node:={name}", *arguments]
+        command += ["--ros-args", "-r", f"__node:={name}", *arguments, *extra]
         process = ManagedProcess(name, command, self.variables, self.run_dir / f"{name}.log")
         self.processes.append(process)
         self._hear(name)

@@ -39,6 +39,7 @@ def test_every_photograph_is_encoded_exactly_or_counted_as_skipped(graph: Graph,
     graph.subscribe(
         CameraInfo, "features/camera_info", lambda m: infos.update({conversions.stamp_to_ns(m.header.stamp): m})
     )
+    graph.subscribe(Image, "camera/aligned_depth_to_color/image_raw", lambda _: None)
     node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"))
     graph.start("camera", source=str(photographs), resize=True, loop=False, rate=10.0, readers=1)
     status = graph.wait("encoder/status", lambda s: s["received"] == len(PHOTOGRAPHS) and not s["waiting"], node)

@@ -69,7 +69,6 @@ def test_every_published_frame_is_logged_with_all_that_goes_with_it(graph: Graph
     gripper = graph.publisher(Float64, "gripper/command", qos.COMMAND)
     decisions = graph.publisher(String, "policy/decision", qos.DECISION)
     joints.publish(conversions.joint_state_message(JOINTS, np.zeros(2), np.zeros(2), 1))
-    until(lambda: True)
     episode_id = announcer.start(seed=2_000_003)
 
     published: list[int] = []
