@@ -126,6 +126,9 @@ def solve_pose(model: RobotModel, goal: FloatArray, seed: Vector, *, free_spin: 
         q = descend(model, goal, start, model.home, weights, free_spin=free_spin, iterations=60)
         if q is not None:
             return q
+    q = descend(model, goal, seed, seed, np.zeros_like(weights), free_spin=free_spin, iterations=60)
+    if q is not None:
+        return q
     raise unreachable("tip pose", goal, model)
 
 

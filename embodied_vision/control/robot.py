@@ -74,7 +74,7 @@ class RobotModel:
             near, far = (float(radius) for radius in text["reach_m"])
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
-                f"robot description {path} lacks the field {error}; see {ROBOTS}/panda_suction.yaml"
+                f"robot description {path} has a missing or wrong field ({error}); compare panda_suction.yaml"
             ) from error
         if not urdf.is_file():
             raise BadInput(f"robot description {path} names the URDF {urdf}, which is not there; correct `urdf`")

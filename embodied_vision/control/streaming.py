@@ -7,6 +7,8 @@ horizon comes in time it replaces the former one before that brakes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,10 @@ from embodied_vision.errors import BadInput
 
 PATH_STEP_S = 0.002
 """Step at which the path is measured for braking."""
+
+REST_S, SLOW_S = 1e-5, 1e-3
+"""A motion rests where its acceleration limits would stop it in less than the first, or where it is slowest on its
+way and they would stop it in less than the second: a stop on the way may lie between two samples."""
 
 Samples = tuple[NDArray[np.float64], Matrix, Matrix, Matrix]
 
@@ -38,19 +44,16 @@ def horizon(
     """
     if not (0 <= t < np.inf and 0 <= horizon_s < np.inf and 0 < period_s < np.inf):
         raise BadInput(f"time {t}, horizon {horizon_s}, period {period_s} s; give finite times, the period above 0")
-    remaining = trajectory.duration - t
-    if remaining <= horizon_s + BRAKE_S:  # the motion itself comes to rest as soon as a brake would
-        return _follow(trajectory, t, max(remaining, period_s), period_s)
-    start = _follow(trajectory, t, horizon_s, period_s) if horizon_s > 0 else None
-    times, q, qd, qdd = _brake(trajectory, t + horizon_s, limits, period_s)
-    if start is None:
-        return Trajectory(times, q, qd, qdd)
-    return Trajectory(
-        np.concatenate([start.times_s, horizon_s + times[1:]]),
-        np.concatenate([start.positions, q[1:]]),
-        np.concatenate([start.velocities, qd[1:]]),
-        np.concatenate([start.accelerations, qdd[1:]]),
-    )
+    start = min(t + horizon_s, trajectory.duration)
+    path = _measure(trajectory, start, limits)
+    if path.rests and path.times_s[-1] - start <= BRAKE_S:  # as soon as a brake would bring it to rest
+        return _follow_to_rest(trajectory, t, float(path.times_s[-1]), period_s)
+    braked = _brake(trajectory, path, limits, period_s)
+    if horizon_s < PATH_STEP_S:
+        return Trajectory(*braked)
+    followed = _follow(trajectory, t, horizon_s, period_s)
+    braked = (horizon_s + braked[0], *braked[1:])
+    return Trajectory(*(np.concatenate([a, b[1:]]) for a, b in zip(followed, braked, strict=True)))
 
 
 def brake(trajectory: Trajectory, t: float, limits: JointLimits, period_s: float = 0.02) -> Trajectory:
@@ -58,32 +61,65 @@ def brake(trajectory: Trajectory, t: float, limits: JointLimits, period_s: float
     return horizon(trajectory, t, limits, horizon_s=0.0, period_s=period_s)
 
 
-def _follow(trajectory: Trajectory, t: float, duration_s: float, period_s: float) -> Trajectory:
+def _follow(trajectory: Trajectory, t: float, duration_s: float, period_s: float) -> Samples:
+    """Samples of the motion itself from its time t on."""
     times = np.linspace(0.0, duration_s, int(np.ceil(duration_s / period_s)) + 1)
-    return Trajectory(times, *trajectory.sample_many(t + times))
+    return times, *trajectory.sample_many(t + times)
 
 
-def _brake(trajectory: Trajectory, t: float, limits: JointLimits, period_s: float) -> Samples:
-    """Samples of an even slowing down in path length, from time t of the motion to rest."""
-    path = t + np.arange(0.0, min(2 * BRAKE_S, trajectory.duration - t), PATH_STEP_S)
-    _, velocity, _ = trajectory.sample_many(path)
-    speed = np.linalg.norm(velocity / limits.acceleration, axis=1)
-    length = np.concatenate([[0.0], np.cumsum(0.5 * (speed[1:] + speed[:-1]) * np.diff(path))])
-    count = int(np.ceil(BRAKE_S / period_s))
-    at_rest = speed[0] < 1e-9
-    duration = BRAKE_S if at_rest else min(BRAKE_S, 2 * float(length[-1] / speed[0]))
-    times = np.linspace(0.0, duration, count + 1)
-    gone = speed[0] * (times - times**2 / (2 * duration))
-    q, qd, qdd = trajectory.sample_many(np.interp(gone, length, path))
-    if at_rest:
-        return times, q, np.zeros_like(q), np.zeros_like(q)
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """The motion from a time on, up to where it rests if that is near: times (N,), s, and speeds (N,), s.
+
+    Speed is the norm of velocities over acceleration limits: roughly how long the joints take to stop.
+    """
+
+    times_s: NDArray[np.float64]
+    speeds_s: NDArray[np.float64]
+    rests: bool
+
+
+def _measure(trajectory: Trajectory, start: float, limits: JointLimits) -> _Path:
+    times = start + np.arange(0.0, 2 * BRAKE_S, PATH_STEP_S)
+    if times[-1] >= trajectory.duration:
+        times = np.append(times[times < trajectory.duration], trajectory.duration)
+    speeds = np.linalg.norm(trajectory.sample_many(times)[1] / limits.acceleration, axis=1)
+    padded = np.concatenate([[np.inf], speeds, [np.inf if times[-1] >= trajectory.duration else -np.inf]])
+    lowest = (speeds < SLOW_S) & (speeds <= padded[:-2]) & (speeds <= padded[2:])
+    lowest[0] = speeds[0] < REST_S
+    if not lowest.any():
+        return _Path(times, speeds, False)
+    count = int(np.argmax(lowest)) + 1
+    return _Path(times[:count], speeds[:count], True)
+
+
+def _follow_to_rest(trajectory: Trajectory, t: float, rest: float, period_s: float) -> Trajectory:
+    if rest - t > PATH_STEP_S:
+        times, q, qd, qdd = _follow(trajectory, t, rest - t, period_s)
+    else:
+        times = np.array([0.0, period_s])
+        q, qd, qdd = trajectory.sample_many(np.array([t, rest]))
+        qdd = np.zeros_like(qdd)
+    qd[-1] = 0.0
+    return Trajectory(times, q, qd, qdd)
+
+
+def _brake(trajectory: Trajectory, path: _Path, limits: JointLimits, period_s: float) -> Samples:
+    """Samples of an even slowing down in path length, from the start of the path to rest before its end."""
+    steps = 0.5 * (path.speeds_s[1:] + path.speeds_s[:-1]) * np.diff(path.times_s)
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    speed = float(path.speeds_s[0])
+    duration = min(BRAKE_S, 2 * float(length[-1]) / speed)
+    times = np.linspace(0.0, duration, int(np.ceil(BRAKE_S / period_s)) + 1)
+    gone = speed * (times - times**2 / (2 * duration))
+    q, qd, qdd = trajectory.sample_many(np.interp(gone, length, path.times_s))
     own = np.linalg.norm(qd / limits.acceleration, axis=1, keepdims=True)
     own = np.maximum(own, 1e-9)
     direction = qd / own
     along = (direction * qdd / limits.acceleration**2).sum(1, keepdims=True)
     bend = (qdd - direction * along) / own**2
-    rate = (speed[0] * (1 - times / duration))[:, None]
+    rate = (speed * (1 - times / duration))[:, None]
     velocities = direction * rate
-    accelerations = bend * rate**2 - direction * (speed[0] / duration)
+    accelerations = bend * rate**2 - direction * (speed / duration)
     velocities[-1] = 0.0
     return times, q, velocities, accelerations
