@@ -7,7 +7,7 @@ floats in cells, index = centre, so no turn leaves half a cell behind.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from embodied_vision.learning.dataset import Example
 from embodied_vision.policies import maps
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import FineNet, NetworkConfig
-from embodied_vision.policies.policy import picked_weights, query_crop
+from embodied_vision.policies.policy import object_crop, picked_weights
 from embodied_vision.policies.segments import Segment
 
 Cells = NDArray[np.float64]
@@ -84,10 +84,10 @@ def coarse_sample(
     """The whole map, turned and shifted such that pick and place stay on it."""
     shape = example.scene.valid.shape
     theta, origin, target = _turn_within(example.segment.anchor, example.place, shape, rng)
-    stack = _stack(example, normalisation)
+    geometry = maps.stack_scene(replace(example.scene, features=None), Normalisation.identity(0))
     depth = ndimage.distance_transform_edt(example.segment.mask).astype(np.float32)
     extra = torch.from_numpy(np.stack([example.segment.mask.astype(np.float32), depth]))
-    both = torch.cat([stack, extra])
+    both = torch.cat([geometry, extra])
     turned = _gather(both, theta, origin, target) if theta else both
     factor = config.coarse_pool
     moved = Segment(
@@ -98,6 +98,12 @@ def coarse_sample(
         support_m=example.segment.support_m,
     )
     pooled = maps.pool(turned[:-2], factor)
+    if example.pooled_features is not None:
+        features = (example.pooled_features.astype(np.float32) - normalisation.mean) / normalisation.std
+        shown = torch.from_numpy(np.ascontiguousarray(features.transpose(2, 0, 1)))
+        if theta:
+            shown = _gather(shown, theta, (origin + 0.5) / factor - 0.5, (target + 0.5) / factor - 0.5)
+        pooled = torch.cat([pooled, shown * (pooled[4:5] > 0)])
     picked = torch.from_numpy(picked_weights(moved, pooled.shape[-2:], factor))
     thick = torch.nn.functional.avg_pool2d(turned[-1:][None], factor)[0, 0] ** 2
     pick = thick / thick.sum() if thick.sum() > 0 else picked
@@ -125,7 +131,6 @@ def fine_sample(
         tried: rotation bins to try: four next to the truth, the others drawn from the rest, weighted to stand for it.
         rng: all randomness.
     """
-    stack = _stack(example, normalisation)
     alpha, beta = rng.uniform(-math.pi, math.pi, 2)
     radius, bearing = OFF_CENTRE_CELLS * math.sqrt(rng.uniform()), rng.uniform(-math.pi, math.pi)
     shift = radius * np.array([math.cos(bearing), math.sin(bearing)])
@@ -144,17 +149,16 @@ def fine_sample(
     place_label = _blob(middle + shift, (config.window, config.window), PLACE_SIGMA_FINE)
     label = torch.from_numpy((yaw_label / yaw_label.sum()).astype(np.float32))[:, None, None] * place_label
 
-    mask = torch.from_numpy(example.segment.mask.astype(np.float32))[None]
-    patch, anchor = maps.crop(torch.cat([stack, mask]), example.segment.anchor, query_crop(config))
+    patch, mask, anchor = object_crop(example.scene, example.segment, normalisation, config)
     key_middle = example.place - rotation(beta) @ shift
-    key_patch, key_centre = maps.crop(stack, key_middle, math.ceil(config.key * math.sqrt(2)) + 4)
+    around, key_centre = maps.crop(example.scene, key_middle, math.ceil(config.key * math.sqrt(2)) + 4)
     return FineSample(
-        patch=patch[:-1],
-        mask=patch[-1],
+        patch=patch,
+        mask=mask,
         anchor=anchor,
         angles_rad=maps.rotations(bins)[chosen] - alpha,
         log_weight=torch.from_numpy(weights.astype(np.float32)),
-        key_patch=key_patch,
+        key_patch=maps.stack_scene(around, normalisation),
         key_centre=key_centre,
         key_angle_rad=beta,
         label=label,
@@ -165,10 +169,6 @@ def fine_views(net: FineNet, sample: FineSample) -> tuple[Tensor, Tensor]:
     """What `FineNet` correlates for a sample: views of the object (R, …) and of the place."""
     query = net.query_views(sample.patch, sample.mask, sample.anchor, sample.angles_rad)
     return query, net.key_view(sample.key_patch, sample.key_centre, sample.key_angle_rad)
-
-
-def _stack(example: Example, normalisation: Normalisation) -> Tensor:
-    return maps.stack_scene(example.scene, normalisation)
 
 
 def _turn_within(

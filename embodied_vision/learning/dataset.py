@@ -23,9 +23,11 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import NetworkConfig
 from embodied_vision.policies.segments import Segment, place_support, segment_at
 from embodied_vision.types import PickPlace, Scene, Workspace
 
+POOL = NetworkConfig.coarse_pool
 SOLVED_REWARD = 0.99
 """An episode teaches when its total reward, in [0, 1], lies above this."""
 
@@ -41,6 +43,7 @@ class Example:
         yaw_rad: turn of the object.
         release_m: how far above the seen support the object was let go.
         source: episode id and number of the decision.
+        pooled_features: float16 (h, w, D), mean of the features over the seen ones of `POOL` × `POOL` cells.
     """
 
     scene: Scene
@@ -49,6 +52,7 @@ class Example:
     yaw_rad: float
     release_m: float
     source: str = ""
+    pooled_features: NDArray[np.float16] | None = None
 
 
 def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
@@ -62,7 +66,26 @@ def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
     anchor_place = place + np.array([c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]])
     thickness_m = segment.top_m - segment.support_m
     release_m = float(action.place[2, 3]) - thickness_m - place_support(scene, segment, anchor_place, yaw)
-    return Example(scene, segment, anchor_place, math.remainder(yaw, 2 * math.pi), release_m, source)
+    return Example(
+        scene=scene,
+        segment=segment,
+        place=anchor_place,
+        yaw_rad=math.remainder(yaw, 2 * math.pi),
+        release_m=release_m,
+        source=source,
+        pooled_features=_pool_features(scene),
+    )
+
+
+def _pool_features(scene: Scene) -> NDArray[np.float16] | None:
+    """Once for each example: features are smoother than the map, so turning the pooled ones loses nothing."""
+    if scene.features is None:
+        return None
+    rows, columns = (edge // POOL for edge in scene.valid.shape)
+    summed = scene.features.reshape(rows, POOL, columns, POOL, -1).astype(np.float32).sum((1, 3))
+    seen = scene.valid.reshape(rows, POOL, columns, POOL).sum((1, 3))
+    pooled: NDArray[np.float16] = (summed / np.maximum(seen, 1)[..., None]).astype(np.float16)
+    return pooled
 
 
 @dataclass(frozen=True)

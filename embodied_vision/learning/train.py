@@ -52,7 +52,7 @@ class TrainConfig:
         seed: all randomness.
     """
 
-    steps: int = 3000
+    steps: int = 600
     batch: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2

@@ -7,7 +7,7 @@ acts on them as [[cos θ, −sin θ], [sin θ, cos θ]], with no flips anywhere.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,25 +93,37 @@ def rotations(count: int) -> NDArray[np.float64]:
     return angles
 
 
-def crop(stack: Tensor, centre: NDArray[np.float64], size: int) -> tuple[Tensor, NDArray[np.float64]]:
-    """Unturned crop (C, size, size) whose cells are cells of the map; outside the map it is 0.
+def crop(scene: Scene, centre: NDArray[np.float64], size: int) -> tuple[Scene, NDArray[np.float64]]:
+    """Square part of a map, `size` cells an edge, that `centre` is in the middle of, to half a cell.
 
     Args:
-        stack: (C, H, W).
-        centre: (2,) fractional map cell that the crop should be centred on, to half a cell.
+        scene: the map; beyond its edge nothing is seen.
+        centre: (2,) fractional cell.
         size: edge in cells.
 
     Returns:
-        The crop, and (2,) `centre` in coordinates of the crop's cells.
+        The part, and (2,) `centre` in its cells.
     """
-    channels, height, width = stack.shape
     first = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
-    out = stack.new_zeros((channels, size, size))
-    low, high = np.maximum(first, 0), np.minimum(first + size, [height, width])
+    features = None if scene.features is None else crop_array(scene.features, first, size)
+    part = replace(
+        scene,
+        color=crop_array(scene.color, first, size),
+        height=crop_array(scene.height, first, size),
+        features=features,
+        valid=crop_array(scene.valid, first, size),
+    )
+    return part, centre - first
+
+
+def crop_array(array: NDArray[Any], first: NDArray[np.int_], size: int) -> NDArray[Any]:
+    """Cells first … first + size − 1 along both axes of (H, W, …); 0 beyond the edge."""
+    out = np.zeros((size, size, *array.shape[2:]), array.dtype)
+    low, high = np.maximum(first, 0), np.minimum(first + size, array.shape[:2])
     if (low < high).all():
         a, b = low - first, high - first
-        out[:, a[0] : b[0], a[1] : b[1]] = stack[:, low[0] : high[0], low[1] : high[1]]
-    return out, centre - first
+        out[a[0] : b[0], a[1] : b[1]] = array[low[0] : high[0], low[1] : high[1]]
+    return out
 
 
 def turn(patch: Tensor, centre: NDArray[np.float64], angles_rad: NDArray[np.float64], size: int) -> Tensor:

@@ -114,8 +114,7 @@ class Policy:
                 "check the depth stream and the calibration"
             )
         config = self.checkpoint.config
-        stack = maps.stack_scene(scene, self.checkpoint.normalisation)
-        pooled = maps.pool(stack, config.coarse_pool)[None]
+        pooled = maps.pool(maps.stack_scene(scene, self.checkpoint.normalisation), config.coarse_pool)[None]
         pick_logits, rest = self._network.coarse(pooled)
         pick_probability = decoding.softmax(pick_logits[0].double().numpy())
         pick_cell = np.array(np.unravel_index(int(pick_probability.argmax()), pick_probability.shape), float)
@@ -127,7 +126,7 @@ class Policy:
         # An even crop about the corner of four cells is cut out without interpolation.
         middle = np.floor(_unpooled(decoding.peak(place_probability, 1), config.coarse_pool)) + 0.5
 
-        fine = self._fine(stack, segment, middle)
+        fine = self._fine(scene, segment, middle)
         offset, yaw, confidence = decoding.place_and_yaw(fine)
         place = middle + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}
@@ -142,15 +141,15 @@ class Policy:
             yaw_rad=yaw,
         )
 
-    def _fine(self, stack: torch.Tensor, segment: Segment, middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _fine(self, scene: Scene, segment: Segment, middle: NDArray[np.float64]) -> NDArray[np.float64]:
         config, fine = self.checkpoint.config, self._network.fine
-        patch, anchor = maps.crop(stack, segment.anchor, query_crop(config))
-        mask, _ = maps.crop(torch.from_numpy(segment.mask.astype(np.float32))[None], segment.anchor, patch.shape[-1])
-        query = fine.query_views(patch, mask[0], anchor, self._angles)
-        patch, centre = maps.crop(stack, middle, config.key)
-        logits = fine(query[None], fine.key_view(patch, centre, 0.0)[None])
-        out: NDArray[np.float64] = logits[0].double().numpy()
-        return out
+        normalisation = self.checkpoint.normalisation
+        patch, mask, anchor = object_crop(scene, segment, normalisation, config)
+        query = fine.query_views(patch, mask, anchor, self._angles)
+        around, centre = maps.crop(scene, middle, config.key)
+        key = fine.key_view(maps.stack_scene(around, normalisation), centre, 0.0)
+        logits: NDArray[np.float64] = fine(query[None], key[None])[0].double().numpy()
+        return logits
 
     def _action(
         self, scene: Scene, segment: Segment, place: NDArray[np.float64], yaw: float, scores: dict[str, float]
@@ -172,9 +171,18 @@ class Policy:
         )
 
 
-def query_crop(config: NetworkConfig) -> int:
-    """Edge of the unturned crop that holds the round view of an object, with a margin to interpolate."""
-    return config.query + 4
+def object_crop(
+    scene: Scene, segment: Segment, normalisation: maps.Normalisation, config: NetworkConfig
+) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.float64]]:
+    """What the fine stage sees of an object, not yet turned.
+
+    Returns:
+        Network input (5 + D, S, S), the object's cells (S, S) float, and (2,) its anchor in cells of the crop.
+    """
+    size = config.query + 4  # holds the round view of the object, and what its interpolation reaches for
+    part, anchor = maps.crop(scene, segment.anchor, size)
+    mask = maps.crop_array(segment.mask, np.round(segment.anchor - anchor).astype(int), size)
+    return maps.stack_scene(part, normalisation), torch.from_numpy(mask.astype(np.float32)), anchor
 
 
 def picked_weights(segment: Segment, shape: Sequence[int], factor: int) -> NDArray[np.float32]:

@@ -61,7 +61,8 @@ def _seed(scene: Scene, cell: NDArray[np.float64]) -> tuple[int, int] | None:
 def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     """Connected cells around `cell` of its height and chromaticity.
 
-    A face that reaches further than `WINDOW_M` from the pick is no single object (the table, say): the pick then stands for itself.
+    A face that reaches further than `WINDOW_M` from the pick is no single object (the table, say): the pick then
+    stands for itself.
 
     Args:
         scene: the fused map.
