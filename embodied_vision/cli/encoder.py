@@ -155,9 +155,9 @@ def pretrain(
         Path | None, typer.Option(help="Train on the frames of this episode store instead of simulated scenes.")
     ] = None,
     task: Tasks = list(TASKS),  # noqa: B006 - typer copies it
-    scenes: Annotated[int, typer.Option(min=1, help="Simulated scenes.")] = 240,
+    scenes: Annotated[int, typer.Option(min=1, help="Simulated scenes.")] = 200,
     views: Annotated[int, typer.Option(min=1, help="Views a scene from random cameras, besides the cell's own.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1600,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
     learning_rate: Annotated[float, typer.Option(min=1e-6, help="Peak of the learning rate.")] = 3e-3,
     probe_scenes: Annotated[int, typer.Option(min=0, help="Scenes to fit and to measure the probe on; 0: none.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, crops and augmentations.")] = 0,

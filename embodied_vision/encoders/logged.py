@@ -37,7 +37,8 @@ def logged_views(
 ) -> Iterator[ViewSet]:
     """For each episode, up to `moments` sets spread evenly over it.
 
-    A set holds the nearest frame of every camera at the moment, and of a lone camera also the frames at the
+    A set holds the frame of the first camera nearest to the moment and the frames of the others nearest to that
+    one; of a lone camera also the frames at the
     next moments `gap_ns` apart. What moved meanwhile (the arm, the block that it carries) no longer lies at its
     depth and drops out of the correspondences by itself.
 
@@ -54,7 +55,8 @@ def logged_views(
         first, last = int(streams[0].stamps_ns[0]), int(streams[0].stamps_ns[-1])
         for moment in np.unique(np.linspace(first, last, moments).astype(np.int64)):
             if len(streams) > 1:
-                chosen = [(stream, _nearest(stream, int(moment))) for stream in streams]
+                shutter = int(streams[0].stamps_ns[_nearest(streams[0], int(moment))])
+                chosen = [(stream, _nearest(stream, shutter)) for stream in streams]
             else:
                 times = [int(moment) + k * gap_ns for k in range(neighbours)]
                 chosen = [(streams[0], i) for i in sorted({_nearest(streams[0], t) for t in times})]

@@ -48,7 +48,7 @@ class PretrainSettings:
         ema: decay a step of the averaged weights that become the encoder.
     """
 
-    steps: int = 1200
+    steps: int = 1000
     seed: int = 0
     pairs: int = 5
     crop_px: int = 160

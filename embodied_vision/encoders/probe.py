@@ -162,6 +162,15 @@ def _middles(views: ViewSet, index: int) -> dict[int, FloatArray]:
     return {int(body): np.argwhere(bodies == body).mean(0)[::-1] for body in whole if body >= 0}
 
 
+def _own_pixel(bodies: NDArray[np.int32], row: int, column: int, body: int) -> tuple[int, int]:
+    """Pixel (u, v) of a patch that shows `body`, the nearest to the patch's middle."""
+    corner = np.array([row, column]) * PATCH_PX
+    tile = bodies[corner[0] : corner[0] + PATCH_PX, corner[1] : corner[1] + PATCH_PX]
+    own = np.argwhere(tile == body)
+    v, u = own[np.square(own - (PATCH_PX - 1) / 2).sum(1).argmin()] + corner
+    return int(u), int(v)
+
+
 def collect_patches(encoders: Mapping[str, Encoder], sets: ViewSource, seed: int) -> Patches:
     """Encode labelled frames and draw patches from each body.
 
@@ -177,8 +186,10 @@ def collect_patches(encoders: Mapping[str, Encoder], sets: ViewSource, seed: int
             raise EncoderError("these frames say nothing about what they show; probe on simulated scenes")
         for i, frame in enumerate(views.frames):
             chosen = _patches_of_frame(views, i, np.random.default_rng([seed, s, i]))
+            if not chosen:
+                continue
             middles = np.array([((c + 0.5) * PATCH_PX, (r + 0.5) * PATCH_PX) for r, c, _ in chosen]) - 0.5
-            whole = np.floor(middles)
+            whole = np.array([_own_pixel(views.bodies[i], r, c, body) for r, c, body in chosen])
             points = points_at(frame, whole)
             objects = _middles(views, i)
             focal = frame.camera.K[[0, 1], [0, 1]]
@@ -186,7 +197,7 @@ def collect_patches(encoders: Mapping[str, Encoder], sets: ViewSource, seed: int
                 u, v = whole[k].astype(int)
                 kinds.append(kind_of(views.names.get(body, str(body))))
                 heights.append(points[k, 2])
-                offsets.append((objects.get(body, unknown) - middles[k]) * frame.depth[v, u] / focal)
+                offsets.append((objects.get(body, unknown) - whole[k]) * frame.depth[v, u] / focal)
                 scenes.append(s)
             for name, encoder in encoders.items():
                 features[name].append(sample_grid(encoder.encode(frame.color), middles))
