@@ -196,6 +196,7 @@ class ManagedNode(LifecycleNode):
     # ---- transitions
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.exit_code = 0  # a new attempt: an earlier failure no longer decides how the process ends
         if not self._attempt("configure", self.setup):
             self._attempt("clean up", self.teardown)
             return TransitionCallbackReturn.FAILURE
@@ -203,6 +204,7 @@ class ManagedNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.exit_code = 0
         if not self._attempt("activate", self.start):
             self._attempt("deactivate", self.halt)
             self._end_active_parts()

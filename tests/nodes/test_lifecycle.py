@@ -1,0 +1,115 @@
+"""What all nodes share: errors that are seen, an end that is clean, a heartbeat that tells the state."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+
+from embodied_vision.errors import RunFailed
+from embodied_vision.nodes import conversions, qos
+from tests.nodes.conftest import Graph, until
+from tests.nodes.samples import camera, frame, write_encoder
+
+FAULTY = "tests.nodes.faulty"
+
+
+@pytest.fixture(autouse=True)
+def from_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+
+
+def test_failures_at_the_start_end_the_process_with_their_code(graph: Graph) -> None:
+    cases = {
+        "bad input in setup": (2, False),
+        "bad input in start": (2, False),
+        "bug in setup": (1, True),
+        "give up": (3, False),
+    }
+    nodes = {fault: graph.start(fault.replace(" ", "_"), FAULTY, wait=False, fault=fault) for fault in cases}
+    nodes["out of range"] = graph.start("out_of_range", FAULTY, wait=False, bounded=7.0)
+    for fault, (code, traceback) in {**cases, "out of range": (2, False)}.items():
+        node = nodes[fault]
+        assert node.wait(60.0), fault
+        log = node.log.read_text()
+        assert node.exit_code() == code, log
+        assert ("Traceback" in log) == traceback, log
+    assert "bad input in start; give better" in nodes["bad input in start"].log.read_text()
+    assert "ZeroDivisionError" in nodes["bug in setup"].log.read_text()
+    assert "Max: 2.0" in nodes["out of range"].log.read_text()
+
+
+def test_transitions_by_service_and_what_the_heartbeat_says(graph: Graph) -> None:
+    states: list[str] = []
+    node = graph.start("faulty", FAULTY, wait=False, autostart=False, fault="bad input in setup")
+    graph.subscribe(String, "heartbeat/faulty", lambda m: states.append(json.loads(m.data)["state"]), qos.HEARTBEAT)
+    until(lambda: states, what="a heartbeat")
+
+    def change(transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(graph.client._call(ChangeState, "faulty/change_state", request, 20.0).success)
+
+    def state_is(expected: str) -> None:
+        until(lambda: states[-1] == expected, what=f"{states[-1]} becomes {expected}")
+
+    assert not change(Transition.TRANSITION_CONFIGURE)
+    state_is("unconfigured")
+    graph.client.set_parameters("faulty", {"fault": "bug in start"})
+    assert change(Transition.TRANSITION_CONFIGURE)
+    state_is("inactive")
+    assert not change(Transition.TRANSITION_ACTIVATE)
+    state_is("inactive")
+    assert graph.client.trigger("faulty/ticks") == "0", "timers of a failed start are gone"
+    graph.client.set_parameters("faulty", {"fault": ""})
+    assert change(Transition.TRANSITION_ACTIVATE)
+    state_is("active")
+    until(lambda: int(graph.client.trigger("faulty/ticks")) > 3, what="it ticks")
+    assert change(Transition.TRANSITION_DEACTIVATE)
+    ticks = graph.client.trigger("faulty/ticks")
+    state_is("inactive")
+    assert graph.client.trigger("faulty/ticks") == ticks, "an inactive node does nothing"
+    assert change(Transition.TRANSITION_CLEANUP)
+    state_is("unconfigured")
+    with pytest.raises(RunFailed, match="bounded"):
+        graph.client.set_parameters("faulty", {"bounded": -1.0})
+    assert graph.end(node, signal.SIGTERM) == 0
+
+
+def test_health_reaches_diagnostics_under_the_nodes_full_name(graph: Graph) -> None:
+    seen: list[DiagnosticStatus] = []
+    graph.subscribe(DiagnosticArray, "/diagnostics", lambda m: seen.extend(m.status), qos.DIAGNOSTICS)
+    node = graph.start("faulty", FAULTY, extra=["-r", "__ns:=/cell_1"], wait=False)
+    until(lambda: any(s.message == "five ticks" for s in seen), what="the warning")
+    status = next(s for s in seen if s.message == "five ticks")
+    assert (status.name, status.level) == ("/cell_1/faulty", DiagnosticStatus.WARN)
+    assert {v.key: v.value for v in status.values} == {"ticks": "5"}
+    assert graph.end(node) == 0
+
+
+def test_a_driver_that_publishes_best_effort_is_read_as_well(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder")
+    driver = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    images: Any = graph.client.node.create_publisher(Image, "camera/color/image_raw", driver)
+    infos: Any = graph.client.node.create_publisher(CameraInfo, "camera/color/camera_info", driver)
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"))
+    stamps = iter(range(1, 10**6))
+
+    def arrives() -> bool:
+        stamp_ns, one = next(stamps), frame()
+        infos.publish(conversions.camera_to_info(camera(), stamp_ns))
+        images.publish(conversions.color_to_image(one.color, stamp_ns, "camera"))
+        said = graph.client.messages("encoder/status")
+        return bool(said) and said[-1]["encoded"] > 0
+
+    graph.client.watch("encoder/status")
+    until(arrives, what="an image is encoded")
+    assert "best effort" in node.log.read_text()
