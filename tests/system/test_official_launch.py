@@ -57,6 +57,7 @@ def environment(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         del variables["FASTDDS_DEFAULT_PROFILES_FILE"]  # the launch file sets it
         variables |= {"PYTHONPATH": f"{tools}{os.pathsep}{ROOT}", "AMENT_PREFIX_PATH": sys.prefix}
         yield variables
+        ros2(variables, "daemon", "stop")
 
 
 def ros2(environment: Mapping[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
