@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policies import synthetic
 
 from embodied_vision import geometry
 from embodied_vision.learning import augment
@@ -18,6 +17,7 @@ from embodied_vision.policies import decoding, maps
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import FineNet, NetworkConfig
 from embodied_vision.policies.segments import place_support, segment_at
+from policies import synthetic
 
 CONFIG = NetworkConfig()
 PLAIN = Normalisation.identity(0)
@@ -39,7 +39,7 @@ class Template(FineNet):
         return scores.view(*kernels.shape[:2], window, window)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000))
 def test_labels_agree_with_matching_silhouettes_however_scene_and_crops_are_turned(seed: int) -> None:
     """Object and fixture have one shape, so where their silhouettes match best must be what the label says."""
@@ -57,7 +57,7 @@ def test_labels_agree_with_matching_silhouettes_however_scene_and_crops_are_turn
     assert abs(turn) <= math.radians(10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000))
 def test_coarse_labels_stay_on_object_and_fixture(seed: int) -> None:
     sample = augment.coarse_sample(example(seed), PLAIN, CONFIG, np.random.default_rng(seed))
@@ -68,7 +68,7 @@ def test_coarse_labels_stay_on_object_and_fixture(seed: int) -> None:
         assert float(label.sum()) == pytest.approx(1, abs=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.floats(-math.pi, math.pi), st.floats(-0.1, 0.1), st.floats(-0.3, 0.3))
 def test_a_pick_anywhere_on_the_object_teaches_the_same_place(yaw: float, dx: float, dy: float) -> None:
     scene = synthetic.empty_scene()

@@ -7,61 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from embodied_vision import geometry
 from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.policies.checkpoint import Checkpoint
-from embodied_vision.policies.maps import Normalisation
-from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 from embodied_vision.policies.policy import Policy
-from embodied_vision.types import RGBD, Camera, Features, Workspace
-
-DIMENSION = 6
-
-
-class StubEncoder:
-    """Eight pixels a patch; features are means of the color."""
-
-    encoder_id = "stub-1"
-    artefact_id = "numpy"
-    dimension = DIMENSION
-
-    def encode(self, color: np.ndarray, stamp_ns: int = 0) -> Features:
-        rows, columns = color.shape[0] // 8, color.shape[1] // 8
-        mean = color[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8, 3).mean((1, 3)) / 255
-        grid = np.concatenate([mean, 1 - mean], axis=2).astype(np.float32)
-        return Features(grid, (8.0, 8.0), self.encoder_id, self.artefact_id, stamp_ns)
-
-
-def random_checkpoint(encoder_id: str = "stub-1", dimension: int = DIMENSION) -> Checkpoint:
-    config = NetworkConfig(features=dimension)
-    network = PolicyNetwork.seeded(config, 3)
-    return Checkpoint(
-        task="block-insertion",
-        encoder_id=encoder_id,
-        workspace=Workspace(),
-        config=config,
-        normalisation=Normalisation.identity(dimension),
-        weights=network.state_dict(),
-    )
-
-
-def frame(seed: int = 0) -> RGBD:
-    rng = np.random.default_rng(seed)
-    K = np.array([[340.0, 0, 211.5], [0, 340.0, 119.5], [0, 0, 1]])
-    camera = Camera("camera", 424, 240, K, geometry.look_at((1.0, 0, 0.85), (0.5, 0, 0)))
-    rays = geometry.deproject(np.ones((240, 424), np.float32), K, camera.T_base_camera) - camera.T_base_camera[:3, 3]
-    depth = (-camera.T_base_camera[2, 3] / rays[..., 2]).astype(np.float32)
-    depth[100:120, 200:220] -= 0.05
-    color = rng.integers(0, 255, (240, 424, 3)).astype(np.uint8)
-    return RGBD(color, geometry.depth_to_metres(geometry.quantise_depth(depth)), camera, 1234)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+from embodied_vision.types import RGBD, Features
+from policies.stubs import StubEncoder, frame, random_checkpoint
 
 
 def test_same_frames_same_decision_bit_for_bit_after_a_round_trip(tmp_path: Path) -> None:
@@ -77,7 +28,9 @@ def test_same_frames_same_decision_bit_for_bit_after_a_round_trip(tmp_path: Path
         assert action.place.tobytes() == actions[0].place.tobytes()
         assert action.scores == actions[0].scores
     assert loaded.checkpoint_id == checkpoint.checkpoint_id
-    assert actions[0].is_finite() and actions[0].pick.dtype == np.float64 and actions[0].stamp_ns == 1234
+    assert actions[0].is_finite()
+    assert actions[0].pick.dtype == np.float64
+    assert actions[0].stamp_ns == 1234
 
 
 def test_features_with_nan_are_refused() -> None:

@@ -1,0 +1,136 @@
+"""A round of learning takes what is new, replays what is old, and promotes only what does no worse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from policies.stubs import TINY, frame, random_checkpoint
+
+from embodied_vision import geometry
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.writer import EpisodeWriter
+from embodied_vision.errors import BadInput
+from embodied_vision.learning import learn as learning
+from embodied_vision.learning.evaluate import SceneResult
+from embodied_vision.learning.learn import LearnConfig, Outcome, learn
+from embodied_vision.learning.promotion import Pointer
+from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.types import PickPlace
+
+TASK = "block-insertion"
+CONFIG = LearnConfig(steps=1, scenes=4, threads=1)
+
+
+def log_episode(store: EpisodeStore, *, reward: float = 1.0, seed: int | None = 5, task: str = TASK) -> str:
+    shot = frame(1)
+    attributes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    writer = EpisodeWriter(store, task=task, robot="panda_suction", cameras=[shot.camera], attributes=attributes)
+    action = PickPlace(
+        geometry.tool_down(0.5, 0.1, 0.05), geometry.tool_down(0.45, -0.2, 0.06, 0.4), stamp_ns=shot.stamp_ns
+    )
+    writer.append_decision(action, [shot])
+    return writer.close({"reward": reward, "solved": reward >= 1.0})
+
+
+@pytest.fixture
+def pointer(tmp_path: Path) -> Pointer:
+    """A folder of policies in which learning has begun."""
+    pointer = Pointer(tmp_path / "policies", TASK)
+    pointer.promote(pointer.add(random_checkpoint("", config=TINY)).name, "start")
+    return pointer
+
+
+def round_of(
+    pointer: Pointer,
+    store: EpisodeStore,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    candidate: Sequence[float] = (1, 1, 1, 1),
+    baseline: Sequence[float] = (1, 1, 1, 1),
+) -> Outcome:
+    """One round, with the rewards that candidate and baseline shall get on the validation scenes."""
+    in_use = pointer.current
+    asked: list[list[int]] = []
+
+    def measured(task: str, folder: Path, seeds: Sequence[int], **_: Any) -> list[SceneResult]:
+        asked.append(list(seeds))
+        rewards = baseline if folder.name == in_use else candidate
+        return [SceneResult(seed, reward, reward == 1, 1) for seed, reward in zip(seeds, rewards, strict=True)]
+
+    monkeypatch.setattr(learning, "evaluate", measured)
+    outcome = learn(TASK, store, pointer.folder.parent, CONFIG)
+    assert all(seeds == asked[0] for seeds in asked)
+    assert all(1_000_000 <= seed < 2_000_000 for seeds in asked for seed in seeds)
+    return outcome
+
+
+def test_a_candidate_that_does_no_worse_is_promoted_and_its_episodes_are_known(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    first = log_episode(store)
+    before = pointer.current
+    outcome = round_of(pointer, store, monkeypatch)
+    assert (outcome.decision, outcome.baseline, outcome.new_episodes) == ("promoted", before, (first,))
+    assert (pointer.current, pointer.former) == (outcome.candidate, before)
+    manifest = checkpoints.read_manifest(pointer.folder / "current")
+    assert manifest["training"]["episodes"] == [first]
+    assert manifest["training"]["parent"] == before
+
+    second = log_episode(store)
+    again = round_of(pointer, store, monkeypatch)
+    assert (again.new_episodes, again.replayed) == ((second,), 1)
+    assert round_of(pointer, store, monkeypatch).reason.startswith("no new solved episode")
+
+
+def test_a_worse_candidate_is_refused_and_says_by_how_much(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    before = pointer.current
+    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 0, 1))
+    assert (outcome.decision, pointer.current) == ("refused", before)
+    assert "-50.0" in outcome.reason
+    assert outcome.differences[0].difference == -50.0
+    assert pointer.history()[-1]["event"] == "refused"
+
+
+def test_a_candidate_that_wins_some_and_loses_some_is_refused(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 1, 1), baseline=(0, 1, 1, 1))
+    assert outcome.decision == "refused"
+    assert "may be worse" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "episode", [{"reward": 0.5}, {"seed": 1_000_003}, {"seed": 2_000_003}, {"task": "place-red-in-green"}]
+)
+def test_failed_runs_other_tasks_and_held_out_scenes_teach_nothing(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, episode: dict[str, Any]
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store, **episode)
+    outcome = round_of(pointer, store, monkeypatch)
+    assert (outcome.decision, outcome.candidate) == ("refused", None)
+
+
+def test_episodes_of_a_real_cell_have_no_seed_and_teach(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store, seed=None)
+    assert round_of(pointer, store, monkeypatch).decision == "promoted"
+
+
+def test_a_task_without_any_checkpoint_is_refused(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store, task="towers-of-hanoi")
+    with pytest.raises(BadInput, match="no checkpoint of 'towers-of-hanoi'"):
+        learn("towers-of-hanoi", store, tmp_path / "policies", CONFIG)

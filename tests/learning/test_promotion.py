@@ -1,0 +1,81 @@
+"""The pointer always names a whole checkpoint, the former one is kept, and a damaged one is never put to use."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from policies.stubs import TINY, random_checkpoint
+
+from embodied_vision.errors import BadInput, CheckpointError, RunFailed
+from embodied_vision.learning.promotion import Pointer
+from embodied_vision.policies import checkpoint as checkpoints
+
+TASK = "block-insertion"
+
+
+def stored(pointer: Pointer, seed: int) -> str:
+    return pointer.add(random_checkpoint("", seed=seed, config=TINY)).name
+
+
+def test_promotion_keeps_the_former_and_rollback_goes_back(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    first, second = stored(pointer, 1), stored(pointer, 2)
+    pointer.promote(first, "start")
+    assert (pointer.current, pointer.former) == (first, None)
+    pointer.promote(second, "better")
+    assert (pointer.current, pointer.former) == (second, first)
+    assert checkpoints.load(tmp_path / TASK / "current").checkpoint_id == second
+    assert pointer.rollback() == first
+    assert (pointer.current, pointer.former) == (first, second)
+    events = [(line["event"], line["candidate"], line["baseline"]) for line in pointer.history()]
+    assert events == [("promoted", first, None), ("promoted", second, first), ("rolled back", first, second)]
+
+
+def test_a_reader_sees_one_or_the_other_at_any_time(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    both = [stored(pointer, 1), stored(pointer, 2)]
+    pointer.promote(both[0], "start")
+    seen: set[str] = set()
+    failures: list[Exception] = []
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                seen.add(checkpoints.read_manifest(tmp_path / TASK / "current")["checkpoint_id"])
+            except Exception as error:
+                failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(20):
+        pointer.promote(both[(turn + 1) % 2], "swap")
+    over.set()
+    reader.join(10)
+    assert not failures
+    assert seen <= set(both)
+
+
+def test_a_damaged_candidate_is_not_promoted(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    good, bad = stored(pointer, 1), stored(pointer, 2)
+    pointer.promote(good, "start")
+    (pointer.path(bad) / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="damaged"):
+        pointer.promote(bad, "better")
+    assert pointer.current == good
+
+
+def test_rollback_without_a_former_one_is_refused(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    pointer.promote(stored(pointer, 1), "start")
+    with pytest.raises(BadInput, match="nothing to roll back to"):
+        pointer.rollback()
+
+
+def test_two_learners_do_not_work_at_once(tmp_path: Path) -> None:
+    with Pointer(tmp_path, TASK).locked(), pytest.raises(RunFailed, match="another learner"):
+        with Pointer(tmp_path, TASK).locked():
+            pass
