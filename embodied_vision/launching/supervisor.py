@@ -220,13 +220,15 @@ class Supervisor:
         if "diagnostic" in message:
             self._log.add("diagnostic", message["node"], message["diagnostic"])
         elif "node" in message:
-            self._hear_node(self._watched.get(message["node"]), message["state"], now)
+            watched = self._watched.get(message["node"])
+            if watched is not None and message.get("pid", watched.process.pid) == watched.process.pid:
+                self._hear_node(watched, message["state"], now)
         else:
             for watched in self._watched.values():
                 self._hear_silence(watched, now)
 
-    def _hear_node(self, watched: _Watched | None, state: str, now: float) -> None:
-        if watched is None or watched.process.exit_code() is not None:
+    def _hear_node(self, watched: _Watched, state: str, now: float) -> None:
+        if watched.process.exit_code() is not None:
             return
         watched.heard_s = now
         if watched.silent:

@@ -23,8 +23,14 @@ from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
 TICK_S = 0.5
+QUIET_S = 10.0
 _QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-_LEVELS = {DiagnosticStatus.WARN: "warning", DiagnosticStatus.ERROR: "error", DiagnosticStatus.STALE: "stale"}
+_LEVELS = {
+    DiagnosticStatus.OK: "well again",
+    DiagnosticStatus.WARN: "warning",
+    DiagnosticStatus.ERROR: "error",
+    DiagnosticStatus.STALE: "stale",
+}
 
 
 class Monitor(Node):
@@ -32,7 +38,7 @@ class Monitor(Node):
 
     def __init__(self, names: list[str]) -> None:
         super().__init__("monitor")
-        self._diagnostics: dict[str, tuple[Any, str]] = {}
+        self._diagnostics: dict[str, tuple[Any, str, float]] = {}
         for name in names:
             self.create_subscription(String, f"heartbeat/{name}", self._hear(name), _QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._hear_diagnostics, _QOS)
@@ -43,18 +49,20 @@ class Monitor(Node):
 
     def _hear(self, name: str) -> Any:
         def hear(message: String) -> None:
-            self._write({"node": name, "state": json.loads(message.data)["state"]})
+            self._write({"node": name, **json.loads(message.data)})
 
         return hear
 
     def _hear_diagnostics(self, message: DiagnosticArray) -> None:
+        """Report errors when they come, change and go; warnings that flutter, only now and then."""
         for status in message.status:
-            now = (status.level, status.message)
-            before = self._diagnostics.get(status.name, (DiagnosticStatus.OK, ""))
-            self._diagnostics[status.name] = now
-            if now != before and (status.level in _LEVELS or before[0] in _LEVELS):
-                level = _LEVELS.get(status.level, "well again")
-                self._write({"node": status.name, "diagnostic": f"{level}: {status.message}"})
+            level, text, since_s = self._diagnostics.get(status.name, (DiagnosticStatus.OK, "", 0.0))
+            failed = DiagnosticStatus.ERROR in (status.level, level)
+            changed = status.level != level or (failed and status.message != text)
+            if not changed or not (failed or time.monotonic() - since_s > QUIET_S):
+                continue
+            self._diagnostics[status.name] = (status.level, status.message, time.monotonic())
+            self._write({"node": status.name, "diagnostic": f"{_LEVELS[status.level]}: {status.message}"})
 
 
 def main() -> None:
