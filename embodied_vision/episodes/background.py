@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from embodied_vision.episodes.writer import EpisodeWriter
-from embodied_vision.errors import EmbodiedVisionError
+from embodied_vision.errors import EmbodiedVisionError, RunFailed
 from embodied_vision.types import RGBD, PickPlace
 
 _Job = Callable[[], None]
@@ -146,7 +146,12 @@ class BackgroundWriter:
             try:
                 job()
             except EmbodiedVisionError as error:
-                if self._writer is not None:
-                    self._writer.release()
-                    self._writer = None
-                self._on_error(error)
+                self._fail(error)
+            except Exception as error:
+                self._fail(RunFailed(f"the episode writer failed: {error!r}"))
+
+    def _fail(self, error: EmbodiedVisionError) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+        self._on_error(error)

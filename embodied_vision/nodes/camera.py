@@ -97,8 +97,12 @@ class CameraNode(ManagedNode):
                 self._ended.wait(due - time.monotonic())
             self._report_status(done=True)
         except EmbodiedVisionError as error:
-            message, code = str(error), error.exit_code
-            self.post(lambda: self.give_up(message, code))
+            self._give_up_later(str(error), error.exit_code)
+        except Exception as error:
+            self._give_up_later(f"{self.value('source')} cannot be published: {error!r}", 1)
+
+    def _give_up_later(self, message: str, exit_code: int) -> None:
+        self.post(lambda: self.give_up(message, exit_code))
 
     def _subscribed(self) -> bool:
         wanted: int = self.value("readers")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
+from functools import wraps
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -128,7 +130,7 @@ class ManagedNode(LifecycleNode):
         return int(self.get_clock().now().nanoseconds)
 
     def _beat(self) -> None:
-        self._heartbeat.publish(to_json({"node": self.get_name(), "state": self.state}))
+        self._heartbeat.publish(to_json({"node": self.get_name(), "state": self.state, "pid": os.getpid()}))
 
     def _publish_health(self) -> None:
         message = DiagnosticArray(status=[self._health])
@@ -164,7 +166,9 @@ class ManagedNode(LifecycleNode):
         event_callbacks: SubscriptionEventCallbacks | None = None,
     ) -> Subscription[Any]:
         """A subscription with a fixed quality of service; `callback` takes the message, or it and its MessageInfo."""
-        subscription = self.create_subscription(message_type, topic, callback, profile, event_callbacks=event_callbacks)
+        subscription = self.create_subscription(
+            message_type, topic, self._tolerant(topic, callback), profile, event_callbacks=event_callbacks
+        )
         self._active_parts.append(lambda: self.destroy_subscription(subscription))
         return subscription
 
@@ -177,6 +181,7 @@ class ManagedNode(LifecycleNode):
     ) -> None:
         """A subscription that asks for reliable delivery and takes best effort where the publisher offers no more."""
         held: list[Subscription[Any]] = []
+        callback = self._tolerant(topic, callback)
 
         def fall_back(_event: object) -> None:
             self.get_logger().warning(
@@ -188,6 +193,19 @@ class ManagedNode(LifecycleNode):
         events = SubscriptionEventCallbacks(incompatible_qos=fall_back)
         held.append(self.create_subscription(message_type, topic, callback, profile, event_callbacks=events))
         self._active_parts.append(lambda: self.destroy_subscription(held.pop()))
+
+    def _tolerant(self, topic: str, callback: Callable[..., None]) -> Callable[..., None]:
+        """`callback`, but a message that cannot be used is reported and left out instead of ending the node."""
+
+        @wraps(callback)
+        def tolerant(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except BadInput as error:
+                self.get_logger().error(f"message on {topic} left out: {error}")
+                self.health(WARN, f"message on {topic} left out: {error}")
+
+        return tolerant
 
     def _end_active_parts(self) -> None:
         while self._active_parts:

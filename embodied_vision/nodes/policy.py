@@ -19,7 +19,7 @@ from std_msgs.msg import String
 from embodied_vision.calibration import read_cameras
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
-from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
 from embodied_vision.nodes import qos, topics
 from embodied_vision.nodes.conversions import (
     check_calibration,
@@ -99,7 +99,7 @@ class PolicyNode(ManagedNode):
 
     def start(self) -> None:
         names, slop_ns = list(self._cameras), round(self.value("slop") * 1e9)
-        self._matchers = {name: StampMatcher(_PARTS, slop_ns) for name in names}
+        self._matchers = {name: StampMatcher(_PARTS, slop_ns, capacity=20) for name in names}
         self._sets = StampMatcher(names, slop_ns)
         self._arm_moves = False
         for name in names:
@@ -244,7 +244,13 @@ class PolicyNode(ManagedNode):
                 f"{policy.checkpoint_id} reads {policy.encoder_id!r}; start the encoder that it names"
             )
         observation = self._observation(matched, info)
-        return policy.explain(observation.frames, observation.features), observation
+        explanation = policy.explain(observation.frames, observation.features)
+        if not explanation.action.is_finite():
+            raise RunFailed(
+                f"checkpoint {policy.checkpoint_id} computed a non-finite action for the frames stamped "
+                f"{explanation.action.stamp_ns}, not published; check its weights"
+            )
+        return explanation, observation
 
     def _observation(self, matched: dict[Any, Any], info: dict[str, Any]) -> _Observation:
         frames, features = [], []

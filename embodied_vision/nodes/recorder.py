@@ -301,11 +301,15 @@ class RecorderNode(ManagedNode):
             self.health(ERROR, str(error), **vars(self._counts))
             return
         rows = np.column_stack([samples.times_s, samples.positions, samples.velocities, samples.accelerations])
-        self._writer.sample(f"joint_trajectory/{len(rows)}", int(info["source_timestamp"]), rows.ravel())
+        self._writer.sample(f"joint_trajectory/{len(rows)}", self._sent_ns(info), rows.ravel())
+
+    def _sent_ns(self, info: MessageInfo) -> int:
+        """When a message without a stamp was sent, on the clock of all stamps."""
+        return self.now_ns() if self.value("use_sim_time") else int(info["source_timestamp"])
 
     def _take_gripper(self, message: Float64, info: MessageInfo) -> None:
         if self._episode is not None and self._writer is not None:
-            self._writer.sample("gripper", int(info["source_timestamp"]), [message.data])
+            self._writer.sample("gripper", self._sent_ns(info), [message.data])
 
     def _take_outcome(self, message: String) -> None:
         outcome = from_json(message, "outcome")

@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.select import find_episode
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
 from embodied_vision.nodes import qos, topics
 from embodied_vision.nodes.conversions import (
     JointSamples,
@@ -145,6 +145,8 @@ class ReplayNode(ManagedNode):
                 self._run(episode)
             except EmbodiedVisionError as error:
                 failure = error
+            except Exception as error:
+                failure = RunFailed(f"episode {episode.id} cannot be played: {error!r}")
             self.post(lambda: ended(failure))
 
         self._published, self._latest_ns = 0, 0
