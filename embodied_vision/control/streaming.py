@@ -24,6 +24,9 @@ REST_S, SLOW_S = 1e-5, 1e-3
 """A motion rests where its acceleration limits would stop it in less than the first, or where it is slowest on its
 way and they would stop it in less than the second: a stop on the way may lie between two samples."""
 
+BRAKES_S, BRAKE_SHARE = (0.1, 0.15, 0.2), 0.9
+"""A brake shorter than `BRAKE_S` is taken where it demands no more than this share of the acceleration limits."""
+
 Samples = tuple[NDArray[np.float64], Matrix, Matrix, Matrix]
 
 
@@ -105,11 +108,22 @@ def _follow_to_rest(trajectory: Trajectory, t: float, rest: float, period_s: flo
 
 
 def _brake(trajectory: Trajectory, path: _Path, limits: JointLimits, period_s: float) -> Samples:
-    """Samples of an even slowing down in path length, from the start of the path to rest before its end."""
+    """Samples of an even slowing down in path length, from the start of the path to rest before its end.
+
+    It takes no longer than the limits ask for: who waits for the arm to stand need not wait for the slowest brake.
+    """
+    for brake_s in BRAKES_S:
+        braked = _brake_within(trajectory, path, limits, brake_s, period_s)
+        if (np.abs(braked[3]) <= BRAKE_SHARE * limits.acceleration).all():
+            return braked
+    return _brake_within(trajectory, path, limits, BRAKE_S, period_s)
+
+
+def _brake_within(trajectory: Trajectory, path: _Path, limits: JointLimits, brake_s: float, period_s: float) -> Samples:
     steps = 0.5 * (path.speeds_s[1:] + path.speeds_s[:-1]) * np.diff(path.times_s)
     length = np.concatenate([[0.0], np.cumsum(steps)])
     speed = float(path.speeds_s[0])
-    duration = min(BRAKE_S, 2 * float(length[-1]) / speed)
+    duration = min(brake_s, 2 * float(length[-1]) / speed)
     times = np.linspace(0.0, duration, int(np.ceil(BRAKE_S / period_s)) + 1)
     gone = speed * (times - times**2 / (2 * duration))
     q, qd, qdd = trajectory.sample_many(np.interp(gone, length, path.times_s))

@@ -57,9 +57,10 @@ class ArmNode(ManagedNode):
         )
         self.param("cameras", ["camera"], "cameras that must go on while the arm moves; an empty name for none")
         self.param("heartbeat_timeout", 1.0, "longest silence of an upstream node's main thread, s", (0.2, 10.0))
-        self.param("camera_timeout", 0.25, "longest time without a frame while the arm moves, s", (0.05, 10.0))
+        self.param("camera_timeout", 0.2, "longest time without a frame while the arm moves, s", (0.05, 10.0))
         self.param("joint_state_timeout", 0.2, "longest time without a joint state while the arm moves, s", (0.02, 2.0))
         self.param("observation_age", 2.0, "greatest age of the frames that a decision came from, s", (0.1, 60.0))
+        self.param("jump", 0.2, "how far a horizon may start from the measured joints, rad", (0.01, 1.0))
         self.param("speed", 1.0, "pace of pick and place, 1 the default", (0.05, 1.0))
         self.param("home_speed", 0.5, "pace of the way home after a fault", (0.05, 1.0))
         self.param("rate", 40.0, "looks a second; a horizon is sent at every second one", (10.0, 200.0), read_only=True)
@@ -87,7 +88,8 @@ class ArmNode(ManagedNode):
 
     def setup(self) -> None:
         self._model = model = RobotModel.load(self.value("robot"))
-        guard = Guard(model, settings=GuardSettings(observation_age_s=self.value("observation_age")))
+        bounds = GuardSettings(observation_age_s=self.value("observation_age"), jump_rad=self.value("jump"))
+        guard = Guard(model, settings=bounds)
         if self.value("start_stopped"):
             guard.stop("the arm node was started again after a death")
         limits = {"joint_states": float(self.value("joint_state_timeout"))}
@@ -281,7 +283,7 @@ class ArmNode(ManagedNode):
             if status.state in ("paused", "stopped"):
                 self.get_logger().warning(f"{status.state}: {status.reason}")
             else:
-                self.get_logger().info(f"{status.state} {status.segment or status.reason}")
+                self.get_logger().info(f"{status.state} {status.segment or status.reason}".rstrip())
         if self._homing is not None and status.state not in ("moving", "paused"):
             self._homing.give(status.done, status.reason or "home, and let go")
             self._homing = None

@@ -51,6 +51,7 @@ class Rig:
     Attributes:
         cell: the supervisor.
         client: services, parameters and status topics.
+        positions: joint positions now, rad.
         speeds: (stamp in ns, largest joint speed in rad/s) of every joint state.
         frames: stamps in ns of every color image.
         trajectories: time in ns at which each trajectory arrived.
@@ -67,6 +68,7 @@ class Rig:
         self.frames: list[int] = []
         self.trajectories: list[int] = []
         self.grips: list[float] = []
+        self.positions = np.zeros(0)
         self.image: Image | None = None
         self.depth: Image | None = None
         self.health: dict[str, tuple[bytes, str]] = {}
@@ -97,6 +99,7 @@ class Rig:
         os.environ.update(self._before)
 
     def _on_joints(self, message: JointState) -> None:
+        self.positions = np.array(message.position)
         self.speeds.append((stamp_to_ns(message.header.stamp), float(np.abs(message.velocity).max())))
 
     def _on_trajectory(self, _message: JointTrajectory) -> None:
@@ -174,4 +177,3 @@ class Rig:
         until(lambda: self.speeds[-1][0] >= end_ns, watch_s + 5, "joint states")
         moving = [stamp for stamp, speed in self.speeds if since_ns <= stamp <= end_ns and speed >= STILL_RAD_S]
         return (moving[-1] - since_ns) * 1e-9 if moving else 0.0
-

@@ -1,0 +1,140 @@
+"""The loop of work against a scripted graph: what it asks for, in which order, and what it does when that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from embodied_vision.control.task_loop import Interrupted, MotionResult, Outcome, Progress, TaskLoop
+from embodied_vision.errors import RunFailed
+
+
+class ScriptedCell:
+    """Solves a scene after `needed` decisions; `faults` maps a call to what it raises, once each time it is listed."""
+
+    def __init__(
+        self, needed: int = 1, faults: Mapping[str, list[Exception]] | None = None, refuse: bool = False
+    ) -> None:
+        self.calls: list[str] = []
+        self.events: list[dict[str, Any]] = []
+        self._needed, self._refuse = needed, refuse
+        self._faults = {name: list(errors) for name, errors in (faults or {}).items()}
+        self._clock = 0
+        self._seed = 0
+        self._executed = 0
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        self._clock += 1
+        if self._faults.get(name):
+            raise self._faults[name].pop(0)
+
+    def _outcome(self) -> Outcome:
+        reward = min(1.0, self._executed / self._needed)
+        return Outcome(self._seed, reward, reward >= 1.0, self._clock, 3, {"scene": f"s{self._seed}"})
+
+    def wait_ready(self) -> None:
+        self._call("ready")
+
+    def reset(self, task: str, seed: int) -> Outcome:
+        self._seed, self._executed = seed, 0
+        self._call("reset")
+        return self._outcome()
+
+    def home(self) -> None:
+        self._call("home")
+
+    def start_episode(self, event: Mapping[str, Any]) -> str:
+        self._call("start")
+        self.events.append(dict(event))
+        return f"episode-{len(self.events)}"
+
+    def end_episode(self, event: Mapping[str, Any]) -> None:
+        self._call("end")
+        self.events.append(dict(event))
+
+    def decide(self) -> str:
+        self._call("decide")
+        return f"decision-{self._clock}"
+
+    def execute(self, decision_id: str) -> MotionResult:
+        self._call("execute")
+        if self._refuse:
+            return MotionResult(False, True, "workspace: too far", self._clock)
+        self._executed += 1
+        return MotionResult(True, False, "", self._clock)
+
+    def outcome_after(self, stamp_ns: int) -> Outcome:
+        assert stamp_ns <= self._clock
+        self._call("outcome")
+        return self._outcome()
+
+
+def run(cell: ScriptedCell, seeds: tuple[int, ...] = (7,), **options: int) -> tuple[Progress, list[Progress]]:
+    said: list[Progress] = []
+    loop = TaskLoop(cell, said.append, **options)
+    return loop.run("stacking", seeds), said
+
+
+def test_scenes_are_worked_through_in_order() -> None:
+    cell = ScriptedCell(needed=2)
+    progress, said = run(cell, (7, 8))
+    one = ["ready", "reset", "start", *["decide", "execute", "outcome"] * 2, "end"]
+    assert cell.calls == one * 2
+    assert progress.state == "finished"
+    assert [(r.seed, r.solved, r.steps, r.attempts) for r in progress.results] == [(7, True, 2, 1), (8, True, 2, 1)]
+    assert len(set(progress.results[0].decisions)) == 2
+    assert cell.events[0] == {"event": "start", "task": "stacking", "seed": 7, "scene": "s7", "attempt": 1}
+    assert cell.events[1]["outcome"] == {"reward": 1.0, "solved": True}
+    assert said[0].state == "running"
+    assert said[-1].to_dict()["solved"] == 2
+
+
+@pytest.mark.parametrize(("max_steps", "decided"), [(0, 3), (1, 1)])
+def test_an_unsolved_scene_ends_after_the_allowed_decisions(max_steps: int, decided: int) -> None:
+    cell = ScriptedCell(needed=10)
+    progress, _ = run(cell, max_steps=max_steps)
+    assert cell.calls.count("decide") == decided
+    assert (progress.results[0].solved, progress.results[0].reason) == (False, f"not solved after {decided} decisions")
+
+
+def test_a_refused_decision_ends_the_scene_with_its_reason() -> None:
+    progress, _ = run(ScriptedCell(refuse=True), (7, 8))
+    assert progress.state == "finished"
+    assert [r.reason for r in progress.results] == ["workspace: too far"] * 2
+
+
+@pytest.mark.parametrize("call", ["decide", "execute", "outcome"])
+def test_an_interrupted_scene_is_closed_and_begun_again_from_home(call: str) -> None:
+    cell = ScriptedCell(faults={call: [Interrupted("encoder is gone")]})
+    progress, _ = run(cell)
+    assert cell.events[1]["outcome"] == {"reward": 0.0, "solved": False, "aborted": True, "reason": "encoder is gone"}
+    second = cell.calls[cell.calls.index("end") + 1 :]
+    assert second[:4] == ["ready", "home", "reset", "start"]
+    assert (progress.results[0].solved, progress.results[0].attempts) == (True, 2)
+    assert progress.results[0].episode == "episode-3"
+
+
+def test_a_graph_that_does_not_recover_fails_the_run() -> None:
+    cell = ScriptedCell(faults={"decide": [Interrupted("no frames")] * 9})
+    progress, _ = run(cell, retries=2)
+    assert cell.calls.count("reset") == 3
+    assert (progress.state, progress.results) == ("failed", ())
+    assert "interrupted 3 times" in progress.error
+    assert "no frames" in progress.error
+
+
+def test_what_cannot_be_tried_again_fails_at_once() -> None:
+    cell = ScriptedCell(faults={"ready": [RunFailed("the arm is stopped; call arm/resume")]})
+    progress, _ = run(cell)
+    assert (progress.state, progress.error) == ("failed", "the arm is stopped; call arm/resume")
+    assert cell.calls == ["ready"]
+
+
+def test_a_cancelled_episode_is_closed() -> None:
+    cell = ScriptedCell(faults={"execute": [RunFailed("the run was cancelled")]})
+    progress, _ = run(cell)
+    assert progress.state == "failed"
+    assert cell.events[-1]["outcome"]["aborted"]
