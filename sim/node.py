@@ -88,7 +88,7 @@ class CellNode(ManagedNode):
         cell = self._live
         cell.pacer.forgive(time.monotonic())
         self._frame_s = cell.pacer.time_s
-        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)  # type: ignore[arg-type]
+        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)
         self.subscribe(Float64, "gripper/command", qos.COMMAND, self._on_gripper)
         self.every(self._sample_every / STEP_HZ, self._tick)
         self.every(1.0, self._report_status)
