@@ -23,8 +23,8 @@ ROS = [
 ARM = ["pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
-VIZ = ["matplotlib>=3.8", "tensorboard>=2.16"]
 CAMERA = ["opencv-python-headless>=4.9"]
+TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
     "hypothesis",
@@ -78,9 +78,9 @@ setup(
         "arm": ARM,
         "sim": SIM,
         "hf": HF,
-        "viz": VIZ,
+        "train": TRAIN,
         "camera": CAMERA,
-        "all": [*ROS, *SIM, *HF, *VIZ, *CAMERA],
+        "all": [*ROS, *SIM, *HF, *TRAIN],
         "dev": DEV,
     },
     entry_points={
@@ -89,7 +89,6 @@ setup(
             *(f"{node}_node = embodied_vision.nodes.{node}:main" for node in NODES),
             "cell_node = embodied_vision_sim.node:main",
         ],
-        "gymnasium.envs": ["embodied_vision = embodied_vision_sim:register_envs"],
         "zarr.codecs": ["embodied_vision.jpeg = embodied_vision.episodes.jpeg:JpegCodec"],
     },
 )
