@@ -226,16 +226,19 @@ class ReplayNode(ManagedNode):
 
     def _message_maker(self, episode: Episode, stream: str) -> tuple[str, Callable[[int, Any], Any]] | None:
         """Topic of a stream and how one of its values becomes a message; None for streams without a topic."""
-        names = list(episode.attributes.get("joint_names", []))
+        logged_names = episode.attributes.get("joint_names", [])
+
+        def names(joints: int) -> list[str]:
+            return list(logged_names) if len(logged_names) == joints else [f"joint_{i + 1}" for i in range(joints)]
 
         def joint_state(stamp_ns: int, value: Any) -> JointState:
             positions, velocities = np.split(value, 2)
-            return joint_state_message(names, positions, velocities, stamp_ns)
+            return joint_state_message(names(len(positions)), positions, velocities, stamp_ns)
 
         def trajectory(_stamp_ns: int, value: Any) -> JointTrajectory:
             rows = value.reshape(int(stream.partition("/")[2]), -1)
-            times, *parts = np.split(rows, [1, 1 + len(names), 1 + 2 * len(names)], axis=1)
-            return samples_to_trajectory(names, JointSamples(times[:, 0], *parts))
+            samples = JointSamples(rows[:, 0], *np.split(rows[:, 1:], 3, axis=1))
+            return samples_to_trajectory(names(samples.positions.shape[1]), samples)
 
         if stream == "joint_state":
             return "joint_states", joint_state

@@ -23,6 +23,8 @@ from embodied_vision.nodes import conversions as c
 from embodied_vision.types import Camera, Features, PickPlace
 from tests.nodes.samples import camera
 
+PATIENT = settings(max_examples=50, deadline=None)
+"""Correctness is tested here, on machines that may be busy."""
 STAMPS = st.integers(0, 2**31 * 10**9 - 1)
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -34,11 +36,13 @@ def sent(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
+@PATIENT
 @given(STAMPS)
 def test_stamps_survive(stamp_ns: int) -> None:
     assert c.stamp_to_ns(c.ns_to_stamp(stamp_ns)) == stamp_ns
 
 
+@PATIENT
 @given(COLORS, STAMPS)
 def test_color_survives(color: np.ndarray, stamp_ns: int) -> None:
     message = sent(c.color_to_image(color, stamp_ns, "camera"))
@@ -46,6 +50,7 @@ def test_color_survives(color: np.ndarray, stamp_ns: int) -> None:
     np.testing.assert_array_equal(c.image_to_color(message), color)
 
 
+@PATIENT
 @given(COLORS, st.sampled_from(["bgr8", "rgba8", "bgra8"]), st.integers(0, 5))
 def test_drivers_color_encodings_and_row_padding(color: np.ndarray, encoding: str, padding: int) -> None:
     pixels = color if encoding.startswith("rgb") else color[..., ::-1]
@@ -57,6 +62,7 @@ def test_drivers_color_encodings_and_row_padding(color: np.ndarray, encoding: st
     np.testing.assert_array_equal(c.image_to_color(sent(message)), color)
 
 
+@PATIENT
 @given(SIZES.flatmap(lambda size: arrays.arrays(np.uint16, size, elements=st.integers(0, 65534))))
 def test_depth_survives_as_whole_millimetres(depth_mm: np.ndarray) -> None:
     depth = geometry.depth_to_metres(depth_mm)
@@ -65,6 +71,7 @@ def test_depth_survives_as_whole_millimetres(depth_mm: np.ndarray) -> None:
     np.testing.assert_array_equal(c.image_to_depth(message), depth)
 
 
+@PATIENT
 @given(
     SIZES.flatmap(lambda size: arrays.arrays(np.float32, size, elements=st.floats(0, 60, width=32) | st.just(np.nan)))
 )
@@ -77,7 +84,7 @@ def test_float_depth_means_the_same_as_millimetres(depth: np.ndarray) -> None:
     np.testing.assert_array_equal(c.image_to_depth(message), expected)
 
 
-@settings(max_examples=50)
+@PATIENT
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 700)),
     st.sampled_from([(8.0, 8.0), (14.0, 14.0), (240 / 16, 424 / 16), (480 / 37, 640 / 37), (8.0, 26.5)]),
@@ -106,6 +113,7 @@ def test_a_pixel_of_the_color_image_lies_at_the_same_ray_of_the_grid() -> None:
     np.testing.assert_allclose((grid_K @ ray)[:2], [7, 3], atol=1e-9)
 
 
+@PATIENT
 @given(FINITE.filter(lambda v: abs(v) < 1e6), FINITE.filter(lambda v: abs(v) < 1e6), st.floats(-3.14, 3.14), STAMPS)
 def test_a_decision_travels_as_poses_and_exactly_as_json(x: float, score: float, yaw: float, stamp_ns: int) -> None:
     action = PickPlace(
@@ -130,6 +138,7 @@ def test_a_decision_of_another_stamp_is_refused() -> None:
         c.poses_to_pick_place(c.pick_place_to_poses(action), {**action.to_dict(), "stamp_ns": 11})
 
 
+@PATIENT
 @given(st.permutations(["a", "b", "c"]), st.integers(1, 5))
 def test_joints_come_in_the_robots_order(order: list[str], points: int) -> None:
     rng = np.random.default_rng(points)

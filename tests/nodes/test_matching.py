@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied_vision.nodes.matching import StampMatcher
 
 
+@settings(deadline=None)
 @given(st.permutations([(kind, stamp) for kind in "abc" for stamp in range(6)]))
 def test_every_set_is_formed_once_in_any_order(arrivals: list[tuple[str, int]]) -> None:
     matcher = StampMatcher("abc")
