@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -36,7 +37,8 @@ class GraphCell:
         self._changed = threading.Condition()
         self._latest: dict[str, dict[str, Any]] = {}
         self._needs = [name for name in node.value("needs") if name]
-        self._watchdog = Watchdog(dict.fromkeys(self._needs, SILENCE_S))
+        # Heartbeats arrive in another thread than the one that asks, so that its waits are no stalls.
+        self._watchdog = Watchdog(dict.fromkeys(self._needs, SILENCE_S), stall_s=math.inf)
         self._cancelled = False
         self._episode = ""
         self._seed = -1
@@ -158,7 +160,7 @@ class GraphCell:
         arm = self._arm()
         if arm["state"] == "stopped" or arm["decision_id"] != decision_id:
             raise Interrupted(f"the arm gave decision {decision_id} up: it is {arm['state']}, {arm['reason']}")
-        refused = bool(arm["refused"]) and not arm["done"] and not arm["aborted"]
+        refused = "" if arm["done"] or arm["aborted"] else str(arm["refused"])
         return MotionResult(bool(arm["done"]), refused, str(arm["reason"]), int(arm["last_sent_ns"]))
 
     def outcome_after(self, stamp_ns: int) -> Outcome:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from embodied_vision.control.watchdog import Watchdog
 
 
@@ -54,3 +56,10 @@ def test_a_stall_of_the_caller_is_not_held_against_the_others() -> None:
     watchdog.lost(1.05)
     assert watchdog.lost(1.6) == {}
     assert list(ask(watchdog, 1.65, 1.85)) == ["joint_states"]
+
+
+def test_a_caller_who_asks_seldom_says_so() -> None:
+    watchdog = Watchdog({"encoder": 1.0}, stall_s=math.inf)
+    watchdog.feed("encoder", 0.0)
+    assert ask(watchdog, 0.0, 0.9, step_s=0.3) == {}
+    assert list(ask(watchdog, 1.2, 1.2)) == ["encoder"]
