@@ -97,12 +97,14 @@ class Dataset:
         episode_ids: the episodes they come from, sorted.
         task: their task.
         encoder_id: whose features they carry, empty for none.
+        scene_seeds: of the simulated ones among the episodes, sorted.
     """
 
     examples: Sequence[Example]
     episode_ids: Sequence[str]
     task: str
     encoder_id: str
+    scene_seeds: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -169,6 +171,7 @@ def load_dataset(
     cache = (cache if cache is not None else store.path / "cache") / _cache_key(encoder, workspace)
     ids = sorted(episode_ids)
     examples: list[Example] = []
+    seeds: set[int] = set()
     for episode_id in ids:
         marker = cache / f"{episode_id}.json"
         if not marker.is_file():
@@ -176,6 +179,7 @@ def load_dataset(
         index = json.loads(marker.read_text(encoding="utf-8"))
         if index["task"] != task:
             raise BadInput(f"episode {episode_id} is of task {index['task']!r}, asked for {task!r}; leave it out")
+        seeds |= {int(index["seed"])} if index.get("seed") is not None else set()
         for number, action in enumerate(index["actions"]):
             scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
             examples.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
@@ -184,7 +188,7 @@ def load_dataset(
             f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
             f"make some: embodied-vision collect --task {task} --episodes {store.path}"
         )
-    return Dataset(examples, ids, task, encoder.encoder_id if encoder is not None else "")
+    return Dataset(examples, ids, task, encoder.encoder_id if encoder is not None else "", sorted(seeds))
 
 
 def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:
@@ -208,7 +212,9 @@ def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace,
         os.replace(staging, target)
         actions.append({**decision.action.to_dict(), "stamp_ns": scene.stamp_ns})
     staging = marker.with_name(f".{uuid.uuid4().hex}")
-    staging.write_text(json.dumps({"task": episode.task, "actions": actions}), encoding="utf-8")
+    staging.write_text(
+        json.dumps({"task": episode.task, "seed": episode.attributes.get("seed"), "actions": actions}), encoding="utf-8"
+    )
     os.replace(staging, marker)
 
 

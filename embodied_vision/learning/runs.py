@@ -99,7 +99,9 @@ def train_run(
         normalisation=normalisation,
         weights=weights,
         release_m=dataset.release_m(),
-        training=training_record(dataset.episode_ids, config, now(), len(dataset)),
+        training=training_record(
+            dataset.episode_ids, config, now(), len(dataset), scene_seeds=list(dataset.scene_seeds)
+        ),
     )
     checkpoints.save(checkpoint, output / CHECKPOINT)
     return checkpoint
