@@ -8,6 +8,12 @@ from typing import Any, Literal, Protocol
 
 from embodied_vision.errors import RunFailed
 
+PASSING = frozenset({"stale_observation", "stale_joint_state", "lost", "moving", "busy", "jump"})
+"""Rules that a decision breaks by coming at the wrong moment, not by what it asks for: decide again."""
+
+ROUNDS = 5
+"""Decisions in a row that may come at the wrong moment before the episode counts as interrupted."""
+
 
 class Interrupted(RunFailed):
     """Something that the episode depends on failed; the scene can be tried again."""
@@ -40,13 +46,13 @@ class MotionResult:
 
     Attributes:
         done: it was executed completely.
-        refused: the guard or the planner refused it; the arm never moved.
+        refused: the rule by which the guard or the planner refused it, so that the arm never moved; else empty.
         reason: why, where it was not done.
         last_sent_ns: when the last of it was sent; an outcome of later was judged after the motion.
     """
 
     done: bool
-    refused: bool
+    refused: str
     reason: str
     last_sent_ns: int
 
@@ -89,10 +95,10 @@ class SceneResult:
     Attributes:
         seed: of the scene.
         reward, solved: of its last outcome.
-        steps: decisions executed.
+        steps: decisions executed, or refused for what they ask.
         attempts: how often it was begun.
         episode: id of its record.
-        decisions: ids of the decisions.
+        decisions: ids of all decisions, those that came at the wrong moment too.
         reason: why it ended unsolved, empty otherwise.
     """
 
@@ -200,17 +206,25 @@ class TaskLoop:
         common = {"task": task, "seed": seed, "scene": outcome.raw.get("scene", ""), "attempt": attempt}
         episode = self._cell.start_episode({"event": "start", **common})
         decisions: list[str] = []
+        steps, late = 0, 0
         reason = ""
         try:
             while not (outcome.solved or reason):
-                if len(decisions) >= max_steps:
+                if steps >= max_steps:
                     reason = f"not solved after {max_steps} decisions"
                     break
-                self._say(phase="deciding", step=len(decisions) + 1)
+                self._say(phase="deciding", step=steps + 1)
                 decision = self._cell.decide()
                 decisions.append(decision)
                 self._say(phase="executing")
                 motion = self._cell.execute(decision)
+                late = late + 1 if motion.refused in PASSING else 0
+                if 0 < late < ROUNDS:
+                    self._cell.wait_ready()
+                    continue
+                if late:
+                    raise Interrupted(motion.reason)
+                steps += 1
                 if motion.refused:
                     reason = motion.reason
                 elif not motion.done:
@@ -230,7 +244,7 @@ class TaskLoop:
             seed=seed,
             reward=outcome.reward,
             solved=outcome.solved,
-            steps=len(decisions),
+            steps=steps,
             attempts=attempt,
             episode=episode,
             decisions=tuple(decisions),

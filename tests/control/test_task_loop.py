@@ -15,11 +15,15 @@ class ScriptedCell:
     """Solves a scene after `needed` decisions; `faults` maps a call to what it raises, once each time it is listed."""
 
     def __init__(
-        self, needed: int = 1, faults: Mapping[str, list[Exception]] | None = None, refuse: bool = False
+        self,
+        needed: int = 1,
+        faults: Mapping[str, list[Exception]] | None = None,
+        refuse: str = "",
+        refusals: int = 1_000_000,
     ) -> None:
         self.calls: list[str] = []
         self.events: list[dict[str, Any]] = []
-        self._needed, self._refuse = needed, refuse
+        self._needed, self._refuse, self._refusals = needed, refuse, refusals
         self._faults = {name: list(errors) for name, errors in (faults or {}).items()}
         self._clock = 0
         self._seed = 0
@@ -61,10 +65,11 @@ class ScriptedCell:
 
     def execute(self, decision_id: str) -> MotionResult:
         self._call("execute")
-        if self._refuse:
-            return MotionResult(False, True, "workspace: too far", self._clock)
+        if self._refuse and self._refusals > 0:
+            self._refusals -= 1
+            return MotionResult(False, self._refuse, f"{self._refuse}: so it is", self._clock)
         self._executed += 1
-        return MotionResult(True, False, "", self._clock)
+        return MotionResult(True, "", "", self._clock)
 
     def outcome_after(self, stamp_ns: int) -> Outcome:
         assert stamp_ns <= self._clock
@@ -101,9 +106,23 @@ def test_an_unsolved_scene_ends_after_the_allowed_decisions(max_steps: int, deci
 
 
 def test_a_refused_decision_ends_the_scene_with_its_reason() -> None:
-    progress, _ = run(ScriptedCell(refuse=True), (7, 8))
+    progress, _ = run(ScriptedCell(refuse="workspace"), (7, 8))
     assert progress.state == "finished"
-    assert [r.reason for r in progress.results] == ["workspace: too far"] * 2
+    assert [r.reason for r in progress.results] == ["workspace: so it is"] * 2
+
+
+def test_a_decision_that_came_too_late_is_made_again_and_costs_no_step() -> None:
+    cell = ScriptedCell(needed=2, refuse="stale_observation", refusals=3)
+    progress, _ = run(cell)
+    result = progress.results[0]
+    assert (result.solved, result.steps, result.attempts, len(result.decisions)) == (True, 2, 1, 5)
+    assert cell.calls.count("reset") == 1
+
+
+def test_decisions_that_come_too_late_again_and_again_interrupt_the_scene() -> None:
+    progress, _ = run(ScriptedCell(refuse="lost"), retries=2)
+    assert progress.state == "failed"
+    assert "interrupted 3 times, at last: lost: so it is" in progress.error
 
 
 @pytest.mark.parametrize("call", ["decide", "execute", "outcome"])
