@@ -21,6 +21,7 @@ from embodied_vision.learning.train import Report, TrainConfig, train
 from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.checkpoint import Checkpoint
+from embodied_vision.policies.policy import Policy
 
 Progress = Callable[[str, SceneResult], None]
 """Called with `candidate` or `baseline` and each scene's result."""
@@ -126,6 +127,7 @@ def learn(
 
     Raises:
         BadInput: no checkpoint to start from, or unusable settings.
+        CheckpointError: the checkpoint in use was trained with another encoder.
         RunFailed: another learner is at work, or a loss is not finite.
     """
     pointer = Pointer(policies, task)
@@ -136,6 +138,7 @@ def learn(
         if not new:
             return _refuse(pointer, baseline, None, f"no new solved episode of {task} in {store.path}")
         eyes = load_encoder(encoder) if baseline.encoder_id else None
+        Policy(baseline, eyes)  # refuses another encoder before any time is spent
         fresh = load_dataset(store, task, eyes, baseline.workspace, episode_ids=new)
         old = _replay(task, known, [replay, store] if replay is not None else [store], eyes, baseline)
         start = time.monotonic()

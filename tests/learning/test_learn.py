@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from policies.stubs import TINY, frame, random_checkpoint
+from policies.stubs import TINY, StubEncoder, frame, random_checkpoint
 
 from embodied_vision import geometry
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.learning import learn as learning
 from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.learn import LearnConfig, Outcome, learn
@@ -127,6 +127,20 @@ def test_episodes_of_a_real_cell_have_no_seed_and_teach(
     store = EpisodeStore(tmp_path / "store")
     log_episode(store, seed=None)
     assert round_of(pointer, store, monkeypatch).decision == "promoted"
+
+
+def test_a_policy_of_another_encoder_is_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointer = Pointer(tmp_path / "policies", TASK)
+    pointer.promote(pointer.add(random_checkpoint("dino-7")).name, "start")
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    monkeypatch.setattr(learning, "load_encoder", lambda name: StubEncoder())
+    with pytest.raises(CheckpointError, match=r"dino-7.*stub-1"):
+        learn(TASK, store, pointer.folder.parent, CONFIG)
+    assert not (store.path / "cache").exists()
+    assert len(list((pointer.folder / "checkpoints").iterdir())) == 1
 
 
 def test_a_task_without_any_checkpoint_is_refused(tmp_path: Path) -> None:
