@@ -39,7 +39,7 @@ def _decide_directly(run: DemoRun, task: str) -> tuple[list[dict[str, float | bo
     env = make_env(task)
     rows: list[dict[str, float | bool]] = []
     times = []
-    for episode in map(run.store.open, run.store.ids()):
+    for episode in run.episodes:
         seed = int(episode.attributes["seed"])
         env.reset(seed=seed)
         frames = env.unwrapped.frames()  # type: ignore[attr-defined]

@@ -37,7 +37,8 @@ def table_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             "decided again offline",
             f"{summary['replay_offline']['identical']} of {summary['replay_offline']['decisions']} bit for bit",
         ),
-        ("logs and episodes", summary["logs"]),
+        ("episodes", summary["store"]),
+        ("logs", summary["logs"]),
         ("time", f"{summary['seconds']:.0f} s"),
     ]
     return rows
@@ -79,7 +80,7 @@ def write_report(run: DemoRun) -> str:
             "reason": str(episode.outcome.get("reason", "")),
             "pictures": _scene_pictures(episode, run),
         }
-        for episode in map(run.store.open, run.store.ids())
+        for episode in run.episodes
     ]
     source = files("embodied_vision.demo").joinpath("report.html.j2").read_text(encoding="utf-8")
     template = Environment(autoescape=select_autoescape(default_for_string=True)).from_string(source)

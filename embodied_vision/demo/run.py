@@ -60,12 +60,12 @@ class DemoRun:
 
     Attributes:
         summary: the figures of `summary.json`.
-        store: the episodes of this run.
+        episodes: the record of every scene, in its last attempt.
         policy, encoder: who acted.
     """
 
     summary: dict[str, Any]
-    store: EpisodeStore
+    episodes: tuple[Episode, ...]
     policy: Policy
     encoder: Encoder
 
@@ -154,8 +154,8 @@ def run_demo(settings: DemoSettings, progress: Callable[[int, str], None]) -> De
     checkpoint = locate(settings.policy)
     encoder = load_encoder()
     policy = Policy.load(checkpoint, encoder)
-    run_dir = settings.output / time.strftime("run-%Y%m%d-%H%M%S") / str(os.getpid())
-    store = EpisodeStore(run_dir / "episodes")
+    run_dir = settings.output / f"run-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    store = EpisodeStore(settings.output / "episodes")
     seeds = [scene_seed("test", index) for index in range(settings.scenes)]
     config = GraphConfig(
         nodes=CELL,
@@ -172,8 +172,9 @@ def run_demo(settings: DemoSettings, progress: Callable[[int, str], None]) -> De
         os.environ.update(cell.environment.variables)
         with GraphClient(domain_id=cell.domain) as client:
             live = _drive(settings, cell, client, progress)
+            episodes = tuple(store.open(result["episode"]) for result in live["results"])
             progress(settings.scenes, "replaying on topics")
-            replay = _replay_on_topics(store.open(store.ids()[0]), cell, client)
+            replay = _replay_on_topics(episodes[0], cell, client)
     progress(settings.scenes, "deciding again offline")
     summary = {
         "task": settings.task,
@@ -181,14 +182,14 @@ def run_demo(settings: DemoSettings, progress: Callable[[int, str], None]) -> De
         "encoder": policy.encoder_id,
         "seeds": seeds,
         **live,
-        "frames_logged": sum(len(e.frames(name)) for e in map(store.open, store.ids()) for name in e.cameras),
-        "episodes": list(store.ids()),
+        "episodes": [episode.id for episode in episodes],
+        "store": str(store.path),
         "replay_topics": replay,
-        "replay_offline": _replay_offline(store, policy, encoder),
+        "replay_offline": _replay_offline(episodes, policy, encoder),
         "logs": str(run_dir),
         "seconds": round(time.monotonic() - begun, 1),
     }
-    return DemoRun(summary, store, policy, encoder)
+    return DemoRun(summary, episodes, policy, encoder)
 
 
 def _drive(
@@ -210,7 +211,7 @@ def _drive(
     )
     if task["state"] == "failed":
         raise RunFailed(f"{task['error']}; the logs are in {cell.run_dir / 'logs'}")
-    client.wait("recorder/status", lambda s: not s["episode"], 30.0, alive)
+    recorder = client.wait("recorder/status", lambda s: not s["episode"], 30.0, alive)
     received, published = witness.stamps("recorder.receive"), witness.stamps("cell.publish")
     span = {stamp for stamp in published if min(received) <= stamp <= max(received)}
     encoder, status = client.messages("encoder/status")[-1], client.messages("cell/status")
@@ -220,6 +221,7 @@ def _drive(
         "results": task["results"],
         "frames_published": len(span),
         "frames_received": len(span & received),
+        "frames_logged": recorder["frames_logged"],
         "frames_encoded": len(span & witness.stamps("encoder.publish")),
         "frames_skipped_by_encoder": encoder["skipped"],
         "latency_ms": latencies_ms(witness.traces),
