@@ -131,13 +131,9 @@ def _replay_on_topics(episode: Episode, cell: Supervisor, client: GraphClient) -
     }
 
 
-def _replay_offline(store: EpisodeStore, policy: Policy, encoder: Encoder) -> dict[str, int]:
+def _replay_offline(episodes: tuple[Episode, ...], policy: Policy, encoder: Encoder) -> dict[str, int]:
     """Let the same policy decide again on every logged decision."""
-    again = [
-        comparison
-        for episode in map(store.open, store.ids())
-        for comparison in replay_decisions(episode, policy, encoder)
-    ]
+    again = [comparison for episode in episodes for comparison in replay_decisions(episode, policy, encoder)]
     return {"decisions": len(again), "identical": sum(comparison.identical for comparison in again)}
 
 
