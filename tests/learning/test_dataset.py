@@ -1,0 +1,87 @@
+"""Demonstrations become examples once; the cache gives the same ones without encoding again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from policies.stubs import StubEncoder, frame
+
+from embodied_vision import geometry
+from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.writer import EpisodeWriter
+from embodied_vision.errors import BadInput
+from embodied_vision.learning.dataset import Dataset, load_dataset, teaching_ids
+from embodied_vision.types import Features, PickPlace, Workspace
+
+TASK = "block-insertion"
+
+
+class Counting(StubEncoder):
+    """Knows how often it was asked."""
+
+    calls = 0
+
+    def encode(self, color: np.ndarray, stamp_ns: int = 0) -> Features:
+        self.calls += 1
+        return super().encode(color, stamp_ns)
+
+
+def log_episode(store: EpisodeStore, seed: int, decisions: int = 2) -> str:
+    shot = frame(seed)
+    writer = EpisodeWriter(store, task=TASK, robot="panda_suction", cameras=[shot.camera], attributes={"seed": seed})
+    for _ in range(decisions):
+        action = PickPlace(
+            geometry.tool_down(0.5, 0.1, 0.05), geometry.tool_down(0.45, -0.2, 0.06, 0.4), stamp_ns=shot.stamp_ns
+        )
+        writer.append_decision(action, [shot])
+    return writer.close({"reward": 1.0, "solved": True})
+
+
+def load(store: EpisodeStore, encoder: StubEncoder) -> Dataset:
+    return load_dataset(store, TASK, encoder, Workspace(), episode_ids=teaching_ids(store, TASK))
+
+
+def test_the_cache_gives_the_same_examples_without_encoding_again(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path)
+    ids = [log_episode(store, seed) for seed in (4, 9)]
+    encoder = Counting()
+    first, second = load(store, encoder), load(store, encoder)
+    assert encoder.calls == 4
+    assert (list(first.episode_ids), list(first.scene_seeds), len(first)) == (ids, [4, 9], 4)
+    for a, b in zip(first.examples, second.examples, strict=True):
+        assert a.source == b.source
+        for name in ("color", "height", "valid", "features"):
+            assert np.array_equal(getattr(a.scene, name), getattr(b.scene, name))
+        assert np.array_equal(a.place, b.place)
+    assert first.digest() == second.digest()
+
+
+def test_another_encoder_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path)
+    log_episode(store, 4, decisions=1)
+    load(store, StubEncoder())
+    other = Counting()
+    other.encoder_id = "stub-2"
+    load(store, other)
+    assert other.calls == 1
+
+
+def test_features_are_normalised_over_seen_cells(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path)
+    log_episode(store, 4, decisions=1)
+    data = load(store, StubEncoder())
+    scene, normal = data.examples[0].scene, data.normalisation()
+    assert scene.features is not None
+    seen = (scene.features[scene.valid].astype(np.float32) - normal.mean) / normal.std
+    assert np.abs(seen.mean(0)).max() < 0.1
+    assert np.abs(seen.std(0) - 1).max() < 0.1
+
+
+def test_held_out_scenes_and_empty_stores_give_nothing_to_learn_from(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path)
+    log_episode(store, 2_000_000)
+    assert teaching_ids(store, TASK) == []
+    with pytest.raises(BadInput, match="embodied-vision collect"):
+        load(store, StubEncoder())
