@@ -43,6 +43,7 @@ def command(
     """Run a policy on unseen scenes: mean score with a bootstrap interval, solved scenes with Wilson's (95 %)."""
     folder = checkpoint if checkpoint is not None else shipped(task)
     seeds = split_seeds(split.value, scenes, seed_offset)
+    commit = provenance.git_commit()  # before anything that is tracked changes
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -64,7 +65,7 @@ def command(
         former = checkpoints.load(folder)
         checkpoints.save(replace(former, measured={**former.measured, split.value: figures}), folder)
     if append is not None:
-        _append(append, folder, figures)
+        _append(append, folder, figures, commit)
     if as_json:
         typer.echo(json.dumps(figures))
         return
@@ -96,7 +97,7 @@ def _write_report(folder: Path, task: str, figures: dict[str, Any], results: lis
     (folder / f"{task}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _append(path: Path, folder: Path, figures: dict[str, Any]) -> None:
+def _append(path: Path, folder: Path, figures: dict[str, Any], commit: str) -> None:
     manifest = checkpoints.read_manifest(folder)
     training = manifest["training"]
     line = {
@@ -107,7 +108,7 @@ def _append(path: Path, folder: Path, figures: dict[str, Any]) -> None:
         "train_minutes": training.get("minutes"),
         "train_cpu_minutes": training.get("cpu_minutes"),
         "encoder": manifest["encoder_id"],
-        "git_commit": provenance.git_commit(),
+        "git_commit": commit,
         "command": provenance.command(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
