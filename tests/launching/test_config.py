@@ -1,0 +1,73 @@
+"""config/cell.yaml names every parameter of every node, with the defaults of the code and a comment."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from embodied_vision.errors import BadInput
+from embodied_vision.launching.graph import CAMERA, CELL, PARAMETERS, GraphConfig
+from embodied_vision.learning.seeds import scene_seed
+from embodied_vision.paths import PACKAGE
+
+ROOT = PACKAGE.parent
+SOURCES = {
+    "cell": ROOT / "embodied_vision_sim" / "node.py",
+    **{name: PACKAGE / "nodes" / f"{name}.py" for name in ("camera", "encoder", "policy", "arm", "recorder", "task")},
+    "replay": PACKAGE / "nodes" / "replay.py",
+}
+
+
+def declared(source: Path) -> dict[str, Any]:
+    """Parameter → default of all `self.param(name, default, …)` calls in a file."""
+    found = {}
+    for call in ast.walk(ast.parse(source.read_text())):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "param":
+            name, default = call.args[:2]
+            constant = not isinstance(default, ast.Call)
+            found[ast.literal_eval(name)] = ast.literal_eval(default) if constant else scene_seed("test", 0)
+    return found
+
+
+@pytest.mark.parametrize("node", SOURCES)
+def test_the_file_holds_all_parameters_with_their_defaults(node: str) -> None:
+    content = yaml.safe_load(PARAMETERS.read_text())[f"/**/{node}"]["ros__parameters"]
+    assert content == {"autostart": True, **declared(SOURCES[node])}
+
+
+def test_every_parameter_has_a_comment() -> None:
+    lines = [line for line in PARAMETERS.read_text().splitlines() if line.startswith("    ")]
+    assert [line for line in lines if "#" not in line and line.strip() != "autostart: true"] == []
+
+
+def test_overrides_win_and_hold_in_any_namespace(tmp_path: Path) -> None:
+    config = GraphConfig(CELL, tmp_path, "left", parameters={"arm": {"speed": 0.5}}, use_sim_time=True)
+    overrides = config.write_overrides()
+    assert yaml.safe_load(overrides.read_text()) == {
+        "/**": {"ros__parameters": {"use_sim_time": True}},
+        "/**/arm": {"ros__parameters": {"speed": 0.5}},
+    }
+    command = config.command(CELL[3], overrides, respawned=True)
+    files = [command[i + 1] for i, word in enumerate(command) if word == "--params-file"]
+    assert files == [str(PARAMETERS), str(overrides)]
+    assert "__ns:=/left" in command
+    assert command[-1] == "start_stopped:=true"
+    assert "start_stopped:=true" not in config.command(CELL[3], overrides, respawned=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"log_level": "loud"}, "give one of debug, info"),
+        ({"on_death": "cry"}, "give restart or stop"),
+        ({"params_files": (Path("none.yaml"),)}, "none.yaml does not exist"),
+        ({"parameters": {"arm": {}}}, "only .*camera.* are started"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        GraphConfig(CAMERA, tmp_path, **options)
