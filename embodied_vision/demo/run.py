@@ -32,7 +32,7 @@ from embodied_vision.nodes.trace import read_marks
 from embodied_vision.policies.locate import locate
 from embodied_vision.policies.policy import Policy
 
-START_S = 60.0
+START_S = 120.0
 SCENE_S = 90.0
 """Bound on one scene, its retries included."""
 
