@@ -47,12 +47,14 @@ def horizon(
     """
     if not (0 <= t < np.inf and 0 <= horizon_s < np.inf and 0 < period_s < np.inf):
         raise BadInput(f"time {t}, horizon {horizon_s}, period {period_s} s; give finite times, the period above 0")
+    if horizon_s < PATH_STEP_S:
+        horizon_s = 0.0
     start = min(t + horizon_s, trajectory.duration)
     path = _measure(trajectory, start, limits)
     if path.rests and path.times_s[-1] - start <= BRAKE_S:  # as soon as a brake would bring it to rest
         return _follow_to_rest(trajectory, t, float(path.times_s[-1]), period_s)
     braked = _brake(trajectory, path, limits, period_s)
-    if horizon_s < PATH_STEP_S:
+    if horizon_s == 0:
         return Trajectory(*braked)
     followed = _follow(trajectory, t, horizon_s, period_s)
     braked = (horizon_s + braked[0], *braked[1:])

@@ -31,7 +31,7 @@ def assert_safe(path: Trajectory, t: float, ahead: Trajectory) -> None:
         assert np.abs(passed - q).max(axis=1).min() < PATH_TOLERANCE_RAD
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(actions(), st.floats(0.2, 1.0), st.floats(0.0, 0.3), st.sampled_from([0.01, 0.02, 0.04]), st.data())
 def test_every_horizon_of_every_planned_motion_is_safe(
     action: PickPlace, speed: float, horizon_s: float, period_s: float, data: st.DataObject
