@@ -82,7 +82,7 @@ class GraphConfig:
     on_death: OnDeath = "restart"
     restarts: int = 3
     restart_window_s: float = 60.0
-    hang_s: float = 10.0
+    hang_s: float = 15.0
     stop_s: float = 5.0
     domain: int | None = None
 

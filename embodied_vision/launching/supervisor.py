@@ -23,7 +23,7 @@ from embodied_vision.launching.process import ManagedProcess, describe_exit
 from embodied_vision.launching.shared_memory import clean_stale
 
 _TICK_S = 0.05
-_SILENT_S = 2.0
+_SILENT_S = 3.0
 _TERMINATE_S = 2.0
 
 
