@@ -156,9 +156,7 @@ class StageTrainer:
         losses = self._losses(rng)
         total: Tensor = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
-            raise RunFailed(
-                f"loss of the {self.stage} stage is {total.item()} at step {self.step}; lower the rate"
-            )
+            raise RunFailed(f"loss of the {self.stage} stage is {total.item()} at step {self.step}; lower the rate")
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
