@@ -136,9 +136,7 @@ def learn(
         known = set(baseline.training.get("episodes", ()))
         new = [episode_id for episode_id in teaching_ids(store, task) if episode_id not in known]
         if not new:
-            reason = (
-                f"no new solved episode of {task} in {store.path}; validation and test scenes do not count"
-            )
+            reason = f"no new solved episode of {task} in {store.path}; validation and test scenes do not count"
             return _refuse(pointer, baseline, None, reason)
         eyes = load_encoder(encoder) if baseline.encoder_id else None
         Policy(baseline, eyes)  # refuses another encoder before any time is spent
