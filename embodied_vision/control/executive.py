@@ -84,6 +84,7 @@ class ArmStatus:
         ended_ns: when the last motion ended.
         last_sent_ns: when the last trajectory of that motion was sent; what is judged later was judged after it.
         refusals: how many decisions and trajectories were refused so far.
+        lost: who is not heard, comma-separated; nothing begins until it is empty.
     """
 
     state: ArmState = "idle"
@@ -96,6 +97,7 @@ class ArmStatus:
     ended_ns: int = 0
     last_sent_ns: int = 0
     refusals: int = 0
+    lost: str = ""
 
 
 class ArmExecutive:
@@ -165,6 +167,12 @@ class ArmExecutive:
             self.note_refusal(error, "home")
             raise
 
+    def can_begin(self, joints: Joints | None, now_s: float, now_ns: int) -> bool:
+        """False while waiting helps: others are silent, joint states old, or the arm has not come to rest."""
+        fresh = joints is not None and now_ns - joints.stamp_ns < 100_000_000
+        free = self._player is None and self.guard.stopped is None
+        return not free or (fresh and joints is not None and self._rests(joints) and not self.watchdog.lost(now_s))
+
     def stop(self, reason: str, now_s: float, now_ns: int, joints: Joints | None) -> None:
         """Brake and stay stopped until `resume`. What was in hand is given up."""
         self._brake(joints, now_s, now_ns)
@@ -200,6 +208,8 @@ class ArmExecutive:
     def tick(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
         """Go on; call it every few 10 ms, and at once when the watchdog has news."""
         lost = self.watchdog.lost(now_s)
+        if ", ".join(lost) != self._status.lost:
+            self._set(lost=", ".join(lost))
         if self._player is None:
             return
         if self._status.state == "paused":

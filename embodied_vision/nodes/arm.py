@@ -42,6 +42,9 @@ from embodied_vision.nodes.trace import Tracer
 DECISION_WAIT_S = 0.1
 """How long `pick_place` waits for the `policy/decision` of its stamp, which names it; then it goes on unnamed."""
 
+HOME_WAIT_S = 5.0
+"""How long `~/home` waits for joint states and the nodes that must be heard, as right after a start."""
+
 
 class ArmNode(ManagedNode):
     """Carries out one decision at a time, and stands still within half a second when anybody it needs falls silent."""
@@ -80,6 +83,7 @@ class ArmNode(ManagedNode):
         self._waiting: tuple[PoseArray, float] | None = None
         self._untraced_ns: int | None = None
         self._homing: Answer | None = None
+        self._home_until_s: float | None = None
         self.create_service(Trigger, "~/stop", self._on_stop)
         self.create_service(Trigger, "~/resume", self._on_resume)
         self._home_service = DeferredTrigger(self, "~/home", self._on_home)
@@ -116,6 +120,9 @@ class ArmNode(ManagedNode):
         self._say()
 
     def halt(self) -> None:
+        if self._homing is not None:
+            self._homing.give(False, "the arm node was deactivated")
+            self._homing = self._home_until_s = None
         if self._arm is not None and self._arm.status.state in ("moving", "paused"):
             self._arm.stop("the arm node was deactivated", time.monotonic(), self.now_ns(), self._joints)
             self._say()
@@ -223,6 +230,7 @@ class ArmNode(ManagedNode):
 
     def _tick(self) -> None:
         self._take_waiting()
+        self._go_home()
         self._executive.tick(self._joints, time.monotonic(), self.now_ns())
         self._say()
 
@@ -259,14 +267,26 @@ class ArmNode(ManagedNode):
     def _on_home(self, answer: Answer) -> None:
         if not self.is_active:
             answer.give(False, "the arm node is not active; activate it first")
+        elif self._homing is not None:
+            answer.give(False, "the arm is asked to go home already; wait for that")
+        else:
+            self._homing, self._home_until_s = answer, time.monotonic() + HOME_WAIT_S
+            self._go_home()
+
+    def _go_home(self) -> None:
+        """Begin the way home that somebody waits for; an arm node just started has to hear the others first."""
+        if self._homing is None or self._home_until_s is None:
             return
+        now_s = time.monotonic()
+        if now_s < self._home_until_s and not self._executive.can_begin(self._joints, now_s, self.now_ns()):
+            return
+        self._home_until_s = None
         try:
-            self._executive.home(self._joints, time.monotonic(), self.now_ns())
+            self._executive.home(self._joints, now_s, self.now_ns())
         except Refused as error:
             self.get_logger().error(f"the way home is refused: {error}")
-            answer.give(False, str(error))
-        else:
-            self._homing = answer
+            self._homing.give(False, str(error))
+            self._homing = None
         self._say()
 
     # ---- status
@@ -284,7 +304,7 @@ class ArmNode(ManagedNode):
                 self.get_logger().warning(f"{status.state}: {status.reason}")
             else:
                 self.get_logger().info(f"{status.state} {status.segment or status.reason}".rstrip())
-        if self._homing is not None and status.state not in ("moving", "paused"):
+        if self._homing is not None and self._home_until_s is None and status.state not in ("moving", "paused"):
             self._homing.give(status.done, status.reason or "home, and let go")
             self._homing = None
         values = {"decision_id": status.decision_id, "segment": status.segment, "refusals": status.refusals}

@@ -176,4 +176,6 @@ class Rig:
         end_ns = since_ns + int(watch_s * 1e9)
         until(lambda: self.speeds[-1][0] >= end_ns, watch_s + 5, "joint states")
         moving = [stamp for stamp, speed in self.speeds if since_ns <= stamp <= end_ns and speed >= STILL_RAD_S]
-        return (moving[-1] - since_ns) * 1e-9 if moving else 0.0
+        stood_s = (moving[-1] - since_ns) * 1e-9 if moving else 0.0
+        print(f"the arm stood still after {stood_s:.3f} s")
+        return stood_s
