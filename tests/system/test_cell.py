@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64
 from trajectory_msgs.msg import JointTrajectory
 
@@ -16,7 +18,7 @@ from embodied_vision.control.planning import plan_joint
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import RunFailed
 from embodied_vision.nodes import qos
-from embodied_vision.nodes.conversions import JointSamples, samples_to_trajectory
+from embodied_vision.nodes.conversions import JointSamples, samples_to_trajectory, stamp_to_ns
 from tests.system.rig import CELL, START_S, Rig, until
 
 pytestmark = pytest.mark.system
@@ -150,3 +152,16 @@ def test_the_cameras_can_fall_silent(rig: Rig) -> None:
     assert len(rig.frames) == frames
     rig.client.set_parameters("cell", {"camera_enabled": True})
     until(lambda: len(rig.frames) > frames + 3, 5, "frames")
+
+
+def test_with_simulated_time_the_cell_keeps_the_clock(tmp_path: Path) -> None:
+    with Rig(tmp_path, (CELL,), {}, use_sim_time=True) as rig:
+        clocks: list[int] = []
+        rig.client.node.create_subscription(
+            Clock, "/clock", lambda message: clocks.append(stamp_to_ns(message.clock)), qos.SENSOR
+        )
+        rig.cell.wait_active(START_S)
+        until(lambda: len(clocks) > 80 and len(rig.frames) > 5, 30, "a second of simulated time")
+        assert (np.diff(clocks) > 0).all()
+        assert clocks[0] <= rig.frames[-1] <= clocks[-1] + 1e9 / 15
+        assert {stamp for stamp, _ in rig.speeds} & set(clocks)
