@@ -19,6 +19,7 @@ from embodied_vision.nodes import qos, topics
 from embodied_vision.nodes.conversions import (
     features_to_image,
     features_to_info,
+    from_json,
     image_to_color,
     info_to_K,
     stamp_to_ns,
@@ -47,6 +48,12 @@ class EncoderNode(ManagedNode):
         self.param("encoder", "default", "encoder to run: `default`, a folder, or a cached hub name", read_only=True)
         self.param("cameras", ["camera"], "names of the cameras whose color images are encoded", read_only=True)
         self.param("threads", 1, "CPU threads of one encoding", (1, 64), read_only=True)
+        self.param(
+            "moving_rate",
+            2.0,
+            "frames a second that are encoded while the arm moves, when nobody decides on them; 0: all frames",
+            (0.0, 1000.0),
+        )
         self.param("status_period", 0.5, "time between two messages on encoder/status, s", (0.05, 10.0))
         self._tracer = Tracer(self)
         self._info = self.create_publisher(String, "encoder/info", qos.STATUS)
@@ -62,6 +69,8 @@ class EncoderNode(ManagedNode):
         self._encoder: Encoder | None = None
         self._intrinsics: dict[str, FloatArray] = {}
         self._slots: dict[str, Image] = {}
+        self._arm_moves = False
+        self._last_taken_ns: dict[str, int] = {}
         self._changed = threading.Condition()
         self._worker: threading.Thread | None = None
         self._stopping = False
@@ -91,6 +100,7 @@ class EncoderNode(ManagedNode):
         for camera in self._cameras:
             self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_info(camera))
             self.subscribe_sensor(Image, topics.color(camera), self._on_image(camera))
+        self.subscribe(String, "arm/status", qos.STATUS, self._on_arm_status)
         self.every(self.value("status_period"), self._report_counts)
 
     def halt(self) -> None:
@@ -116,11 +126,27 @@ class EncoderNode(ManagedNode):
 
         return remember
 
+    def _on_arm_status(self, message: String) -> None:
+        self._arm_moves = from_json(message, "arm/status").get("state") == "moving"
+
+    def _is_due(self, camera: str, stamp_ns: int) -> bool:
+        """Whether a frame is worth its cost: every one at rest, some while the arm moves."""
+        rate = self.value("moving_rate") if self._arm_moves else 0.0
+        if rate and 0 <= stamp_ns - self._last_taken_ns.get(camera, 0) < 1e9 / rate:
+            return False
+        self._last_taken_ns[camera] = stamp_ns
+        return True
+
     def _on_image(self, camera: str) -> Callable[[Image], None]:
         def take(message: Image) -> None:
-            self._tracer.mark("encoder.receive", stamp_to_ns(message.header.stamp))
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            self._tracer.mark("encoder.receive", stamp_ns)
+            due = self._is_due(camera, stamp_ns)
             with self._changed:
                 self._counts.received += 1
+                if not due:
+                    self._counts.skipped += 1
+                    return
                 self._counts.skipped += camera in self._slots
                 self._slots[camera] = message
                 self._changed.notify()
