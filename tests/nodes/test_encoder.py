@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
 
-from embodied_vision.nodes import conversions
+from embodied_vision.nodes import conversions, qos
 from embodied_vision.sources import FolderSource, fit
 from tests.nodes.conftest import Graph, until
 from tests.nodes.samples import camera, frame, write_encoder
@@ -102,3 +103,19 @@ def test_features_keep_their_frames_stamp_when_the_queue_is_overrun(graph: Graph
     until(lambda: len(stamps) >= status["encoded"], what="features have come")
     assert set(stamps) <= set(sent)
     assert stamps == sorted(stamps)
+
+
+def test_while_the_arm_moves_frames_are_skipped_on_purpose(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder")
+    folder = graph.run_dir / "pictures"
+    folder.mkdir()
+    Picture.fromarray(frame().color).save(folder / "one.png")
+    status = graph.publisher(String, "arm/status", qos.STATUS, readers=0)
+    status.publish(conversions.to_json({"state": "moving"}))
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"), moving_rate=1.0)
+    graph.start("camera", source=str(folder), rate=20.0)
+    moving = graph.wait("encoder/status", lambda s: s["received"] >= 20, node)
+    assert moving["skipped"] >= 17
+    assert moving["encoded"] >= 1
+    status.publish(conversions.to_json({"state": "idle"}))
+    graph.wait("encoder/status", lambda s: s["encoded"] >= moving["encoded"] + 10, node)
