@@ -69,7 +69,7 @@ class ArmNode(ManagedNode):
         self.param("rate", 40.0, "looks a second; a horizon is sent at every second one", (10.0, 200.0), read_only=True)
         self.param("horizon", 0.15, "how long the arm goes on without news before it brakes, s", (0.05, 0.5))
         self.param("lead", 0.04, "time that the controller has to join a new horizon, s", (0.0, 0.1))
-        self.param("resume_within", 0.5, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
+        self.param("resume_within", 3.0, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
         self.param("start_stopped", False, "come up stopped, as after a death; ~/resume goes on", read_only=True)
         self._tracer = Tracer(self)
         self._trajectories = self.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.COMMAND)
