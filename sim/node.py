@@ -50,7 +50,7 @@ class CellNode(ManagedNode):
         self.param("calibration", "", "calibration YAML of the cameras; empty: the simulated cell's", read_only=True)
         self.param("camera_rate", 15.0, "frames a second of every camera", (0.5, 60.0), read_only=True)
         self.param(
-            "joint_rate", 48.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True
+            "joint_rate", 60.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True
         )
         self.param("camera_enabled", True, "false: the cameras fall silent, as with a cable pulled")
         self._tracer = Tracer(self)

@@ -39,7 +39,7 @@ def start_upstream(rig: Rig) -> subprocess.Popen[bytes]:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    parameters = {"arm": {"upstream": ["encoder"]}}
+    parameters = {"arm": {"upstream": ["encoder"], "resume_within": 0.5}}
     with Rig(tmp_path_factory.mktemp("arm"), (CELL, ARM), parameters) as rig:
         rig.cell.wait_active(START_S)
         rig.wait_joined()
