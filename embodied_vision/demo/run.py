@@ -33,6 +33,8 @@ from embodied_vision.policies.locate import locate
 from embodied_vision.policies.policy import Policy
 
 START_S = 120.0
+JOIN_S = 20.0
+TRACING = ("cell", "encoder", "policy", "arm", "recorder")
 SCENE_S = 90.0
 """Bound on one scene, its retries included."""
 
@@ -75,15 +77,30 @@ class _Witness:
 
     def __init__(self, client: GraphClient) -> None:
         self.traces: dict[int, dict[str, int]] = {}
+        self._node = client.node
         client.node.create_subscription(DiagnosticArray, "trace", self._take, qos.TRACE)
 
     def _take(self, message: DiagnosticArray) -> None:
         for mark in read_marks(message):
             self.traces.setdefault(mark.stamp_ns, {}).setdefault(mark.stage, mark.monotonic_ns)
 
+    def wait_joined(self, alive: Callable[[], None]) -> None:
+        """Wait until every node that traces is known and frames flow, so that no stage of the first decision is missed.
+
+        Raises:
+            RunFailed: it took longer than `JOIN_S`.
+        """
+        deadline = time.monotonic() + JOIN_S
+        flowing = ("cell.publish", "encoder.publish", "recorder.receive")
+        while self._node.count_publishers("trace") < len(TRACING) or not all(map(self.stamps, flowing)):
+            if time.monotonic() > deadline:
+                raise RunFailed(f"no traces of all of {', '.join(TRACING)} within {JOIN_S:.0f} s; is a node missing?")
+            alive()
+            time.sleep(0.05)
+
     def stamps(self, stage: str) -> set[int]:
         """Frames that passed a stage."""
-        return {stamp for stamp, stages in self.traces.items() if stage in stages}
+        return {stamp for stamp, stages in list(self.traces.items()) if stage in stages}
 
 
 def _replay_on_topics(episode: Episode, cell: Supervisor, client: GraphClient) -> dict[str, Any]:
@@ -201,6 +218,7 @@ def _drive(
 
     client.watch("task/status", "cell/status", "recorder/status", "encoder/status")
     witness = _Witness(client)
+    witness.wait_joined(alive)
     client.trigger("task/run")
     task = client.wait(
         "task/status", lambda s: s["state"] in ("finished", "failed"), START_S + SCENE_S * settings.scenes, alive
