@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from embodied_vision.digests import read_verified
 from embodied_vision.errors import EncoderError
 
 WEIGHTS = "model.safetensors"
@@ -96,18 +97,7 @@ def read_weights(folder: Path, manifest: Mapping[str, Any]) -> dict[str, NDArray
     hashes = manifest.get("sha256")
     if not isinstance(hashes, Mapping) or WEIGHTS not in hashes:
         raise EncoderError(f"{folder / MANIFEST} has no sha256 of {WEIGHTS}; copy the encoder folder again")
-    contents: dict[str, bytes] = {}
-    for name, expected in hashes.items():
-        path = folder / name
-        try:
-            contents[name] = path.read_bytes()
-        except OSError as error:
-            raise EncoderError(f"{path} cannot be read ({error}); copy the whole encoder folder") from error
-        actual = hashlib.sha256(contents[name]).hexdigest()
-        if actual != expected:
-            raise EncoderError(
-                f"{path} is damaged: sha256 {actual[:16]}…, its manifest says {str(expected)[:16]}…; copy it again"
-            )
+    contents = read_verified(folder, hashes, "encoder", EncoderError)
     try:
         return dict(load_tensors(contents[WEIGHTS]))
     except Exception as error:  # safetensors raises its own untyped error from Rust

@@ -7,7 +7,6 @@ The clock is shared by all processes of one machine, so that differences between
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -64,16 +63,3 @@ def read_marks(message: DiagnosticArray) -> list[Mark]:
         for value in status.values
         if value.key == _CLOCK_KEY
     ]
-
-
-def latencies_ms(marks: Iterable[Mark], first: str, last: str) -> dict[int, float]:
-    """Time in ms from stage `first` to stage `last` for every frame (by its stamp in ns) that passed both."""
-    clocks: dict[str, dict[int, int]] = {first: {}, last: {}}
-    for mark in marks:
-        if mark.stage in clocks:
-            clocks[mark.stage].setdefault(mark.stamp_ns, mark.monotonic_ns)
-    return {
-        stamp_ns: (clocks[last][stamp_ns] - start) / 1e6
-        for stamp_ns, start in sorted(clocks[first].items())
-        if stamp_ns in clocks[last]
-    }

@@ -16,6 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from embodied_vision.digests import read_verified
 from embodied_vision.errors import CheckpointError
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
@@ -171,19 +172,7 @@ def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
     hashes = manifest.get("sha256")
     if not isinstance(hashes, Mapping) or not {WEIGHTS, CARD} <= set(hashes):
         raise CheckpointError(f"{folder / MANIFEST} lacks the sha256 of its files; copy the checkpoint again")
-    contents: dict[str, bytes] = {}
-    for name, expected in hashes.items():
-        path = folder / name
-        try:
-            contents[name] = path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error}); copy the whole checkpoint folder") from error
-        actual = hashlib.sha256(contents[name]).hexdigest()
-        if actual != expected:
-            raise CheckpointError(
-                f"{path} is damaged: sha256 {actual[:16]}…, its manifest says {str(expected)[:16]}…; copy it again"
-            )
-    return contents
+    return read_verified(folder, hashes, "checkpoint", CheckpointError)
 
 
 def _pack(weights: Mapping[str, Tensor]) -> bytes:
