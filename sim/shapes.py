@@ -48,7 +48,14 @@ def _quaternion(yaw: float, tilt: float = 0.0) -> list[float]:
 
 
 def create_boxes(
-    client: int, boxes: Sequence[Box], xyz: Sequence[float], yaw: float, rgba: RGBA, *, fixed: bool
+    client: int,
+    boxes: Sequence[Box],
+    xyz: Sequence[float],
+    yaw: float,
+    rgba: RGBA,
+    *,
+    fixed: bool,
+    collide: bool = True,
 ) -> int:
     """A body of one color at `xyz` with `yaw`, its frame at its centre of mass; mass follows from the volume.
 
@@ -58,6 +65,7 @@ def create_boxes(
         xyz, yaw: pose of the body frame in the base frame.
         rgba: color in [0, 1].
         fixed: whether the body is glued to the table.
+        collide: whether anything can touch it; what nothing can touch is to be fixed.
 
     Returns:
         The body's id.
@@ -79,13 +87,15 @@ def create_boxes(
         rgbaColors=[rgba] * len(boxes),
         physicsClientId=client,
     )
-    collision = pybullet.createCollisionShapeArray(
-        shapeTypes=kinds,
-        halfExtents=halves,
-        collisionFramePositions=centres,
-        collisionFrameOrientations=turns,
-        physicsClientId=client,
-    )
+    collision = -1
+    if collide:
+        collision = pybullet.createCollisionShapeArray(
+            shapeTypes=kinds,
+            halfExtents=halves,
+            collisionFramePositions=centres,
+            collisionFrameOrientations=turns,
+            physicsClientId=client,
+        )
     mass = 0.0 if fixed else DENSITY_KG_M3 * sum(box.volume for box in boxes)
     body: int = pybullet.createMultiBody(
         baseMass=mass,

@@ -102,9 +102,10 @@ class World:
         rgba: shapes.RGBA,
         *,
         fixed: bool = False,
+        collide: bool = True,
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
-        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed)
+        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide)
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
         pybullet.changeDynamics(

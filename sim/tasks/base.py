@@ -26,14 +26,22 @@ class Task(ABC):
     Attributes:
         name: what users call it.
         max_steps: pick-and-place actions allowed.
+        tools: what it can be done with; the first is the usual one.
     """
 
     name: ClassVar[str]
     max_steps: ClassVar[int]
+    tools: ClassVar[tuple[str, ...]] = ("suction",)
 
     @abstractmethod
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Put the objects of a random scene on the table; all randomness comes from `rng`."""
+
+    def proceed(self, world: World) -> None:  # noqa: B027 - most scenes change by actions alone
+        """What happens by itself between two actions; called after each one, with the scene at rest, before `score`.
+
+        It leaves the scene at rest. Randomness comes from a generator that the task kept from `build`.
+        """
 
     @abstractmethod
     def score(self, world: World) -> float:
