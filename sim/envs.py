@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from embodied_vision.control.guard import Guard
-from embodied_vision.control.motion import plan_pick_place
+from embodied_vision.control.motion import plan
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, vector_to_pose
 from embodied_vision.types import RGBD, Camera, PickPlace, Workspace
@@ -122,13 +122,14 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         try:
             decision = self._decision(action)
             self._guard.check_action(decision, now_ns)
-            motion = plan_pick_place(world.robot, q, decision)
+            motion = plan(world.robot, q, decision)
             self._guard.check_motion(motion, q, now_ns, now_ns)
         except (Refused, BadInput) as error:
             return str(error)
         execute(world, motion)
         world.set_suction(False)
         world.settle()
+        world.task.proceed(world)
         return None
 
     def _decision(self, action: dict[str, NDArray[np.float64]]) -> PickPlace:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tempfile import NamedTemporaryFile
+
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
@@ -28,9 +30,12 @@ class Arm:
     def __init__(self, client: int, model: RobotModel) -> None:
         self._client = client
         self.model = model
-        self.body: int = pybullet.loadURDF(
-            str(model.urdf), useFixedBase=True, flags=pybullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client
-        )
+        with NamedTemporaryFile("w", suffix=".urdf", encoding="utf-8") as file:
+            file.write(model.urdf)
+            file.flush()
+            self.body: int = pybullet.loadURDF(
+                file.name, useFixedBase=True, flags=pybullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client
+            )
         links: dict[str, int] = {}
         joints: dict[str, int] = {}
         for index in range(pybullet.getNumJoints(self.body, physicsClientId=client)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.control.guard import Guard
-from embodied_vision.control.motion import OPEN, Motion, MotionSettings, Segment, plan_home, plan_pick_place
+from embodied_vision.control.motion import OPEN, Motion, MotionSettings, Segment, plan, plan_home
 from embodied_vision.control.player import MotionPlayer, PlayerSettings
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.trajectory import Trajectory
@@ -146,7 +146,7 @@ class ArmExecutive:
         try:
             self.guard.check_action(action, now_ns)
             q = self._ready(joints, now_s)
-            motion = plan_pick_place(self._model, q, action, self._settings.motion)
+            motion = plan(self._model, q, action, self._settings.motion)
             self._play(motion, action.decision_id, joints, now_s, now_ns)
         except Refused as error:
             self.note_refusal(error, action.decision_id)

@@ -70,12 +70,26 @@ class Motion:
         return sum(s.trajectory.duration + s.dwell_s for s in self.segments)
 
 
+def plan(model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSettings | None = None) -> Motion:
+    """The whole motion for a decision by its primitive, from rest at q_now (J,) to rest at home.
+
+    Raises:
+        BadInput: no motion is known for the primitive.
+        Refused: rule `unreachable`.
+    """
+    if action.primitive == "pick_place":
+        return plan_pick_place(model, q_now, action, settings)
+    if action.primitive == "push":
+        return plan_push(model, q_now, action, settings)
+    raise BadInput(f"no motion is known for the primitive {action.primitive!r}; send pick_place or push")
+
+
 def plan_pick_place(
     model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSettings | None = None
 ) -> Motion:
-    """The whole motion for a decision, from rest at q_now (J,) to rest at home.
+    """Approach the pick pose from above, take, carry to the place pose, let go, and return home.
 
-    With a symmetric tool both poses are turned about the tool's axis by one common angle, which leaves the
+    With a tool that may spin both poses are turned about the tool's axis by one common angle, which leaves the
     way of the object as it is, so that the last joint has room and turns little.
 
     Raises:
@@ -84,7 +98,7 @@ def plan_pick_place(
     settings = settings or MotionSettings()
     pace = settings.pace
     lift_pick, lift_place = (_lift(model, pose, settings) for pose in (action.pick, action.place))
-    if model.symmetric_tool:
+    if model.spin != "none":
         lift_pick, lift_place = _share_turn(model, q_now, action, lift_pick, lift_place)
     start = _retract(model, q_now, settings)
     q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
@@ -99,6 +113,38 @@ def plan_pick_place(
             Segment("descend_place", lift_place.reversed(), OPEN, settings.release_s),
             Segment("lift_place", lift_place),
             Segment("home", plan_joint(model, q_above_place, model.home, pace)),
+        )
+    )
+
+
+def plan_push(model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSettings | None = None) -> Motion:
+    """Come down at the pick pose, go straight to the place pose, and return home; the gripper is left as it is.
+
+    Raises:
+        Refused: rule `unreachable`.
+    """
+    settings = settings or MotionSettings()
+    pace = settings.pace
+    lift_start = _lift(model, action.pick, settings)
+    end_pose = action.place
+    if model.spin != "none":
+        lift_start, turned = _face(model, action.pick, lift_start)
+        end_pose = action.place @ turned
+    push = plan_line(model, lift_start.positions[0], end_pose, pace)
+    raised = action.place.copy()
+    raised[:3, :3] = end_pose[:3, :3]
+    raised[2, 3] = max(settings.clearance_m, float(action.place[2, 3]) + settings.approach_m)
+    lift_end = plan_line(model, push.positions[-1], raised, pace)
+    start = _retract(model, q_now, settings)
+    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    return Motion(
+        (
+            *start,
+            Segment("approach", plan_joint(model, q_start, lift_start.positions[-1], pace)),
+            Segment("descend_push", lift_start.reversed()),
+            Segment("push", push),
+            Segment("lift_push", lift_end),
+            Segment("home", plan_joint(model, lift_end.positions[-1], model.home, pace)),
         )
     )
 
@@ -126,8 +172,8 @@ def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tupl
 
 
 def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings) -> Trajectory:
-    """The straight way up from a pose to the height of travel; a symmetric tool at any angle about its axis."""
-    q = solve_pose(model, pose, model.home, free_spin=model.symmetric_tool)
+    """The straight way up from a pose to the height of travel; a tool that may spin at any angle about its axis."""
+    q = solve_pose(model, pose, model.home, free_spin=model.spin != "none")
     raised = model.forward(q)
     raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m)
     return plan_line(model, q, raised, settings.pace)
@@ -138,12 +184,10 @@ def _share_turn(
 ) -> tuple[Trajectory, Trajectory]:
     """Turn the last joint of both ways so that the turn from pick to place is exactly the decision's.
 
-    The last joint turns about the tool's axis, so an offset of it leaves the tip's path as it is.
+    The last joint turns about the tool's axis, so an offset of it leaves the tip's path as it is. A tool of spin
+    half is turned to the decision's angles or to both opposite ones.
     """
-    offset_pick, offset_place = (
-        float(pose_error(model.forward(lift.positions[0]), pose, free_spin=False)[5])
-        for lift, pose in ((lift_pick, action.pick), (lift_place, action.place))
-    )
+    offset_pick, offset_place = _offset(model, lift_pick, action.pick), _offset(model, lift_place, action.place)
     last_pick, last_place = lift_pick.positions[:, -1], lift_place.positions[:, -1]
     low, high = model.limits.lower[-1] + MARGIN_RAD, model.limits.upper[-1] - MARGIN_RAD
     between = last_place[-1] - last_pick[-1]
@@ -154,8 +198,13 @@ def _share_turn(
         last = min(high - last_pick.max(), high - last_place.max() - extra)
         if first > last:
             continue
-        middle = (q_now[-1] + model.home[-1] - travel) / 2 - last_pick[-1]
+        middle = float((q_now[-1] + model.home[-1] - travel) / 2 - last_pick[-1])
         offset = float(np.clip(middle, first, last))
+        if model.spin == "half":
+            angles = [angle for angle in _half_turns(offset_pick) if first <= angle <= last]
+            if not angles:
+                continue
+            offset = min(angles, key=lambda angle: abs(angle - middle))
         return lift_pick.turned(-1, offset), lift_place.turned(-1, offset + extra)
     raise Refused(
         "unreachable",
@@ -164,3 +213,39 @@ def _share_turn(
         f"limits of {model.joint_names[-1]}",
         "choose a smaller turn of the object",
     )
+
+
+def _offset(model: RobotModel, lift: Trajectory, pose: FloatArray) -> float:
+    """What the last joint lacks at the start of a way up to the angle of a pose about the tool's axis, rad."""
+    return float(pose_error(model.forward(lift.positions[0]), pose, free_spin=False)[5])
+
+
+def _half_turns(angle: float) -> list[float]:
+    """An angle and those that differ from it by half turns, within two turns."""
+    return [angle + k * np.pi for k in range(-3, 4)]
+
+
+def _face(model: RobotModel, pose: FloatArray, lift: Trajectory) -> tuple[Trajectory, FloatArray]:
+    """Turn the last joint of a way up to the angle of its pose, or the opposite one where a tool of spin half needs it.
+
+    Returns:
+        The way, and the turn (4, 4) about the tool's axis that was added to the pose.
+    """
+    offset, last = _offset(model, lift, pose), lift.positions[:, -1]
+    low, high = model.limits.lower[-1] + MARGIN_RAD, model.limits.upper[-1] - MARGIN_RAD
+    step = np.pi if model.spin == "half" else 2 * np.pi
+    turned = {k: last + offset + k * step for k in range(-3, 4)}
+    possible = [k for k, angles in turned.items() if low <= angles.min() and angles.max() <= high]
+    if not possible:
+        raise Refused(
+            "unreachable",
+            "turn of the tool",
+            f"{np.degrees(last[0] + offset):.1f}°",
+            f"limits of {model.joint_names[-1]}",
+            "choose another angle of the tool",
+        )
+    k = min(possible, key=lambda k: abs(last[-1] + offset + k * step - model.home[-1]))
+    turn = np.eye(4)
+    c, s = np.cos(k * step), np.sin(k * step)
+    turn[:2, :2] = [[c, -s], [s, c]]
+    return lift.turned(-1, offset + k * step), turn

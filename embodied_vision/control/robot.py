@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pinocchio as pin
-import yaml
 from numpy.typing import NDArray
 
+from embodied_vision.control.description import ROBOTS, read_description
 from embodied_vision.control.limits import JointLimits, Vector, read_limits
 from embodied_vision.errors import BadInput
 from embodied_vision.types import FloatArray
 
 Matrix = NDArray[np.float64]
-ROBOTS = Path(__file__).resolve().parent.parent / "robots"
+Spin = Literal["any", "half", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,27 +25,31 @@ class RobotModel:
 
     Attributes:
         name: of the robot, recorded with episodes.
-        urdf: file the model was read from; a simulator loads the same.
+        tool: name of its tool where arm and tool are described apart, else empty.
+        urdf: text of the URDF, tool included; a simulator loads the same.
         joint_names: J names in the order of every joint vector.
         tip_link: link at the tool's tip, z out of the tool.
         home: resting position (J,), rad.
         limits: what each joint may do.
         posture: weights (J,) with which inverse kinematics draws joints to a preferred position.
-        symmetric_tool: turning the tool about its own axis changes nothing, as with a suction cup;
-            the last joint turns about that axis.
+        spin: turns of the tool about its own axis that change nothing: any, as with a suction cup, half a turn,
+            as with a jaw, or none. The last joint turns about that axis unless it is none.
+        finger_joints: names of the tool's sliding joints; kinematics take them as fixed.
         reach_m: least and greatest horizontal distance from the base's axis at which the tool, held straight
             down, works at every height from the table to the height of travel. Scenes are made within it.
         link_clearance_m: least height of elbow and wrist frames above the table.
     """
 
     name: str
-    urdf: Path
+    tool: str
+    urdf: str
     joint_names: tuple[str, ...]
     tip_link: str
     home: Vector
     limits: JointLimits
     posture: Vector
-    symmetric_tool: bool
+    spin: Spin
+    finger_joints: tuple[str, ...]
     reach_m: tuple[float, float]
     link_clearance_m: float
     _model: Any
@@ -54,51 +58,50 @@ class RobotModel:
 
     @classmethod
     def load(cls, name_or_path: str | Path = "panda_suction") -> RobotModel:
-        """Load a shipped robot by name, or any other by the path of its YAML description.
+        """Load a shipped robot by the names of arm and tool, or any other by the path of its YAML description.
 
         Raises:
             BadInput: the description is missing or does not fit its URDF.
         """
-        path = Path(name_or_path)
-        if path.suffix not in (".yaml", ".yml"):
-            path = ROBOTS / f"{name_or_path}.yaml"
-        if not path.is_file():
-            there = sorted(p.stem for p in ROBOTS.glob("*.yaml"))
-            raise BadInput(f"no robot description at {path}; name one of {there} or give the path of a YAML file")
-        text = yaml.safe_load(path.read_text())
+        description = read_description(name_or_path)
+        path, text = description.path, description.fields
         try:
-            urdf = path.parent / str(text["urdf"])
             tip_link = str(text["tip_link"])
             home_of = dict(text["home"])
             entries = dict(text["joint_limits"])
             near, far = (float(radius) for radius in text["reach_m"])
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
-                f"robot description {path} has a missing or wrong field ({error}); compare panda_suction.yaml"
+                f"robot description {path} has a missing or wrong field ({error}); compare {ROBOTS}/panda.yaml"
             ) from error
-        if not urdf.is_file():
-            raise BadInput(f"robot description {path} names the URDF {urdf}, which is not there; correct `urdf`")
-        model = pin.buildModelFromUrdf(str(urdf))
+        spin = str(text.get("spin", "none"))
+        if spin not in get_args(Spin):
+            raise BadInput(f"{path}: spin {spin!r} is unknown; choose one of {', '.join(get_args(Spin))}")
+        model = pin.buildModelFromXML(description.urdf)
+        fingers = [index for index, joint in enumerate(model.joints) if "JointModelP" in joint.shortname()]
+        finger_joints = tuple(model.names[index] for index in fingers)
+        if fingers:
+            model = pin.buildReducedModel(model, fingers, pin.neutral(model))
         kinds = {joint.shortname() for joint in list(model.joints)[1:]}
         if kinds != {"JointModelRZ"}:
             raise BadInput(
-                f"{urdf}: joints of kind {sorted(kinds)}; only revolute joints about their z axis are handled"
+                f"{path}: joints of kind {sorted(kinds)}; only revolute joints about their z axis are handled"
             )
         joints = tuple(list(model.names)[1:])
         if not model.existFrame(tip_link):
-            raise BadInput(f"{urdf} has no link {tip_link!r}; correct `tip_link` in {path}")
+            raise BadInput(f"{path}: the URDF has no link {tip_link!r}; correct `tip_link`")
         if set(home_of) != set(joints):
             raise BadInput(f"{path}: home names {sorted(home_of)}, the URDF has {sorted(joints)}; give each joint once")
         posture_of = text.get("posture", {})
         tip = model.getFrameId(tip_link)
-        symmetric = bool(text.get("symmetric_tool", False))
         placement = model.frames[tip].placement
         on_axis = np.abs(placement.translation[:2]).max() < 1e-9 and placement.rotation[2, 2] > 1 - 1e-12
-        if symmetric and not (on_axis and model.frames[tip].parentJoint == len(joints)):
-            raise BadInput(f"{path}: symmetric_tool needs {tip_link!r} on the last joint's axis; set it to false")
+        if spin != "none" and not (on_axis and model.frames[tip].parentJoint == len(joints)):
+            raise BadInput(f"{path}: spin {spin} needs {tip_link!r} on the last joint's axis; set it to none")
         return cls(
-            name=path.stem,
-            urdf=urdf,
+            name=description.name,
+            tool=description.tool,
+            urdf=description.urdf,
             joint_names=joints,
             tip_link=tip_link,
             home=np.array([float(home_of[j]) for j in joints]),
@@ -110,7 +113,8 @@ class RobotModel:
                 entries,
             ),
             posture=np.array([float(posture_of.get(j, 0.0)) for j in joints]),
-            symmetric_tool=symmetric,
+            spin=cast(Spin, spin),
+            finger_joints=finger_joints,
             reach_m=(near, far),
             link_clearance_m=float(text.get("link_clearance_m", 0.0)),
             _model=model,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from embodied_vision.control.guard import Guard
-from embodied_vision.control.motion import CLOSED, OPEN, Motion, MotionSettings, plan_home, plan_pick_place
+from embodied_vision.control.motion import CLOSED, OPEN, Motion, MotionSettings, plan, plan_home, plan_pick_place
 from embodied_vision.control.planning import Pace
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import BadInput, Refused
@@ -124,3 +124,50 @@ def test_out_of_reach_is_refused(model: RobotModel, which: str) -> None:
 def test_settings_that_make_no_sense_are_named() -> None:
     with pytest.raises(BadInput, match="clearance_m"):
         MotionSettings(clearance_m=-0.1)
+
+
+@pytest.mark.parametrize("name", ["panda_spatula", "kuka_iiwa_spatula"])
+def test_a_push_goes_straight_at_one_height(name: str) -> None:
+    model = RobotModel.load(name)
+    for yaw in (0.0, 0.8, 2.5, -1.6):
+        start, end = tool_down(0.52, -0.15, 0.01, yaw), tool_down(0.58, 0.1, 0.01, yaw)
+        motion = plan(model, model.home, PickPlace(pick=start, place=end, primitive="push"))
+        assert [(s.name, s.gripper) for s in motion.segments] == [
+            ("approach", None),
+            ("descend_push", None),
+            ("push", None),
+            ("lift_push", None),
+            ("home", None),
+        ]
+        push = motion.segments[2].trajectory
+        tips = [model.forward(q) for q in push.positions]
+        np.testing.assert_allclose(tips[0][:3, 3], start[:3, 3], atol=1e-4)
+        np.testing.assert_allclose(tips[-1][:3, 3], end[:3, 3], atol=1e-4)
+        way = (end - start)[:3, 3] / np.linalg.norm((end - start)[:3, 3])
+        for tip in tips:
+            offset = tip[:3, 3] - start[:3, 3]
+            np.testing.assert_allclose(offset - (offset @ way) * way, 0, atol=5e-4)
+            # Front and back of the plate are alike: the angle holds modulo half a turn.
+            np.testing.assert_allclose(np.abs(tip[:3, 1] @ start[:3, 1]), 1, atol=1e-4)
+        Guard(model, WORKSPACE).check_motion(motion, model.home, 0, 0)
+
+
+def test_a_jaw_is_turned_as_decided_or_to_the_opposite() -> None:
+    model = RobotModel.load("panda_parallel_jaw")
+    for pick_yaw, turn in ((0.0, 0.5), (2.9, -1.0), (-2.0, 2.0), (1.2, 3.0)):
+        pick, place = tool_down(0.5, -0.2, 0.02, pick_yaw), tool_down(0.55, 0.2, 0.03, pick_yaw + turn)
+        motion = plan(model, model.home, PickPlace(pick=pick, place=place))
+        reached = {s.name: model.forward(s.trajectory.positions[-1]) for s in motion.segments}
+        for name, pose in (("descend_pick", pick), ("descend_place", place)):
+            np.testing.assert_allclose(reached[name][:3, 3], pose[:3, 3], atol=1e-4)
+            np.testing.assert_allclose(np.abs(reached[name][:3, 1] @ pose[:3, 1]), 1, atol=1e-4)
+        one, other = (
+            np.sign(reached[n][:3, 1] @ p[:3, 1]) for n, p in (("descend_pick", pick), ("descend_place", place))
+        )
+        assert one == other
+
+
+def test_an_unknown_primitive_is_named(model: RobotModel) -> None:
+    action = PickPlace(pick=tool_down(0.5, 0, 0.1), place=tool_down(0.5, 0.1, 0.1), primitive="grasp")
+    with pytest.raises(BadInput, match="'grasp'; send pick_place or push"):
+        plan(model, model.home, action)
