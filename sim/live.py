@@ -141,7 +141,8 @@ class LiveCell:
     def judge(self) -> Judgement | None:
         """Once after every motion, as soon as arm and objects rest and the gripper holds nothing; else None.
 
-        It looks up to 0.1 s ahead; real time then catches up.
+        It looks up to 0.1 s ahead, and on to when what the task does by itself has come to rest; real time then
+        catches up.
         """
         if not self._moved or self.world.holding is not None:
             return None
@@ -151,6 +152,7 @@ class LiveCell:
         settled = True
         try:
             self.world.settle(REST_STEPS)
+            self.world.task.proceed(self.world)
         except NotSettled:
             settled = False
         taken = self.world.steps - before
