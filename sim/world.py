@@ -1,4 +1,4 @@
-"""The simulated cell: a table, an arm with a suction cup, a camera, and the scene of a task."""
+"""The simulated cell: a table, an arm with its tool, cameras, and the scene of a task."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from embodied_vision.control.robot import RobotModel
-from embodied_vision.errors import RunFailed
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.types import RGBD, Camera, FloatArray, Workspace
 from embodied_vision_sim import shapes
 from embodied_vision_sim.camera import Light, front_camera, render
 from embodied_vision_sim.robot import Arm
-from embodied_vision_sim.suction import OBJECT_GROUP, Suction
+from embodied_vision_sim.suction import OBJECT_GROUP
 from embodied_vision_sim.tasks import make_task
 from embodied_vision_sim.tasks.base import Task
+from embodied_vision_sim.tool import Tool, make_tool
 
 STEP_HZ = 240
 TABLE_SIZE_M = (2.4, 3.0, 0.1)
@@ -42,20 +43,46 @@ class World:
         task: the task whose scene stands on the table.
         workspace: where the task puts objects.
         cameras: the cell's calibrated cameras.
-        robot: kinematics and limits of the arm.
+        robot: kinematics and limits of the arm with its tool.
+        tool: at the arm's tip.
+        seed: of the scene that stands on the table.
         object_names: names of all bodies by the ids that segmentation shows.
         steps: physics steps since the reset.
+        seed: of the scene built last.
     """
 
     def __init__(
-        self, task: str, *, cameras: Sequence[Camera] | None = None, workspace: Workspace | None = None
+        self,
+        task: str,
+        *,
+        robot: str = "panda",
+        tool: str | None = None,
+        cameras: Sequence[Camera] | None = None,
+        workspace: Workspace | None = None,
     ) -> None:
+        """An empty cell; `reset` fills it.
+
+        Args:
+            task: name of the task.
+            robot: name of the arm.
+            tool: name of its tool; left out, the task's usual one.
+            cameras: left out, the cell's front camera.
+            workspace: left out, the usual one.
+
+        Raises:
+            BadInput: unknown task or robot, or a tool that the task cannot be done with.
+        """
         self.task: Task = make_task(task)
+        tool = tool or self.task.tools[0]
+        if tool not in self.task.tools:
+            raise BadInput(f"task {task!r} cannot be done with {tool!r}; use {' or '.join(self.task.tools)}")
         self.workspace = workspace or Workspace()
         self.cameras = tuple(cameras) if cameras is not None else (front_camera(),)
-        self.robot = RobotModel.load("panda_suction")
+        self.robot = RobotModel.load(f"{robot}_{tool}")
         self.object_names: dict[int, str] = {}
         self.steps = 0
+        self.seed = -1
+        self.seed = 0
         self._client: int = pybullet.connect(pybullet.DIRECT)
         self._movable: list[int] = []
 
@@ -66,6 +93,16 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def client(self) -> int:
+        """PyBullet's client id."""
+        return self._client
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Least and greatest distance from the base's axis of what the arm is to move, m."""
+        return self.robot.reach_m
 
     def close(self) -> None:
         """Free the PyBullet client; the world cannot be used afterwards."""
@@ -78,6 +115,7 @@ class World:
     def reset(self, seed: int) -> None:
         """Build the scene of `seed` with the arm at home and everything at rest."""
         client = self._client
+        self.seed = seed
         pybullet.resetSimulation(physicsClientId=client)
         pybullet.setPhysicsEngineParameter(
             fixedTimeStep=1 / STEP_HZ, deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=client
@@ -88,7 +126,7 @@ class World:
         self.add_boxes("table", [table], (0.5, 0.0, -TABLE_SIZE_M[2] / 2), 0.0, TABLE_RGBA, fixed=True)
         self._arm = Arm(client, self.robot)
         self.object_names[self._arm.body] = "robot"
-        self._suction = Suction(client, self._arm, self._movable.__contains__)
+        self.tool: Tool = make_tool(client, self._arm, self._movable.__contains__)
         self.task.build(self, np.random.default_rng(seed))
         self.settle()
         self._arm.place(np.asarray(self.robot.home, float))
@@ -147,7 +185,7 @@ class World:
     def step(self) -> None:
         """Advance by one physics step of 1/240 s."""
         pybullet.stepSimulation(physicsClientId=self._client)
-        self._suction.update()
+        self.tool.update()
         self.steps += 1
 
     @property
@@ -213,14 +251,14 @@ class World:
         """Pose (4, 4) of the cup's mouth in the base frame."""
         return self._arm.tip_pose()
 
-    def set_suction(self, on: bool) -> None:
-        """Switch the vacuum on or off."""
-        self._suction.set(on)
+    def set_gripper(self, opening: float) -> None:
+        """Open or close the tool, 0 closed … 1 open; a suction cup sucks when closed."""
+        self.tool.set(opening)
 
     @property
     def holding(self) -> str | None:
-        """Name of the object that the cup holds, or None."""
-        body = self._suction.holding
+        """Name of the object that the tool holds, or None."""
+        body = self.tool.holding
         return None if body is None else self.object_names[body]
 
     # What is seen and what it is worth
