@@ -8,16 +8,24 @@ import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
-from embodied_vision.geometry import depth_to_metres, look_at, quantise_depth
-from embodied_vision.types import RGBD, Camera, FloatArray
+from embodied_vision.errors import BadInput
+from embodied_vision.geometry import DEPTH_UNIT_M, look_at
+from embodied_vision.types import RGBD, Camera
+from embodied_vision_sim.renderer import Renderer
 
 NEAR_M = 0.05
 FAR_M = 4.0
+EGL_LARGEST_PX = (1024, 768)
+"""The EGL plugin draws into a window of this size and stretches it for larger pictures."""
+EGL_LIGHT_M = 100.0
+"""How far away the EGL plugin's lamp stands: so far that its rays are parallel and its highlights fall elsewhere."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """A directional light for the software renderer.
+    """A directional light.
+
+    EGL follows the direction alone: its ambient and diffuse parts are fixed in its shaders, and it casts shadows.
 
     Attributes:
         direction: towards the light, base frame, any length.
@@ -50,19 +58,20 @@ def view_matrix(camera: Camera) -> list[float]:
     return view
 
 
-def projection_matrix(camera: Camera) -> list[float]:
-    """OpenGL projection, column-major, under which TinyRenderer samples pixel (u, v) on the ray of K.
+def projection_matrix(camera: Camera, renderer: Renderer = "software") -> list[float]:
+    """OpenGL projection, column-major, under which the renderer samples pixel (u, v) on the ray of K.
 
-    TinyRenderer samples at integer viewport coordinates (no half pixel) and flips rows as
-    H − 1 − y, hence cx in the first row and cy + 1 in the second.
+    OpenGL samples at the centres of pixels, ½ from their edges. TinyRenderer samples at integer viewport
+    coordinates (no half pixel) and flips rows as H − 1 − y, hence cx in the first row and cy + 1 in the second.
     """
     width, height, K = camera.width, camera.height, camera.K
+    cx, cy = (K[0, 2], K[1, 2] + 1) if renderer == "software" else (K[0, 2] + 0.5, K[1, 2] + 0.5)
     projection = np.zeros((4, 4))
     projection[0, 0] = 2 * K[0, 0] / width
     projection[0, 1] = -2 * K[0, 1] / width
-    projection[0, 2] = 1 - 2 * K[0, 2] / width
+    projection[0, 2] = 1 - 2 * cx / width
     projection[1, 1] = 2 * K[1, 1] / height
-    projection[1, 2] = 2 * (K[1, 2] + 1) / height - 1
+    projection[1, 2] = 2 * cy / height - 1
     projection[2, 2] = -(FAR_M + NEAR_M) / (FAR_M - NEAR_M)
     projection[2, 3] = -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
     projection[3, 2] = -1
@@ -70,41 +79,80 @@ def projection_matrix(camera: Camera) -> list[float]:
     return column_major
 
 
-def depth_from_buffer(buffer: FloatArray) -> NDArray[np.float32]:
-    """OpenGL depth buffer (H, W) in [0, 1] to metres along the optical axis; 0 where nothing was hit."""
-    depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * np.asarray(buffer, np.float64))
-    return np.where(np.asarray(buffer) < 1.0, depth, 0.0).astype(np.float32)
+def depth_from_buffer(buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+    """OpenGL depth buffer in [0, 1] to metres along the optical axis in whole millimetres; 0 where nothing was hit.
+
+    The division takes float64: in float32 one pixel in a thousand would round to the next millimetre.
+    """
+    exact = buffer.astype(np.float64)
+    exact *= NEAR_M - FAR_M
+    exact += FAR_M
+    np.divide(FAR_M * NEAR_M, exact, out=exact)
+    depth = exact.astype(np.float32)
+    depth /= np.float32(DEPTH_UNIT_M)
+    np.rint(depth, out=depth)
+    depth *= buffer < 1.0
+    depth *= np.float32(DEPTH_UNIT_M)
+    return depth
 
 
 def render(
-    client: int, camera: Camera, *, stamp_ns: int, light: Light | None = None, segmentation: bool = False
+    client: int,
+    camera: Camera,
+    *,
+    stamp_ns: int,
+    light: Light | None = None,
+    segmentation: bool = False,
+    renderer: Renderer = "software",
 ) -> tuple[RGBD, NDArray[np.int32] | None]:
-    """Render one camera of a PyBullet client with the software renderer.
+    """Render one camera of a PyBullet client.
+
+    Args:
+        client: PyBullet client; with the renderer egl its plugin is loaded and its context current.
+        camera: what to see it with.
+        stamp_ns: of the frame.
+        light: the usual one when not given.
+        segmentation: whether body ids are wanted.
+        renderer: who draws for this client.
 
     Returns:
         The frame, depth quantised to whole millimetres, and body ids int32 (H, W), −1 where nothing
         was hit, or None without `segmentation`.
+
+    Raises:
+        BadInput: the picture is larger than EGL can draw.
     """
     light = light or Light()
+    direction = np.asarray(light.direction, float)
+    if renderer == "egl":
+        if camera.width > EGL_LARGEST_PX[0] or camera.height > EGL_LARGEST_PX[1]:
+            raise BadInput(
+                f"camera {camera.name!r} has {camera.width}×{camera.height} px, EGL draws at most "
+                f"{EGL_LARGEST_PX[0]}×{EGL_LARGEST_PX[1]}; use a smaller one or the renderer software"
+            )
+        direction *= EGL_LIGHT_M / np.linalg.norm(direction)
     flags = 0 if segmentation else pybullet.ER_NO_SEGMENTATION_MASK
     _, _, pixels, buffer, bodies = pybullet.getCameraImage(
         camera.width,
         camera.height,
         viewMatrix=view_matrix(camera),
-        projectionMatrix=projection_matrix(camera),
-        lightDirection=light.direction,
+        projectionMatrix=projection_matrix(camera, renderer),
+        lightDirection=direction.tolist(),
         lightColor=light.color,
         lightAmbientCoeff=light.ambient,
         lightDiffuseCoeff=light.diffuse,
         lightSpecularCoeff=light.specular,
         shadow=0,
-        renderer=pybullet.ER_TINY_RENDERER,
+        renderer=pybullet.ER_BULLET_HARDWARE_OPENGL if renderer == "egl" else pybullet.ER_TINY_RENDERER,
         flags=flags,
         physicsClientId=client,
     )
     shape = (camera.height, camera.width)
-    color = np.ascontiguousarray(np.asarray(pixels, np.uint8).reshape(*shape, 4)[..., :3])
-    depth = depth_to_metres(quantise_depth(depth_from_buffer(np.asarray(buffer, np.float32).reshape(shape))))
+    rgba = np.asarray(pixels, np.uint8).reshape(*shape, 4)
+    color = np.empty((*shape, 3), np.uint8)
+    for channel in range(3):  # seven times as fast as one copy of [..., :3]
+        color[..., channel] = rgba[..., channel]
+    depth = depth_from_buffer(np.asarray(buffer, np.float32).reshape(shape))
     frame = RGBD(color=color, depth=depth, camera=camera, stamp_ns=stamp_ns)
     ids = np.asarray(bodies, np.int32).reshape(shape).copy() if segmentation else None
     return frame, ids
