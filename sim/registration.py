@@ -7,6 +7,8 @@ import gymnasium
 ENV_IDS: dict[str, str] = {
     "block-insertion": "embodied_vision/BlockInsertion-v0",
     "place-red-in-green": "embodied_vision/PlaceRedInGreen-v0",
+    "align-box-corner": "embodied_vision/AlignBoxCorner-v0",
+    "stack-block-pyramid": "embodied_vision/StackBlockPyramid-v0",
 }
 """Task name to Gymnasium id."""
 

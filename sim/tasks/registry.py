@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from embodied_vision.errors import BadInput
+from embodied_vision_sim.tasks.align_box_corner import AlignBoxCorner
 from embodied_vision_sim.tasks.base import Task
 from embodied_vision_sim.tasks.block_insertion import BlockInsertion
 from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
+from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (BlockInsertion, PlaceRedInGreen)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (BlockInsertion, PlaceRedInGreen, AlignBoxCorner, StackBlockPyramid)
+}
 
 
 def make_task(name: str) -> Task:
