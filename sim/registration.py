@@ -9,6 +9,7 @@ ENV_IDS: dict[str, str] = {
     "place-red-in-green": "embodied_vision/PlaceRedInGreen-v0",
     "align-box-corner": "embodied_vision/AlignBoxCorner-v0",
     "stack-block-pyramid": "embodied_vision/StackBlockPyramid-v0",
+    "towers-of-hanoi": "embodied_vision/TowersOfHanoi-v0",
 }
 """Task name to Gymnasium id."""
 

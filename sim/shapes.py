@@ -130,3 +130,12 @@ def bowl_boxes(radius: float, height: float, thickness: float, sides: int = 10) 
     walls = [Box(wall, (inner * np.cos(a), inner * np.sin(a), z), float(a), slant) for a in angles]
     floor = [Box(plank, (0.0, 0.0, thickness / 2), float(a)) for a in angles[: sides // 2]]
     return (*walls, *floor)
+
+
+def ring_boxes(hole: float, radius: float, height: float, sides: int = 12) -> tuple[Box, ...]:
+    """A flat ring about the z axis, its middle at the origin: a hole of radius `hole` with `sides` straight edges."""
+    width = radius * np.cos(np.pi / sides) - hole
+    segment = (width, 2 * radius * np.sin(np.pi / sides), height)
+    middle = hole + width / 2
+    angles = np.arange(sides) * 2 * np.pi / sides
+    return tuple(Box(segment, (middle * np.cos(a), middle * np.sin(a), 0.0), float(a)) for a in angles)

@@ -49,7 +49,7 @@ class AlignBoxCorner(Task):
         """Marker and box apart from each other; the box is within reach now and in all four poses."""
         length, width, height = (float(edge) for edge in rng.uniform(LEAST_M, MOST_M))
         self._size = (length, width, height)
-        placer = FootprintPlacer(world.workspace, rng)
+        placer = FootprintPlacer(world, rng)
         edge = max(length, width) + LINE_M  # of a square around marker and box, whichever way that lies
         spot = placer.require("marker", (edge, edge))
         (corner,) = spot.to_base(np.array([[LINE_M - edge / 2, LINE_M - edge / 2]]))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.types import FloatArray, Workspace
-from embodied_vision_sim.tasks.base import CLEARANCE_M, REACH_M
+from embodied_vision.types import FloatArray
+from embodied_vision_sim.tasks.base import CLEARANCE_M
+
+if TYPE_CHECKING:
+    from embodied_vision_sim.world import World
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,9 @@ class FootprintPlacer:
         taken: what stands already.
     """
 
-    def __init__(self, workspace: Workspace, rng: np.random.Generator, taken: Sequence[Footprint] = ()) -> None:
-        self._workspace = workspace
+    def __init__(self, world: World, rng: np.random.Generator, taken: Sequence[Footprint] = ()) -> None:
+        self._workspace = world.workspace
+        self._reach = world.reach
         self._rng = rng
         self.taken = list(taken)
 
@@ -95,4 +100,4 @@ class FootprintPlacer:
         if not ((corners >= (x0, y0)) & (corners <= (x1, y1))).all():
             return False
         nearest, farthest = candidate.distances()
-        return nearest >= REACH_M[0] and farthest <= REACH_M[1]
+        return nearest >= self._reach[0] and farthest <= self._reach[1]

@@ -56,7 +56,7 @@ class StackBlockPyramid(Task):
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Base and blocks apart from each other, all within reach."""
-        placer = FootprintPlacer(world.workspace, rng)
+        placer = FootprintPlacer(world, rng)
         base = placer.require("base", (FIELD_M, 3 * FIELD_M))
         self._base = (base.x, base.y, base.yaw)
         fields = base.to_base(np.array([[0.0, (i - 1) * FIELD_M] for i in range(3)]))
