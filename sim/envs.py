@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from embodied_vision.control.guard import Guard
-from embodied_vision.control.motion import plan
+from embodied_vision.control.motion import OPEN, plan
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, vector_to_pose
 from embodied_vision.types import RGBD, Camera, PickPlace, Workspace
@@ -127,7 +127,7 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         except (Refused, BadInput) as error:
             return str(error)
         execute(world, motion)
-        world.set_suction(False)
+        world.set_gripper(OPEN)
         world.settle()
         world.task.proceed(world)
         return None

@@ -114,9 +114,9 @@ class LiveCell:
         self._controller.accept(path, max(start_s, self.pacer.time_s))
         self._moved, self._unsettled = True, 0
 
-    def suck(self, on: bool) -> None:
-        """Switch the vacuum."""
-        self.world.set_suction(on)
+    def grip(self, opening: float) -> None:
+        """Open or close the tool, 0 closed … 1 open."""
+        self.world.set_gripper(opening)
 
     def advance(self, now_s: float, sample_every: int) -> Iterator[JointSample]:
         """Take the steps that are due, and yield the joints after every `sample_every` of them."""

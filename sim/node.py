@@ -246,7 +246,7 @@ class CellNode(ManagedNode):
         if not (math.isfinite(message.data) and 0.0 <= message.data <= 1.0):
             self.get_logger().error(f"gripper command {message.data} ignored; send 0 (closed) … 1 (open)")
             return
-        self._live.suck(message.data < 0.5)
+        self._live.grip(message.data)
 
 
 def main() -> None:

@@ -14,8 +14,6 @@ from embodied_vision.types import FloatArray
 
 POSITION_GAIN = 0.2
 VELOCITY_GAIN = 1.0
-CUP_STIFFNESS_N_M = 1000.0
-CUP_DAMPING_N_S_M = 30.0
 
 
 class Arm:
@@ -24,7 +22,8 @@ class Arm:
     Attributes:
         body: PyBullet body id.
         model: kinematics and limits that the URDF was loaded with.
-        tip_link: link index of the suction cup's mouth.
+        links: link indices by name.
+        tip_link: link index of the tool's tip.
     """
 
     def __init__(self, client: int, model: RobotModel) -> None:
@@ -36,12 +35,12 @@ class Arm:
             self.body: int = pybullet.loadURDF(
                 file.name, useFixedBase=True, flags=pybullet.URDF_USE_INERTIA_FROM_FILE, physicsClientId=client
             )
-        links: dict[str, int] = {}
+        self.links: dict[str, int] = {}
         joints: dict[str, int] = {}
         for index in range(pybullet.getNumJoints(self.body, physicsClientId=client)):
             info = pybullet.getJointInfo(self.body, index, physicsClientId=client)
             joints[info[1].decode()] = index
-            links[info[12].decode()] = index
+            self.links[info[12].decode()] = index
         self._joints = [joints[name] for name in model.joint_names]
         self._effort_limits = [
             pybullet.getJointInfo(self.body, joint, physicsClientId=client)[10] for joint in self._joints
@@ -49,22 +48,15 @@ class Arm:
         # PyBullet keeps one limit a body: no joint outruns the fastest one, whatever is commanded.
         fastest = float(np.max(model.limits.velocity))
         pybullet.changeDynamics(self.body, -1, maxJointVelocity=fastest, physicsClientId=client)
-        self.tip_link = links["tip"]
-        # The bellows gives way instead of hammering on what it touches.
-        pybullet.changeDynamics(
-            self.body,
-            links["suction"],
-            contactStiffness=CUP_STIFFNESS_N_M,
-            contactDamping=CUP_DAMPING_N_S_M,
-            physicsClientId=client,
-        )
+        self.tip_link = self.links[model.tip_link]
         self.place(np.asarray(model.home, float))
 
-    def place(self, q: FloatArray) -> None:
-        """Put the joints (J,) in rad at `q` at once, at rest, and hold them there."""
-        for joint, value in zip(self._joints, q, strict=True):
-            pybullet.resetJointState(self.body, joint, float(value), 0.0, physicsClientId=self._client)
-        self.set_targets(q, np.zeros_like(q))
+    def place(self, q: FloatArray, qd: FloatArray | None = None) -> None:
+        """Put the joints (J,) in rad at `q` at once, at rest or with velocities (J,) in rad/s, and hold them there."""
+        qd = np.zeros_like(q) if qd is None else qd
+        for joint, value, velocity in zip(self._joints, q, qd, strict=True):
+            pybullet.resetJointState(self.body, joint, float(value), float(velocity), physicsClientId=self._client)
+        self.set_targets(q, qd)
 
     def set_targets(self, q: FloatArray, qd: FloatArray) -> None:
         """Follow positions (J,) in rad with velocities (J,) in rad/s from the next step on.
@@ -96,7 +88,7 @@ class Arm:
         return np.array(q), np.array(qd), np.array(effort)
 
     def tip_pose(self) -> FloatArray:
-        """Pose (4, 4) of the cup's mouth in the base frame, z out of the tool."""
+        """Pose (4, 4) of the tool's tip in the base frame, z out of the tool."""
         state = pybullet.getLinkState(
             self.body, self.tip_link, computeForwardKinematics=True, physicsClientId=self._client
         )

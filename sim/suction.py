@@ -12,6 +12,8 @@ from embodied_vision_sim.robot import Arm
 REACH_M = 0.005
 SEAL_FORCE_N = 25.0
 """What a cup of 2 cm across holds at a vacuum of 80 kPa."""
+STIFFNESS_N_M = 1000.0
+DAMPING_N_S_M = 30.0
 OBJECT_GROUP = 2
 """Collision filter group of everything that a cup may touch; the arm itself is in group 1."""
 
@@ -29,13 +31,21 @@ class Suction:
         self._arm = arm
         self._can_hold = can_hold
         self._constraint = -1
+        # The bellows gives way instead of hammering on what it touches.
+        pybullet.changeDynamics(
+            arm.body,
+            arm.links["suction"],
+            contactStiffness=STIFFNESS_N_M,
+            contactDamping=DAMPING_N_S_M,
+            physicsClientId=client,
+        )
         self.on = False
         self.holding: int | None = None
 
-    def set(self, on: bool) -> None:
-        """Switch the vacuum; switching off lets go at once."""
-        self.on = on
-        if not on:
+    def set(self, opening: float) -> None:
+        """Suck below ½, let go at once from there on."""
+        self.on = opening < 0.5
+        if not self.on:
             self._release()
 
     def update(self) -> None:

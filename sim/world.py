@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -24,6 +25,8 @@ from embodied_vision_sim.tool import Tool, make_tool
 STEP_HZ = 240
 TABLE_SIZE_M = (2.4, 3.0, 0.1)
 TABLE_RGBA = (0.62, 0.58, 0.53, 1.0)
+ARM_LENGTH_M = 1.2
+"""Farther than any arm reaches."""
 REST_SPEED_M_S = 0.002
 REST_TURN_RAD_S = 0.05
 REST_STEPS = 24
@@ -48,12 +51,11 @@ class World:
         seed: of the scene that stands on the table.
         object_names: names of all bodies by the ids that segmentation shows.
         steps: physics steps since the reset.
-        seed: of the scene built last.
     """
 
     def __init__(
         self,
-        task: str,
+        task: str | Task,
         *,
         robot: str = "panda",
         tool: str | None = None,
@@ -63,7 +65,7 @@ class World:
         """An empty cell; `reset` fills it.
 
         Args:
-            task: name of the task.
+            task: name of the task, or a task of one's own.
             robot: name of the arm.
             tool: name of its tool; left out, the task's usual one.
             cameras: left out, the cell's front camera.
@@ -72,18 +74,18 @@ class World:
         Raises:
             BadInput: unknown task or robot, or a tool that the task cannot be done with.
         """
-        self.task: Task = make_task(task)
+        self.task: Task = make_task(task) if isinstance(task, str) else task
         tool = tool or self.task.tools[0]
         if tool not in self.task.tools:
-            raise BadInput(f"task {task!r} cannot be done with {tool!r}; use {' or '.join(self.task.tools)}")
+            raise BadInput(f"task {self.task.name!r} cannot be done with {tool!r}; use {' or '.join(self.task.tools)}")
         self.workspace = workspace or Workspace()
         self.cameras = tuple(cameras) if cameras is not None else (front_camera(),)
         self.robot = RobotModel.load(f"{robot}_{tool}")
         self.object_names: dict[int, str] = {}
         self.steps = 0
-        self.seed = -1
         self.seed = 0
         self._client: int = pybullet.connect(pybullet.DIRECT)
+        self._objects: list[int] = []
         self._movable: list[int] = []
 
     def __enter__(self) -> World:
@@ -121,7 +123,7 @@ class World:
             fixedTimeStep=1 / STEP_HZ, deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=client
         )
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
-        self.object_names, self._movable, self.steps = {}, [], 0
+        self.object_names, self._objects, self._movable, self.steps = {}, [], [], 0
         table = shapes.Box(TABLE_SIZE_M)
         self.add_boxes("table", [table], (0.5, 0.0, -TABLE_SIZE_M[2] / 2), 0.0, TABLE_RGBA, fixed=True)
         self._arm = Arm(client, self.robot)
@@ -149,8 +151,22 @@ class World:
         pybullet.changeDynamics(
             body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
         )
+        self._objects.append(body)
         if not fixed:
             self._movable.append(body)
+        return body
+
+    def add_urdf(self, name: str, path: Path, pose: FloatArray) -> int:
+        """Put a movable body from a URDF file of one link into the scene at a pose (4, 4). Returns its id."""
+        body: int = pybullet.loadURDF(str(path), physicsClientId=self._client)
+        self.object_names[body] = name
+        pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
+        pybullet.changeDynamics(
+            body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
+        )
+        self._objects.append(body)
+        self._movable.append(body)
+        self.put(body, pose)
         return body
 
     def pose(self, body: int) -> FloatArray:
@@ -213,6 +229,26 @@ class World:
             f"({limit / STEP_HZ:.1f} s); it may have fallen off the table: skip this scene or raise the limit"
         )
 
+    def settle_if_moving(self) -> None:
+        """`settle`, unless every object sleeps.
+
+        Raises:
+            NotSettled: an object still moves after 4 s.
+        """
+        if self._fastest()[0] > 0:
+            self.settle()
+
+    def top(self) -> float:
+        """Height in m of the highest point of table and objects within the arm's length; 0 is the table."""
+        low, high = (
+            np.array(corners)
+            for corners in zip(
+                *(pybullet.getAABB(body, physicsClientId=self._client) for body in self._objects), strict=True
+            )
+        )
+        nearest = np.maximum(np.maximum(low[:, :2], -high[:, :2]), 0.0)
+        return float(high[np.hypot(*nearest.T) < ARM_LENGTH_M, 2].max(initial=0.0))
+
     def _rest(self) -> None:
         """Let all objects sleep where they are, exactly; contact with what moves wakes them."""
         for body in self._movable:
@@ -223,7 +259,8 @@ class World:
                 activationState=pybullet.ACTIVATION_STATE_ENABLE_SLEEPING | pybullet.ACTIVATION_STATE_SLEEP,
                 physicsClientId=self._client,
             )
-        self.step()
+        for _ in range(2):  # in the first one gravity still moves them, by a hair
+            self.step()
 
     def _fastest(self) -> tuple[float, int]:
         """Largest speed among the objects, relative to what counts as rest, and whose it is."""
@@ -243,12 +280,18 @@ class World:
         """Follow positions (J,) in rad with velocities (J,) in rad/s from the next step on."""
         self._arm.set_targets(q, qd)
 
+    def move_arm(self, q: FloatArray, qd: FloatArray, steps: int) -> None:
+        """Put the joints at `q` (J,) in rad, with velocities (J,) in rad/s, after so many steps in which nothing else
+        moves: for ways on which an arm without a load touches nothing, and only while every object sleeps."""
+        self._arm.place(q, qd)
+        self.steps += steps
+
     def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Positions in rad, velocities in rad/s and efforts in Nm, each (J,), in the order of `robot.joint_names`."""
         return self._arm.state()
 
     def tip_pose(self) -> FloatArray:
-        """Pose (4, 4) of the cup's mouth in the base frame."""
+        """Pose (4, 4) of the tool's tip in the base frame."""
         return self._arm.tip_pose()
 
     def set_gripper(self, opening: float) -> None:

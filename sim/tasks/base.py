@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.types import PickPlace, Workspace
+from embodied_vision.types import PickPlace
 
 if TYPE_CHECKING:
     from embodied_vision_sim.shapes import RGBA
     from embodied_vision_sim.world import World
 
-REACH_M = (0.31, 0.73)
-"""Horizontal distances from the base at which the arm reaches straight down with ease."""
 CLEARANCE_M = 0.015
 """Least gap between two objects at the start: room for the cup."""
 
@@ -59,8 +57,9 @@ class Task(ABC):
 class Placer:
     """Finds random places for discs that neither overlap nor leave what camera and arm can use."""
 
-    def __init__(self, workspace: Workspace, rng: np.random.Generator) -> None:
-        self._workspace = workspace
+    def __init__(self, world: World, rng: np.random.Generator) -> None:
+        self._workspace = world.workspace
+        self._reach = world.reach
         self._rng = rng
         self._taken: list[tuple[float, float, float]] = []
 
@@ -71,7 +70,7 @@ class Placer:
             x = self._rng.uniform(x_bounds[0] + radius, x_bounds[1] - radius)
             y = self._rng.uniform(y_bounds[0] + radius, y_bounds[1] - radius)
             distance = float(np.hypot(x, y))
-            if reachable and not REACH_M[0] + radius <= distance <= REACH_M[1] - radius:
+            if reachable and not self._reach[0] + radius <= distance <= self._reach[1] - radius:
                 continue
             if all(np.hypot(x - a, y - b) >= radius + r + CLEARANCE_M for a, b, r in self._taken):
                 self._taken.append((x, y, radius))

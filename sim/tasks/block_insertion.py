@@ -66,10 +66,11 @@ class BlockInsertion(Task):
 
     name: ClassVar[str] = "block-insertion"
     max_steps: ClassVar[int] = 3
+    tools: ClassVar[tuple[str, ...]] = ("suction", "parallel_jaw")
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """A fixture and a block that do not overlap, both within reach, any yaw."""
-        placer = Placer(world.workspace, rng)
+        placer = Placer(world, rng)
         z = HEIGHT_M / 2
         xy, yaw = placer.require("fixture", FIXTURE_RADIUS_M), rng.uniform(-np.pi, np.pi)
         self._fixture = world.add_boxes("fixture", fixture_boxes(), (*xy, z), yaw, jitter(FIXTURE_RGB, rng), fixed=True)

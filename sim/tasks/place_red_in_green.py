@@ -41,10 +41,11 @@ class PlaceRedInGreen(Task):
 
     name: ClassVar[str] = "place-red-in-green"
     max_steps: ClassVar[int] = 10
+    tools: ClassVar[tuple[str, ...]] = ("suction", "parallel_jaw")
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Bowls and blocks of the task within reach, distractors anywhere in the workspace."""
-        placer = Placer(world.workspace, rng)
+        placer = Placer(world, rng)
         bowls = int(rng.integers(1, 4))
         blocks = int(rng.integers(1, bowls + 1))
         self._bowls = [

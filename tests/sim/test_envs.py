@@ -145,6 +145,6 @@ def test_views_show_named_objects_from_anywhere(env: Env) -> None:
     frames, ids = cell.views([front_camera()])
     np.testing.assert_array_equal(frames[0].color, cell.frames()[0].color)
     seen = {cell.object_names[body] for body in np.unique(ids[0]) if body >= 0}
-    wanted = {"block-insertion": {"block", "fixture"}, "place-red-in-green": {"red block 0", "green bowl 0"}}
-    assert {"table", *wanted[cell.task_name]} <= seen
+    assert "table" in seen
+    assert len(seen - {"table", "robot"}) >= 2
     assert cell.views([front_camera()], segmentation=False)[1] == []

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import project
-from embodied_vision.types import FloatArray, Workspace
-from embodied_vision_sim.tasks.base import REACH_M, Placer
+from embodied_vision.types import FloatArray
+from embodied_vision_sim.tasks.base import Placer
 from embodied_vision_sim.tasks.oracle import visible_point
 from embodied_vision_sim.world import World
 
@@ -118,7 +118,7 @@ def test_everything_to_move_is_within_reach_and_sight(insertion: World, bowls: W
             world.reset(seed)
             for body in (body for name in names for body in _bodies(world, name)):
                 centre = world.pose(body)[:3, 3]
-                assert REACH_M[0] < np.hypot(*centre[:2]) < REACH_M[1]
+                assert world.reach[0] < np.hypot(*centre[:2]) < world.reach[1]
                 ((u, v),), _ = project(centre[None], camera.K, camera.T_base_camera)
                 assert 10 < u < camera.width - 10
                 assert 10 < v < camera.height - 10
@@ -160,7 +160,7 @@ def test_oracle_of_a_solved_scene_says_so(insertion: World) -> None:
         insertion.task.oracle(insertion, np.random.default_rng(0))
 
 
-def test_placer_says_when_nothing_is_free() -> None:
-    placer = Placer(Workspace(), np.random.default_rng(0))
+def test_placer_says_when_nothing_is_free(insertion: World) -> None:
+    placer = Placer(insertion, np.random.default_rng(0))
     with pytest.raises(RunFailed, match="no free place for 'giant'"):
         placer.require("giant", 0.24)
