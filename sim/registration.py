@@ -10,6 +10,7 @@ ENV_IDS: dict[str, str] = {
     "align-box-corner": "embodied_vision/AlignBoxCorner-v0",
     "stack-block-pyramid": "embodied_vision/StackBlockPyramid-v0",
     "towers-of-hanoi": "embodied_vision/TowersOfHanoi-v0",
+    "packing-boxes": "embodied_vision/PackingBoxes-v0",
 }
 """Task name to Gymnasium id."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from embodied_vision.geometry import yaw_of
 from embodied_vision.types import FloatArray
@@ -20,6 +21,13 @@ def turn_between(pose: FloatArray, goal: FloatArray, symmetry: float = 2 * np.pi
         symmetry: turn in rad by which the object equals itself.
     """
     return float((yaw_of(goal) - yaw_of(pose) + symmetry / 2) % symmetry - symmetry / 2)
+
+
+def least_turned(goal: FloatArray, pose: FloatArray, turn: float) -> FloatArray:
+    """A goal (4, 4), upright, with the yaw that a pose has after a turn in rad: one of the goal's equals."""
+    equal = goal.copy()
+    equal[:3, :3] = Rotation.from_euler("z", yaw_of(pose) + turn).as_matrix()
+    return equal
 
 
 def reached(pose: FloatArray, goal: FloatArray, *, symmetry: float = 2 * np.pi) -> bool:

@@ -9,13 +9,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.geometry import yaw_of
 from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import FootprintPlacer
 from embodied_vision_sim.tasks.oracle import carry
-from embodied_vision_sim.tasks.reached import levelled, reached, turn_between
+from embodied_vision_sim.tasks.reached import least_turned, levelled, reached, turn_between
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
@@ -116,7 +115,9 @@ class StackBlockPyramid(Task):
             free = [goal for i, goal in enumerate(self.goals(row)) if i not in placed.values()]
             nearest = {body: self._nearest(world, body, free) for body in bodies if body not in placed}
             body = max(nearest, key=lambda each: nearest[each][0])
-            return carry(world, body, self._turned(world, body, nearest[body][1]), RELEASE_M, rng)
+            pose, goal = world.pose(body), nearest[body][1]
+            turn = turn_between(levelled(pose), goal, np.pi / 2)
+            return carry(world, body, least_turned(goal, pose, turn), RELEASE_M, rng)
         raise RunFailed("the pyramid is complete; reset the scene")
 
     @staticmethod
@@ -124,12 +125,3 @@ class StackBlockPyramid(Task):
         position = world.pose(body)[:3, 3]
         distances = [float(np.linalg.norm(goal[:3, 3] - position)) for goal in goals]
         return min(distances), goals[int(np.argmin(distances))]
-
-    @staticmethod
-    def _turned(world: World, body: int, goal: FloatArray) -> FloatArray:
-        """The goal at the one of its equal yaws that needs the least turn of the block as it lies."""
-        pose = world.pose(body)
-        turn = turn_between(levelled(pose), goal, np.pi / 2)
-        turned = goal.copy()
-        turned[:3, :3] = Rotation.from_euler("z", yaw_of(pose) + turn).as_matrix()
-        return turned
