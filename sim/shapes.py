@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pybullet
@@ -56,6 +57,7 @@ def create_boxes(
     *,
     fixed: bool,
     collide: bool = True,
+    mesh: Path | None = None,
 ) -> int:
     """A body of one color at `xyz` with `yaw`, its frame at its centre of mass; mass follows from the volume.
 
@@ -66,6 +68,7 @@ def create_boxes(
         rgba: color in [0, 1].
         fixed: whether the body is glued to the table.
         collide: whether anything can touch it; what nothing can touch is to be fixed.
+        mesh: file of a mesh in the body frame that is seen in place of the boxes.
 
     Returns:
         The body's id.
@@ -79,14 +82,19 @@ def create_boxes(
     halves = [[edge / 2 for edge in box.size] for box in boxes]
     centres = [box.centre for box in boxes]
     turns = [_quaternion(box.yaw, box.tilt) for box in boxes]
-    visual = pybullet.createVisualShapeArray(
-        shapeTypes=kinds,
-        halfExtents=halves,
-        visualFramePositions=centres,
-        visualFrameOrientations=turns,
-        rgbaColors=[rgba] * len(boxes),
-        physicsClientId=client,
-    )
+    if mesh is not None:
+        visual = pybullet.createVisualShape(
+            pybullet.GEOM_MESH, fileName=str(mesh), rgbaColor=rgba, physicsClientId=client
+        )
+    else:
+        visual = pybullet.createVisualShapeArray(
+            shapeTypes=kinds,
+            halfExtents=halves,
+            visualFramePositions=centres,
+            visualFrameOrientations=turns,
+            rgbaColors=[rgba] * len(boxes),
+            physicsClientId=client,
+        )
     collision = -1
     if collide:
         collision = pybullet.createCollisionShapeArray(

@@ -16,6 +16,8 @@ from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.types import RGBD, Camera, FloatArray, Workspace
 from embodied_vision_sim import shapes
 from embodied_vision_sim.camera import Light, front_camera, render
+from embodied_vision_sim.meshes import Meshes
+from embodied_vision_sim.renderer import Egl, Renderer, choose_renderer
 from embodied_vision_sim.robot import Arm
 from embodied_vision_sim.suction import OBJECT_GROUP
 from embodied_vision_sim.tasks import make_task
@@ -46,6 +48,7 @@ class World:
         task: the task whose scene stands on the table.
         workspace: where the task puts objects.
         cameras: the cell's calibrated cameras.
+        renderer: who draws its pictures, software or egl.
         robot: kinematics and limits of the arm with its tool.
         tool: at the arm's tip.
         seed: of the scene that stands on the table.
@@ -61,6 +64,7 @@ class World:
         tool: str | None = None,
         cameras: Sequence[Camera] | None = None,
         workspace: Workspace | None = None,
+        renderer: str = "software",
     ) -> None:
         """An empty cell; `reset` fills it.
 
@@ -70,9 +74,10 @@ class World:
             tool: name of its tool; left out, the task's usual one.
             cameras: left out, the cell's front camera.
             workspace: left out, the usual one.
+            renderer: software, egl, or auto: EGL where it is there.
 
         Raises:
-            BadInput: unknown task or robot, or a tool that the task cannot be done with.
+            BadInput: unknown task or robot, a tool that the task cannot be done with, or EGL where it is not there.
         """
         self.task: Task = make_task(task) if isinstance(task, str) else task
         tool = tool or self.task.tools[0]
@@ -84,7 +89,10 @@ class World:
         self.object_names: dict[int, str] = {}
         self.steps = 0
         self.seed = 0
+        self.renderer: Renderer = choose_renderer(renderer)
         self._client: int = pybullet.connect(pybullet.DIRECT)
+        self._egl = Egl(self._client) if self.renderer == "egl" else None
+        self._meshes = Meshes()
         self._objects: list[int] = []
         self._movable: list[int] = []
 
@@ -109,6 +117,9 @@ class World:
     def close(self) -> None:
         """Free the PyBullet client; the world cannot be used afterwards."""
         if self._client >= 0:
+            if self._egl is not None:
+                self._egl.close()
+            self._meshes.close()
             pybullet.disconnect(physicsClientId=self._client)
             self._client = -1
 
@@ -118,6 +129,7 @@ class World:
         """Build the scene of `seed` with the arm at home and everything at rest."""
         client = self._client
         self.seed = seed
+        self._use_context()
         pybullet.resetSimulation(physicsClientId=client)
         pybullet.setPhysicsEngineParameter(
             fixedTimeStep=1 / STEP_HZ, deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=client
@@ -145,7 +157,8 @@ class World:
         collide: bool = True,
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
-        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide)
+        mesh = self._meshes.boxes(boxes) if self.renderer == "egl" else None
+        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh)
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
         pybullet.changeDynamics(
@@ -309,17 +322,30 @@ class World:
     def render(self, stamp_ns: int | None = None) -> list[RGBD]:
         """One frame of every camera, stamped with simulated time unless `stamp_ns` is given."""
         stamp = self.time_ns if stamp_ns is None else stamp_ns
-        return [render(self._client, camera, stamp_ns=stamp)[0] for camera in self.cameras]
+        self._use_context()
+        return [render(self._client, camera, stamp_ns=stamp, renderer=self.renderer)[0] for camera in self.cameras]
 
     def views(
         self, cameras: Sequence[Camera], *, light: Light | None = None, segmentation: bool = True
     ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
         """Frames from any camera poses and, with `segmentation`, their body ids int32 (H, W), −1 for nothing."""
+        self._use_context()
         pairs = [
-            render(self._client, camera, stamp_ns=self.time_ns, light=light, segmentation=segmentation)
+            render(
+                self._client,
+                camera,
+                stamp_ns=self.time_ns,
+                light=light,
+                segmentation=segmentation,
+                renderer=self.renderer,
+            )
             for camera in cameras
         ]
         return [frame for frame, _ in pairs], [ids for _, ids in pairs if ids is not None]
+
+    def _use_context(self) -> None:
+        if self._egl is not None:
+            self._egl.enter()
 
     def score(self) -> float:
         """How much of the task is done now, 0 … 1."""

@@ -1,0 +1,92 @@
+"""Mesh files of boxes and textured tops, for what PyBullet cannot draw well by itself.
+
+EGL gives boxes round normals, draws a file at one size only, whatever scale it is loaded with, and changes no texture
+afterwards. A file for every shape, with normals and texture, is drawn alike by both renderers. Meshes from files are
+freed with their bodies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.spatial.transform import Rotation
+
+from embodied_vision.types import FloatArray
+from embodied_vision_sim.shapes import Box
+
+_CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+
+
+class Meshes:
+    """A temporary folder of mesh files, each written once."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="embodied-vision-")
+
+    def close(self) -> None:
+        """Delete the files."""
+        self._folder.cleanup()
+
+    def boxes(self, boxes: Sequence[Box]) -> Path:
+        """Boxes in the frame of their body, every face with its own normal."""
+        quads = [quad for box in boxes for quad in _faces(box)]
+        return self._write(_obj(quads))
+
+    def tiled(self, size: tuple[float, float, float], tiles: tuple[int, int], texture: NDArray[np.uint8]) -> Path:
+        """Top of a box of `size` in m, covered by (along x, along y) `tiles` of a texture uint8 (H, W, 3)."""
+        name = hashlib.sha256(texture.tobytes()).hexdigest()[:16]
+        folder = Path(self._folder.name)
+        Image.fromarray(texture).save(folder / f"{name}.png")
+        (folder / f"{name}.mtl").write_text(f"newmtl top\nKd 1 1 1\nmap_Kd {name}.png\n", encoding="utf-8")
+        edges = [np.linspace(-length / 2, length / 2, count + 1) for length, count in zip(size, tiles, strict=False)]
+        up = np.array([0.0, 0.0, 1.0])
+        quads = [
+            (np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]]), up)
+            for z in (size[2] / 2,)
+            for x0, x1 in zip(edges[0], edges[0][1:], strict=False)
+            for y0, y1 in zip(edges[1], edges[1][1:], strict=False)
+        ]
+        return self._write(f"mtllib {name}.mtl\nusemtl top\n{_obj(quads)}")
+
+    def forget(self, path: Path) -> None:
+        """Delete a file of `tiled` and its texture; what was drawn with it stays drawn."""
+        for line in path.read_text(encoding="utf-8").splitlines()[:1]:
+            stem = Path(line.removeprefix("mtllib ")).stem
+            for suffix in (".png", ".mtl"):
+                (path.parent / f"{stem}{suffix}").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+
+    def _write(self, text: str) -> Path:
+        path = Path(self._folder.name) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.obj"
+        if not path.exists():
+            path.write_text(text, encoding="utf-8")
+        return path
+
+
+def _faces(box: Box) -> list[tuple[FloatArray, FloatArray]]:
+    """Corners (4, 3), anticlockwise from outside, and normal (3,) of each face."""
+    turn = Rotation.from_euler("ZY", [box.yaw, box.tilt]).as_matrix()
+    half, axes = np.asarray(box.size) / 2, np.eye(3)
+    faces = []
+    for axis in range(3):
+        for sign in (1.0, -1.0):
+            normal, u, v = sign * axes[axis], axes[(axis + 1) % 3], sign * axes[(axis + 2) % 3]
+            corners = np.array([(normal + a * u + b * v) * half for a, b in _CORNERS])
+            faces.append((np.asarray(box.centre) + corners @ turn.T, turn @ normal))
+    return faces
+
+
+def _obj(quads: Sequence[tuple[FloatArray, FloatArray]]) -> str:
+    lines = ["vt 0 0", "vt 1 0", "vt 1 1", "vt 0 1"]
+    for number, (corners, normal) in enumerate(quads):
+        lines += [f"v {x:.7f} {y:.7f} {z:.7f}" for x, y, z in corners]
+        lines.append("vn {:.7f} {:.7f} {:.7f}".format(*normal))
+        a, b, c, d = (f"{4 * number + k}/{k}/{number + 1}" for k in (1, 2, 3, 4))
+        lines += [f"f {a} {b} {c}", f"f {a} {c} {d}"]
+    return "\n".join(lines) + "\n"
