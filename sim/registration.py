@@ -11,6 +11,7 @@ ENV_IDS: dict[str, str] = {
     "stack-block-pyramid": "embodied_vision/StackBlockPyramid-v0",
     "towers-of-hanoi": "embodied_vision/TowersOfHanoi-v0",
     "packing-boxes": "embodied_vision/PackingBoxes-v0",
+    "palletizing-boxes": "embodied_vision/PalletizingBoxes-v0",
 }
 """Task name to Gymnasium id."""
 

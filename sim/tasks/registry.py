@@ -7,13 +7,22 @@ from embodied_vision_sim.tasks.align_box_corner import AlignBoxCorner
 from embodied_vision_sim.tasks.base import Task
 from embodied_vision_sim.tasks.block_insertion import BlockInsertion
 from embodied_vision_sim.tasks.packing_boxes import PackingBoxes
+from embodied_vision_sim.tasks.palletizing_boxes import PalletizingBoxes
 from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
 from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
 from embodied_vision_sim.tasks.towers_of_hanoi import TowersOfHanoi
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
-    for task in (BlockInsertion, PlaceRedInGreen, AlignBoxCorner, StackBlockPyramid, TowersOfHanoi, PackingBoxes)
+    for task in (
+        BlockInsertion,
+        PlaceRedInGreen,
+        AlignBoxCorner,
+        StackBlockPyramid,
+        TowersOfHanoi,
+        PackingBoxes,
+        PalletizingBoxes,
+    )
 }
 
 
