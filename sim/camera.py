@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import DEPTH_UNIT_M, look_at
+from embodied_vision.lights import Light
 from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.renderer import Renderer
 
@@ -19,25 +18,6 @@ EGL_LARGEST_PX = (1024, 768)
 """The EGL plugin draws into a window of this size and stretches it for larger pictures."""
 EGL_LIGHT_M = 100.0
 """How far away the EGL plugin's lamp stands: so far that its rays are parallel and its highlights fall elsewhere."""
-
-
-@dataclass(frozen=True)
-class Light:
-    """A directional light.
-
-    EGL follows the direction alone: its ambient and diffuse parts are fixed in its shaders, and it casts shadows.
-
-    Attributes:
-        direction: towards the light, base frame, any length.
-        color: RGB in [0, 1].
-        ambient, diffuse, specular: reflection coefficients.
-    """
-
-    direction: tuple[float, float, float] = (0.4, -0.3, 1.0)
-    color: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    ambient: float = 0.55
-    diffuse: float = 0.5
-    specular: float = 0.0
 
 
 def front_camera() -> Camera:
@@ -106,6 +86,9 @@ def render(
     renderer: Renderer = "software",
 ) -> tuple[RGBD, NDArray[np.int32] | None]:
     """Render one camera of a PyBullet client.
+
+    Of the light EGL follows the direction alone: the ambient and diffuse parts are fixed in its shaders, close to
+    those of the usual light, and it casts shadows.
 
     Args:
         client: PyBullet client; with the renderer egl its plugin is loaded and its context current.
