@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pybullet
@@ -17,8 +19,10 @@ from embodied_vision.types import RGBD, Camera, FloatArray, Workspace
 from embodied_vision_sim import shapes
 from embodied_vision_sim.camera import Light, front_camera, render
 from embodied_vision_sim.meshes import Meshes
+from embodied_vision_sim.randomisation import Draw, Randomisation
 from embodied_vision_sim.renderer import Egl, Renderer, choose_renderer
 from embodied_vision_sim.robot import Arm
+from embodied_vision_sim.scenery import dress, shifted
 from embodied_vision_sim.suction import OBJECT_GROUP
 from embodied_vision_sim.tasks import make_task
 from embodied_vision_sim.tasks.base import Task
@@ -27,6 +31,8 @@ from embodied_vision_sim.tool import Tool, make_tool
 STEP_HZ = 240
 TABLE_SIZE_M = (2.4, 3.0, 0.1)
 TABLE_RGBA = (0.62, 0.58, 0.53, 1.0)
+TABLE_TILES = (5, 6)
+"""How often a texture is laid along x and y."""
 ARM_LENGTH_M = 1.2
 """Farther than any arm reaches."""
 REST_SPEED_M_S = 0.002
@@ -47,7 +53,10 @@ class World:
     Attributes:
         task: the task whose scene stands on the table.
         workspace: where the task puts objects.
-        cameras: the cell's calibrated cameras.
+        cameras: the cell's calibrated cameras, as they are reported for this scene.
+        randomisation: what may differ between scenes.
+        drawn: what differs in this one.
+        kept_free: discs x, y, radius in m, for `keep_free`.
         renderer: who draws its pictures, software or egl.
         robot: kinematics and limits of the arm with its tool.
         tool: at the arm's tip.
@@ -65,6 +74,7 @@ class World:
         cameras: Sequence[Camera] | None = None,
         workspace: Workspace | None = None,
         renderer: str = "software",
+        randomisation: str | Mapping[str, Any] | Randomisation = "none",
     ) -> None:
         """An empty cell; `reset` fills it.
 
@@ -75,6 +85,7 @@ class World:
             cameras: left out, the cell's front camera.
             workspace: left out, the usual one.
             renderer: software, egl, or auto: EGL where it is there.
+            randomisation: a preset, a dict of its fields, or a description.
 
         Raises:
             BadInput: unknown task or robot, a tool that the task cannot be done with, or EGL where it is not there.
@@ -84,7 +95,11 @@ class World:
         if tool not in self.task.tools:
             raise BadInput(f"task {self.task.name!r} cannot be done with {tool!r}; use {' or '.join(self.task.tools)}")
         self.workspace = workspace or Workspace()
-        self.cameras = tuple(cameras) if cameras is not None else (front_camera(),)
+        self._nominal_cameras = tuple(cameras) if cameras is not None else (front_camera(),)
+        self.randomisation = Randomisation.of(randomisation)
+        self.drawn: Draw = self.randomisation.draw(0, self._nominal_cameras)
+        self.cameras = self._nominal_cameras
+        self.kept_free: list[tuple[float, float, float]] = []
         self.robot = RobotModel.load(f"{robot}_{tool}")
         self.object_names: dict[int, str] = {}
         self.steps = 0
@@ -136,14 +151,29 @@ class World:
         )
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
         self.object_names, self._objects, self._movable, self.steps = {}, [], [], 0
-        table = shapes.Box(TABLE_SIZE_M)
-        self.add_boxes("table", [table], (0.5, 0.0, -TABLE_SIZE_M[2] / 2), 0.0, TABLE_RGBA, fixed=True)
+        self.drawn = self.randomisation.draw(seed, self._nominal_cameras)
+        self.cameras, self.kept_free = self.drawn.cameras, []
+        self._add_table()
         self._arm = Arm(client, self.robot)
         self.object_names[self._arm.body] = "robot"
         self.tool: Tool = make_tool(client, self._arm, self._movable.__contains__)
         self.task.build(self, np.random.default_rng(seed))
         self.settle()
+        dress(self, self.drawn)
         self._arm.place(np.asarray(self.robot.home, float))
+
+    def _add_table(self) -> None:
+        texture, mesh = self.drawn.texture(), None
+        if texture is not None:
+            mesh = self._meshes.tiled(TABLE_SIZE_M, TABLE_TILES, texture)
+        place, rgba = (0.5, 0.0, -TABLE_SIZE_M[2] / 2), shifted(TABLE_RGBA, self.drawn.table)
+        self.add_boxes("table", [shapes.Box(TABLE_SIZE_M)], place, 0.0, rgba, fixed=True, mesh=mesh)
+        if mesh is not None:
+            self._meshes.forget(mesh)
+
+    def keep_free(self, x: float, y: float, radius: float) -> None:
+        """Let nothing but the task put objects on a disc of the table, in m: something is to come there later."""
+        self.kept_free.append((x, y, radius))
 
     def add_boxes(
         self,
@@ -155,9 +185,11 @@ class World:
         *,
         fixed: bool = False,
         collide: bool = True,
+        mesh: Path | None = None,
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
-        mesh = self._meshes.boxes(boxes) if self.renderer == "egl" else None
+        if mesh is None and self.renderer == "egl":
+            mesh = self._meshes.boxes(boxes)
         body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh)
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
@@ -320,22 +352,34 @@ class World:
     # What is seen and what it is worth
 
     def render(self, stamp_ns: int | None = None) -> list[RGBD]:
-        """One frame of every camera, stamped with simulated time unless `stamp_ns` is given."""
-        stamp = self.time_ns if stamp_ns is None else stamp_ns
+        """One frame of every camera, as its sensor gives it.
+
+        Stamped with simulated time less the latency drawn, unless `stamp_ns` is given. The same at the same
+        simulated time, however often it is asked for.
+        """
+        stamp = max(0, self.time_ns - round(self.drawn.latency_s * 1e9)) if stamp_ns is None else stamp_ns
         self._use_context()
-        return [render(self._client, camera, stamp_ns=stamp, renderer=self.renderer)[0] for camera in self.cameras]
+        frames = []
+        for number, (reported, true) in enumerate(zip(self.cameras, self.drawn.true_cameras, strict=True)):
+            frame, _ = render(self._client, true, stamp_ns=stamp, light=self.drawn.light, renderer=self.renderer)
+            seen = self.drawn.sensor.apply(frame, self.drawn.rng(2, number, self.steps))
+            frames.append(replace(seen, camera=reported))
+        return frames
 
     def views(
         self, cameras: Sequence[Camera], *, light: Light | None = None, segmentation: bool = True
     ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
-        """Frames from any camera poses and, with `segmentation`, their body ids int32 (H, W), −1 for nothing."""
+        """Frames from any camera poses and, with `segmentation`, their body ids int32 (H, W), −1 for nothing.
+
+        Without noise, holes or latency; in the scene's own light unless another is given.
+        """
         self._use_context()
         pairs = [
             render(
                 self._client,
                 camera,
                 stamp_ns=self.time_ns,
-                light=light,
+                light=light or self.drawn.light,
                 segmentation=segmentation,
                 renderer=self.renderer,
             )

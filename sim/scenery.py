@@ -1,0 +1,127 @@
+"""What a draw changes in a scene that stands and rests: colors, friction, mass, distractors."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pybullet
+
+from embodied_vision.types import FloatArray
+from embodied_vision_sim.randomisation import Draw
+from embodied_vision_sim.shapes import RGBA, Box
+
+if TYPE_CHECKING:
+    from embodied_vision_sim.world import World
+
+KEEP_M = 0.06
+"""Least gap between a distractor and the bounds of anything else: room for a gripper and what it carries."""
+EDGES_M, HEIGHTS_M = (0.02, 0.06), (0.01, 0.04)
+"""Edges and heights of distractors."""
+UNLIKE = 0.45
+"""Least distance in RGB of a distractor's color from every color of the task."""
+ATTEMPTS = 60
+
+
+def shifted(rgba: RGBA, shift: tuple[float, float, float]) -> RGBA:
+    """The color with its channels moved, within [0, 1]."""
+    red, green, blue = np.clip(np.add(rgba[:3], shift), 0, 1).tolist()
+    return red, green, blue, rgba[3]
+
+
+def dress(world: World, drawn: Draw) -> None:
+    """Give a scene at rest the looks and the physics of a draw; nothing moves."""
+    client = world.client
+    things = {body: name for body, name in world.object_names.items() if name != "table"}
+    for body, name in things.items():
+        if name == "robot":
+            _paint(client, body, lambda rgba: shifted(rgba, drawn.robot), drawn.robot != (0, 0, 0))
+            continue
+        _paint(client, body, lambda rgba: _brightened(rgba, drawn.brightness), drawn.brightness != 1)
+        _reweigh(client, body, drawn)
+    _distract(world, drawn)
+
+
+def _brightened(rgba: RGBA, factor: float) -> RGBA:
+    """All channels by one factor, smaller where one would leave [0, 1], so that the hue stays."""
+    factor = min(factor, 1 / max(*rgba[:3], 1e-9))
+    return rgba[0] * factor, rgba[1] * factor, rgba[2] * factor, rgba[3]
+
+
+def _colors(client: int, body: int) -> dict[int, set[RGBA]]:
+    """Colors of each link."""
+    colors: dict[int, set[RGBA]] = {}
+    for shape in pybullet.getVisualShapeData(body, physicsClientId=client):
+        colors.setdefault(shape[1], set()).add(tuple(shape[7]))
+    return colors
+
+
+def _paint(client: int, body: int, change: Callable[[RGBA], RGBA], wanted: bool) -> None:
+    if not wanted:
+        return
+    for link, colors in _colors(client, body).items():
+        if len(colors) == 1:  # PyBullet gives a link one color
+            pybullet.changeVisualShape(body, link, rgbaColor=change(next(iter(colors))), physicsClientId=client)
+
+
+def _reweigh(client: int, body: int, drawn: Draw) -> None:
+    for link in range(-1, pybullet.getNumJoints(body, physicsClientId=client)):
+        mass, friction = pybullet.getDynamicsInfo(body, link, physicsClientId=client)[:2]
+        if drawn.friction != 1:
+            pybullet.changeDynamics(body, link, lateralFriction=friction * drawn.friction, physicsClientId=client)
+        if drawn.mass != 1 and mass > 0:
+            pybullet.changeDynamics(body, link, mass=mass * drawn.mass, physicsClientId=client)
+
+
+def _distract(world: World, drawn: Draw) -> None:
+    """Boxes at free places, as many as drawn or as there is room for."""
+    if not drawn.distractors:
+        return
+    rng = drawn.rng(1)
+    taken = [bounds for body, name in world.object_names.items() if name != "table" for bounds in _bounds(world, body)]
+    taken += [np.array([[x - r, y - r], [x + r, y + r]]) for x, y, r in world.kept_free]
+    colors = [
+        np.array(rgba[:3])
+        for body, name in world.object_names.items()
+        if name != "robot"
+        for of_link in _colors(world.client, body).values()
+        for rgba in of_link
+    ]
+    for number in range(drawn.distractors):
+        size = (*rng.uniform(*EDGES_M, 2).tolist(), float(rng.uniform(*HEIGHTS_M)))
+        radius = float(np.hypot(*size[:2])) / 2
+        centre, color, yaw = _place(world, radius, taken, rng), _unlike(colors, rng), float(rng.uniform(-np.pi, np.pi))
+        if centre is None or color is None:
+            continue
+        world.add_boxes(f"distractor {number}", [Box(size)], (*centre, size[2] / 2), yaw, color, fixed=True)
+        taken.append(np.array([np.subtract(centre, radius), np.add(centre, radius)]))
+
+
+def _bounds(world: World, body: int) -> list[FloatArray]:
+    """Bounds (2, 2) in x and y of each link."""
+    links = range(-1, pybullet.getNumJoints(body, physicsClientId=world.client))
+    return [np.array(pybullet.getAABB(body, link, physicsClientId=world.client))[:, :2] for link in links]
+
+
+def _place(
+    world: World, radius: float, taken: list[FloatArray], rng: np.random.Generator
+) -> tuple[float, float] | None:
+    """A place for a disc that keeps its distance, or None where none was found."""
+    x_bounds, y_bounds = world.workspace.x, world.workspace.y
+    for _ in range(ATTEMPTS):
+        centre = np.array([rng.uniform(*x_bounds), rng.uniform(*y_bounds)])
+        gaps = [np.linalg.norm(np.maximum(np.maximum(low - centre, centre - high), 0)) for low, high in taken]
+        if all(gap >= radius + KEEP_M for gap in gaps):
+            return float(centre[0]), float(centre[1])
+    return None
+
+
+def _unlike(colors: list[FloatArray], rng: np.random.Generator) -> RGBA | None:
+    """A color that none of these is like, or None where none was found."""
+    for _ in range(ATTEMPTS):
+        rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.25, 0.95))
+        if all(np.linalg.norm(np.subtract(rgb, color)) >= UNLIKE for color in colors):
+            return (*rgb, 1.0)
+    return None
