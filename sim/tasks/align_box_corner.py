@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.types import FloatArray, PickPlace
@@ -13,7 +12,8 @@ from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import FootprintPlacer
 from embodied_vision_sim.tasks.oracle import carry
-from embodied_vision_sim.tasks.reached import reached, turn_between
+from embodied_vision_sim.tasks.poses import turn_between, upright
+from embodied_vision_sim.tasks.reached import reached
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
@@ -70,14 +70,9 @@ class AlignBoxCorner(Task):
     def goals(self, world: World) -> list[FloatArray]:
         """The four poses (4, 4) in which a corner of the box lies in that of the marker."""
         length, width, height = self._size
-        goals = []
-        for quarter in range(4):
-            local = np.eye(4)
-            local[:3, :3] = Rotation.from_euler("z", quarter * np.pi / 2).as_matrix()
-            local[:3, 3] = (*((length, width) if quarter % 2 == 0 else (width, length)), height)
-            local[:3, 3] /= 2
-            goals.append(world.pose(self._marker) @ local)
-        return goals
+        centres = [(length / 2, width / 2, height / 2), (width / 2, length / 2, height / 2)]
+        marker = world.pose(self._marker)
+        return [marker @ upright(centres[quarter % 2], quarter * np.pi / 2) for quarter in range(4)]
 
     def score(self, world: World) -> float:
         """1 when the box has reached one of the four poses, else 0."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.types import FloatArray, PickPlace
@@ -13,7 +12,8 @@ from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import Footprint, FootprintPlacer
 from embodied_vision_sim.tasks.oracle import carry
-from embodied_vision_sim.tasks.reached import grid_points, inside, least_turned, turn_between
+from embodied_vision_sim.tasks.poses import least_turned, turn_between, upright
+from embodied_vision_sim.tasks.reached import grid_points, inside
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
@@ -98,11 +98,8 @@ class PackingBoxes(Task):
             size = (*spot.size, HEIGHT_M)
             color = jitter(BOX_RGB[int(rng.integers(len(BOX_RGB)))], rng)
             body = world.add_boxes(f"box {number}", [Box(size)], (spot.x, spot.y, HEIGHT_M / 2), spot.yaw, color)
-            goal = np.eye(4)
-            goal[:3, :3] = Rotation.from_euler("z", container.yaw).as_matrix()
-            goal[:2, 3] = container.to_base((low + high)[None] / 2)[0]
-            goal[2, 3] = FLOOR_M + HEIGHT_M / 2
-            self._goals[body] = goal
+            x, y = container.to_base((low + high)[None] / 2)[0]
+            self._goals[body] = upright((x, y, FLOOR_M + HEIGHT_M / 2), container.yaw)
             self._points[body] = grid_points(size)
 
     @staticmethod

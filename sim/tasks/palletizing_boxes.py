@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.shapes import RGBA, Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.oracle import carry
-from embodied_vision_sim.tasks.reached import grid_points, inside, least_turned, turn_between
+from embodied_vision_sim.tasks.poses import least_turned, turn_between, upright
+from embodied_vision_sim.tasks.reached import grid_points, inside
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
@@ -45,18 +45,12 @@ def pallet_boxes() -> tuple[Box, ...]:
 
 def stack_poses() -> list[list[FloatArray]]:
     """Poses (4, 4) in the base frame of the boxes of every layer, from below; the layout turns from layer to layer."""
-    layers = []
+    length, width, height = BOX_M
+    spots = [((i - 0.5) * (length + GAP_M), (j - 1) * (width + GAP_M)) for i in range(2) for j in range(3)]
+    layers: list[list[FloatArray]] = []
     for layer in range(LAYERS):
-        length, width, height = BOX_M
-        across = [((i - 0.5) * (length + GAP_M), (j - 1) * (width + GAP_M)) for i in range(2) for j in range(3)]
-        poses = []
-        for u, v in across:
-            pose = np.eye(4)
-            x, y = (v, u) if layer % 2 == 0 else (u, v)
-            pose[:3, :3] = Rotation.from_euler("z", np.pi / 2 * (layer % 2 == 0)).as_matrix()
-            pose[:3, 3] = PALLET_XY[0] + x, PALLET_XY[1] + y, PALLET_M[2] + (layer + 0.5) * height
-            poses.append(pose)
-        layers.append(poses)
+        middle = upright((*PALLET_XY, PALLET_M[2] + (layer + 0.5) * height), np.pi / 2 if layer % 2 == 0 else 0.0)
+        layers.append([middle @ upright((*spot, 0.0)) for spot in spots])
     return layers
 
 
@@ -88,9 +82,7 @@ class PalletizingBoxes(Task):
         self._arrive(world)
 
     def _arrive(self, world: World) -> None:
-        pose = np.eye(4)
-        pose[:3, :3] = Rotation.from_euler("z", self._yaws[self._arrived]).as_matrix()
-        pose[:3, 3] = (*FEED_XY, BOX_M[2] / 2)
+        pose = upright((*FEED_XY, BOX_M[2] / 2), self._yaws[self._arrived])
         world.put(self._boxes[self._arrived], pose)
         self._arrived += 1
 

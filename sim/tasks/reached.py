@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from embodied_vision.geometry import yaw_of
 from embodied_vision.types import FloatArray
+from embodied_vision_sim.tasks.poses import turn_between
 
 TOLERANCE_M = 0.01
 TOLERANCE_RAD = float(np.deg2rad(15))
 GRID_M = 0.02
-
-
-def turn_between(pose: FloatArray, goal: FloatArray, symmetry: float = 2 * np.pi) -> float:
-    """Smallest turn about z in rad, signed, that takes a pose (4, 4) to a goal, or to one of its equals.
-
-    Args:
-        pose, goal: in one frame.
-        symmetry: turn in rad by which the object equals itself.
-    """
-    return float((yaw_of(goal) - yaw_of(pose) + symmetry / 2) % symmetry - symmetry / 2)
-
-
-def least_turned(goal: FloatArray, pose: FloatArray, turn: float) -> FloatArray:
-    """A goal (4, 4), upright, with the yaw that a pose has after a turn in rad: one of the goal's equals."""
-    equal = goal.copy()
-    equal[:3, :3] = Rotation.from_euler("z", yaw_of(pose) + turn).as_matrix()
-    return equal
 
 
 def reached(pose: FloatArray, goal: FloatArray, *, symmetry: float = 2 * np.pi) -> bool:
@@ -36,17 +18,6 @@ def reached(pose: FloatArray, goal: FloatArray, *, symmetry: float = 2 * np.pi) 
     flat = abs(float(pose[2, 2])) > np.cos(TOLERANCE_RAD)
     near = float(np.hypot(offset[0], offset[1])) < TOLERANCE_M and abs(float(offset[2])) < TOLERANCE_M
     return bool(flat and near and abs(turn_between(pose, goal, symmetry)) < TOLERANCE_RAD)
-
-
-def levelled(pose: FloatArray) -> FloatArray:
-    """The pose (4, 4) of the same cube with its axes renamed so that z points up the most."""
-    rotation = pose[:3, :3]
-    up = int(np.abs(rotation[2]).argmax())
-    z = rotation[:, up] * np.sign(rotation[2, up])
-    x = rotation[:, (up + 1) % 3]
-    same = pose.copy()
-    same[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1)
-    return same
 
 
 def grid_points(size: tuple[float, float, float]) -> FloatArray:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.types import FloatArray, PickPlace
@@ -14,7 +13,8 @@ from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import FootprintPlacer
 from embodied_vision_sim.tasks.oracle import carry
-from embodied_vision_sim.tasks.reached import least_turned, levelled, reached, turn_between
+from embodied_vision_sim.tasks.poses import least_turned, levelled, turn_between, upright
+from embodied_vision_sim.tasks.reached import reached
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
@@ -57,7 +57,7 @@ class StackBlockPyramid(Task):
         """Base and blocks apart from each other, all within reach."""
         placer = FootprintPlacer(world, rng)
         base = placer.require("base", (FIELD_M, 3 * FIELD_M))
-        self._base = (base.x, base.y, base.yaw)
+        self._base = upright((base.x, base.y, 0.0), base.yaw)
         fields = base.to_base(np.array([[0.0, (i - 1) * FIELD_M] for i in range(3)]))
         for name, rgb, xy in zip(("light", "brown", "dark"), BASE_RGB, fields, strict=True):
             box = Box((FIELD_M, FIELD_M, BASE_HEIGHT_M))
@@ -74,15 +74,7 @@ class StackBlockPyramid(Task):
 
     def goals(self, row: int) -> list[FloatArray]:
         """Poses (4, 4) of the places of a row, 0 for the lowest."""
-        x, y, yaw = self._base
-        rotation = Rotation.from_euler("z", yaw).as_matrix()
-        goals = []
-        for place in places(row):
-            goal = np.eye(4)
-            goal[:3, :3] = rotation
-            goal[:3, 3] = rotation @ place + (x, y, 0.0)
-            goals.append(goal)
-        return goals
+        return [self._base @ upright(place) for place in places(row)]
 
     def _placed(self, world: World, row: int) -> dict[int, int]:
         """Blocks of a row that are in place, with the number of their place."""
