@@ -16,8 +16,9 @@ FORCE_N = 20.0
 SPEED_M_S = 0.2
 COUPLING_N = 500.0
 """What the gear between the fingers transmits: they stay symmetric whatever one of them runs into."""
-FRICTION, SPIN_FRICTION_M = 1.25, 0.01
+FRICTION, SPIN_FRICTION_M, ROLL_FRICTION_M = 1.25, 0.02, 0.002
 """Rubber pads. A finger touches along an area, which resists turning; a contact point alone would not."""
+ARM_GROUP, ALL_GROUPS = 1, 0xFF
 
 
 class ParallelJaw:
@@ -47,13 +48,12 @@ class ParallelJaw:
         self.finger_m = self._edges(self._fingers[0])
         self.palm_m = self._edges(links["palm"])[:2]
         for finger in self._fingers:
-            # Anchors keep what is held where it is; without them a solver's friction creeps by millimetres.
             pybullet.changeDynamics(
                 arm.body,
                 finger,
                 lateralFriction=FRICTION,
                 spinningFriction=SPIN_FRICTION_M,
-                frictionAnchor=1,
+                rollingFriction=ROLL_FRICTION_M,
                 physicsClientId=client,
             )
             pybullet.resetJointState(arm.body, finger, self._travel_m, 0.0, physicsClientId=client)
@@ -73,7 +73,15 @@ class ParallelJaw:
 
     def set(self, opening: float) -> None:
         """Drive the fingers to a share of the stroke, 0 closed … 1 open, until they get there or press on something."""
+        closing = opening < 0.5
         for finger in self._fingers:
+            # Anchors keep what is held from creeping by millimetres, as a solver's friction does; on fingers that
+            # open, old contacts would stick, so they are forgotten: a new filter makes PyBullet find them afresh.
+            pybullet.changeDynamics(self._body, finger, frictionAnchor=int(closing), physicsClientId=self._client)
+            if not closing:
+                pybullet.setCollisionFilterGroupMask(
+                    self._body, finger, ARM_GROUP, ALL_GROUPS, physicsClientId=self._client
+                )
             pybullet.setJointMotorControl2(
                 self._body,
                 finger,

@@ -35,6 +35,7 @@ class RobotModel:
         spin: turns of the tool about its own axis that change nothing: any, as with a suction cup, half a turn,
             as with a jaw, or none. The last joint turns about that axis unless it is none.
         finger_joints: names of the tool's sliding joints; kinematics take them as fixed.
+        gripper_s: least time given to the tool to close or to open.
         reach_m: least and greatest horizontal distance from the base's axis at which the tool, held straight
             down, works at every height from the table to the height of travel. Scenes are made within it.
         link_clearance_m: least height of elbow and wrist frames above the table.
@@ -50,6 +51,7 @@ class RobotModel:
     posture: Vector
     spin: Spin
     finger_joints: tuple[str, ...]
+    gripper_s: float
     reach_m: tuple[float, float]
     link_clearance_m: float
     _model: Any
@@ -115,6 +117,7 @@ class RobotModel:
             posture=np.array([float(posture_of.get(j, 0.0)) for j in joints]),
             spin=cast(Spin, spin),
             finger_joints=finger_joints,
+            gripper_s=float(text.get("gripper_s", 0.0)),
             reach_m=(near, far),
             link_clearance_m=float(text.get("link_clearance_m", 0.0)),
             _model=model,

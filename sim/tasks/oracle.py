@@ -1,4 +1,4 @@
-"""Where an expert picks: anywhere on the visible top of the object, uniformly."""
+"""Where an expert picks: a cup anywhere on the visible top of the object, a jaw where its fingers have room."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embodied_vision.errors import RunFailed
+from embodied_vision.control.motion import plan
+from embodied_vision.errors import Refused, RunFailed
 from embodied_vision.geometry import cell_to_xy, deproject, tool_down, xy_to_cell, yaw_of
 from embodied_vision.types import FloatArray, PickPlace
+from embodied_vision_sim.parallel_jaw import ParallelJaw
+from embodied_vision_sim.tasks.grips import grips, has_room
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
+
+LEVER_STEP_M = 0.01
+"""Grips whose levers differ by less are as good as each other."""
 
 
 def visible_point(world: World, body: int, rng: np.random.Generator) -> tuple[float, float, float]:
@@ -36,21 +42,64 @@ def visible_point(world: World, body: int, rng: np.random.Generator) -> tuple[fl
 def carry(world: World, body: int, goal: FloatArray, release_height: float, rng: np.random.Generator) -> PickPlace:
     """The action that takes `body` to the pose `goal` (4, 4), let go `release_height` above it.
 
-    The cup is symmetric, so only the difference of the two yaws matters; it is shared by both poses,
-    which keeps the wrist away from its limits.
+    A cup is symmetric, so only the difference of the two yaws matters; it is shared by both poses, which keeps the
+    wrist away from its limits. A jaw grips two opposite faces near the body's centre of mass.
+
+    Raises:
+        RunFailed: no camera sees the body's top, or no grip leaves a jaw room.
     """
+    if isinstance(world.tool, ParallelJaw):
+        return _carry_gripped(world, world.tool, body, goal, release_height, rng)
     x, y, z = visible_point(world, body, rng)
     now = world.pose(body)
     turn = (yaw_of(goal) - yaw_of(now) + np.pi) % (2 * np.pi) - np.pi
-    cosine, sine = np.cos(turn), np.sin(turn)
-    dx, dy = x - now[0, 3], y - now[1, 3]
     return PickPlace(
         pick=tool_down(x, y, z, -turn / 2),
-        place=tool_down(
-            goal[0, 3] + cosine * dx - sine * dy,
-            goal[1, 3] + sine * dx + cosine * dy,
-            z - now[2, 3] + goal[2, 3] + release_height,
-            turn / 2,
-        ),
+        place=_moved(tool_down(x, y, z, -turn / 2), now, goal, release_height),
         stamp_ns=world.time_ns,
+    )
+
+
+def _moved(tip: FloatArray, now: FloatArray, goal: FloatArray, release_height: float) -> FloatArray:
+    """Tip pose (4, 4), looking down, that goes with a body from pose `now` to `release_height` above `goal`."""
+    turn = yaw_of(goal) - yaw_of(now)
+    cosine, sine = np.cos(turn), np.sin(turn)
+    dx, dy = tip[:2, 3] - now[:2, 3]
+    return tool_down(
+        float(goal[0, 3] + cosine * dx - sine * dy),
+        float(goal[1, 3] + sine * dx + cosine * dy),
+        float(tip[2, 3] - now[2, 3] + goal[2, 3] + release_height),
+        yaw_of(tip) + turn,
+    )
+
+
+def _carry_gripped(
+    world: World,
+    jaw: ParallelJaw,
+    body: int,
+    goal: FloatArray,
+    release_height: float,
+    rng: np.random.Generator,
+) -> PickPlace:
+    """`carry` for a jaw: of the grips with room at both ends of the way, one of those with the shortest lever."""
+    now, q = world.pose(body), world.joint_state()[0]
+    possible = list(grips(world, body, jaw))
+    order = sorted(rng.permutation(len(possible)), key=lambda i: round(possible[i].lever_m / LEVER_STEP_M))
+    blocked = unreachable = 0
+    for grip in (possible[i] for i in order):
+        place = _moved(grip.pose, now, goal, release_height)
+        if not has_room(world, jaw, grip.pose, grip.width_m) or not has_room(world, jaw, place, grip.width_m, body):
+            blocked += 1
+            continue
+        action = PickPlace(pick=grip.pose, place=place, stamp_ns=world.time_ns)
+        try:
+            plan(world.robot, q, action)
+        except Refused:
+            unreachable += 1
+            continue
+        return action
+    raise RunFailed(
+        f"the jaw finds no grip on {world.object_names[body]!r}: of {len(possible)} pairs of opposite faces "
+        f"within its stroke {blocked} leave its fingers no room and {unreachable} are out of reach; "
+        "move what stands around it or use suction"
     )
