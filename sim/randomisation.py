@@ -101,12 +101,11 @@ class Randomisation:
         strange = sorted(set(data) - set(known))
         if strange:
             raise BadInput(f"randomisation has no field {', '.join(strange)}; there are {', '.join(known)}")
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         try:
-            return cls(
-                **{key: tuple(value) if isinstance(value, (list, tuple)) else value for key, value in data.items()}
-            )
+            return cls(**plain)
         except (TypeError, ValueError) as error:
-            raise BadInput(f"randomisation {dict(data)} cannot be read: {error}") from error
+            raise BadInput(f"randomisation {plain} cannot be read: {error}") from error
 
     @classmethod
     def of(cls, wanted: str | Mapping[str, Any] | Randomisation) -> Randomisation:

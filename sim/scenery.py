@@ -20,7 +20,7 @@ KEEP_M = 0.06
 """Least gap between a distractor and the bounds of anything else: room for a gripper and what it carries."""
 EDGES_M, HEIGHTS_M = (0.02, 0.06), (0.01, 0.04)
 """Edges and heights of distractors."""
-UNLIKE = 0.45
+UNLIKE = 0.4
 """Least distance in RGB of a distractor's color from every color of the task."""
 ATTEMPTS = 60
 
@@ -35,13 +35,16 @@ def dress(world: World, drawn: Draw) -> None:
     """Give a scene at rest the looks and the physics of a draw; nothing moves."""
     client = world.client
     things = {body: name for body, name in world.object_names.items() if name != "table"}
+    # Before they are painted: with EGL, PyBullet goes on reporting the first colors.
+    named = [body for body, name in world.object_names.items() if name != "robot"]
+    colors = [np.array(rgba[:3]) for body in named for rgba in _every_color(client, body)]
     for body, name in things.items():
         if name == "robot":
             _paint(client, body, lambda rgba: shifted(rgba, drawn.robot), drawn.robot != (0, 0, 0))
             continue
         _paint(client, body, lambda rgba: _brightened(rgba, drawn.brightness), drawn.brightness != 1)
         _reweigh(client, body, drawn)
-    _distract(world, drawn)
+    _distract(world, drawn, colors)
 
 
 def _brightened(rgba: RGBA, factor: float) -> RGBA:
@@ -56,6 +59,10 @@ def _colors(client: int, body: int) -> dict[int, set[RGBA]]:
     for shape in pybullet.getVisualShapeData(body, physicsClientId=client):
         colors.setdefault(shape[1], set()).add(tuple(shape[7]))
     return colors
+
+
+def _every_color(client: int, body: int) -> set[RGBA]:
+    return set().union(*_colors(client, body).values())
 
 
 def _paint(client: int, body: int, change: Callable[[RGBA], RGBA], wanted: bool) -> None:
@@ -75,20 +82,13 @@ def _reweigh(client: int, body: int, drawn: Draw) -> None:
             pybullet.changeDynamics(body, link, mass=mass * drawn.mass, physicsClientId=client)
 
 
-def _distract(world: World, drawn: Draw) -> None:
-    """Boxes at free places, as many as drawn or as there is room for."""
+def _distract(world: World, drawn: Draw, colors: list[FloatArray]) -> None:
+    """Boxes at free places, unlike any of the colors, as many as drawn or as there is room for."""
     if not drawn.distractors:
         return
     rng = drawn.rng(1)
     taken = [bounds for body, name in world.object_names.items() if name != "table" for bounds in _bounds(world, body)]
     taken += [np.array([[x - r, y - r], [x + r, y + r]]) for x, y, r in world.kept_free]
-    colors = [
-        np.array(rgba[:3])
-        for body, name in world.object_names.items()
-        if name != "robot"
-        for of_link in _colors(world.client, body).values()
-        for rgba in of_link
-    ]
     for number in range(drawn.distractors):
         size = (*rng.uniform(*EDGES_M, 2).tolist(), float(rng.uniform(*HEIGHTS_M)))
         radius = float(np.hypot(*size[:2])) / 2
