@@ -24,6 +24,7 @@ ARM = ["pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
 CAMERA = ["opencv-python-headless>=4.9"]
+VIZ = ["pygame>=2.5"]
 TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
@@ -79,8 +80,9 @@ setup(
         "sim": SIM,
         "hf": HF,
         "train": TRAIN,
+        "viz": VIZ,
         "camera": CAMERA,
-        "all": [*ROS, *SIM, *HF, *TRAIN],
+        "all": [*ROS, *SIM, *HF, *TRAIN, *VIZ],
         "dev": DEV,
     },
     entry_points={

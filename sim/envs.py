@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from embodied_vision.geometry import quantise_depth, vector_to_pose
 from embodied_vision.types import RGBD, Camera, PickPlace, Workspace
 from embodied_vision_sim.camera import Light
 from embodied_vision_sim.execution import execute
-from embodied_vision_sim.world import World
+from embodied_vision_sim.randomisation import Randomisation
+from embodied_vision_sim.renderer import Renderer
+from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
+from embodied_vision_sim.world import NotSettled, World
 
-Observation = dict[str, Any]
 
-
-class PickPlaceEnv(gymnasium.Env[Any, Any]):
+class PickPlaceEnv(SceneEnv):
     """A tabletop task seen by calibrated RGB-D cameras and acted on by picking and placing.
 
     ## Observation
@@ -32,14 +33,17 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
 
     ## Action
     `pick` and `place`, tip poses in the base frame as x, y, z in m and a quaternion x, y, z, w. The tool's
-    z axis points out of the tool. The motion is planned and guarded as on the real arm; what the guard
-    refuses is not executed and `info["refused"]` says why.
+    z axis points out of the tool. What is done with the two poses is the task's primitive, `pick_place` mostly.
+    The motion is planned and guarded as on the real arm; what the guard refuses is not executed and
+    `info["refused"]` says why.
 
     ## Reward
     Increase of the task's score, which is 1 when solved.
 
     ## Start and end
-    A random scene determined by the seed alone. Terminates when solved, truncates after `max_steps` actions.
+    A random scene determined by the seed alone; same seed and actions, same episode, bit for bit. Terminates when
+    solved; truncates after `max_steps` actions, or when an object does not come to rest, which
+    `info["failed"]` then names.
 
     Attributes:
         task_name: what users call the task.
@@ -48,13 +52,35 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         object_names: names of all bodies by the ids in `views`.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
+    def __init__(
+        self,
+        task: str,
+        *,
+        robot: str = "panda",
+        tool: str | None = None,
+        cameras: Sequence[Camera] | None = None,
+        renderer: str = "auto",
+        randomisation: str | Mapping[str, Any] | Randomisation = "none",
+        render_mode: str | None = None,
+    ) -> None:
+        """An environment of a task.
 
-    def __init__(self, task: str, *, cameras: Sequence[Camera] | None = None, render_mode: str | None = None) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise BadInput(f"render mode {render_mode!r} is unknown; use rgb_array or none")
-        self.render_mode = render_mode
-        self._world = World(task, cameras=cameras)
+        Args:
+            task: name of the task.
+            robot: name of the arm, panda or kuka_iiwa.
+            tool: name of its tool; left out, the task's usual one.
+            cameras: left out, the cell's front camera.
+            renderer: egl, software, or auto: EGL where it is there. Pictures differ a little; policies know theirs.
+            randomisation: a preset, none, mild or strong, or a description of one's own.
+            render_mode: see `SceneEnv`.
+
+        Raises:
+            BadInput: something has no such name, or the task cannot be done with the tool.
+        """
+        super().__init__(render_mode)
+        self._world = World(
+            task, robot=robot, tool=tool, cameras=cameras, renderer=renderer, randomisation=randomisation
+        )
         self.task_name = task
         self.max_steps = self._world.task.max_steps
         self._guard = Guard(self._world.robot, self._world.workspace)
@@ -71,8 +97,18 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
-        """The calibrated cameras whose frames are observed."""
+        """The calibrated cameras whose frames are observed, as reported for this scene."""
         return self._world.cameras
+
+    @property
+    def renderer(self) -> Renderer:
+        """Who draws the pictures."""
+        return self._world.renderer
+
+    @property
+    def preset(self) -> str:
+        """Name of the randomisation."""
+        return self._world.randomisation.name
 
     @property
     def robot_name(self) -> str:
@@ -84,39 +120,24 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         """Names of all bodies in the scene by the ids in `views`."""
         return dict(self._world.object_names)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Build the scene of `seed`, or of a fresh random seed without one; `info["seed"]` tells which.
-
-        Raises:
-            NotSettled: an object of the scene does not come to rest.
-        """
-        super().reset(seed=seed)
-        scene = int(self.np_random.integers(2**31)) if seed is None else seed
+    def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
+        """Build the scene of a seed."""
         self._world.reset(scene)
         self._score = self._world.score()
         self._actions = 0
-        return self._observe(), {**self._info(), "seed": scene}
+        return self._observe(), {**self._info(), "randomisation": self._world.drawn.to_dict()}
 
-    def step(self, action: dict[str, NDArray[np.float64]]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Execute one pick-and-place action and let the scene settle.
-
-        Raises:
-            NotSettled: an object does not come to rest.
-        """
-        if not self._frames:
-            raise BadInput("step was called before reset; reset the environment first")
-        refused = self._act(action)
+    def advance(self, action: dict[str, NDArray[np.float64]]) -> Step:
+        """Execute one action and let the scene settle."""
+        outcome = self._act(action)
         former, self._score = self._score, self._world.score()
         self._actions += 1
         solved = self._score >= 1.0 - 1e-9
-        info = self._info()
-        if refused is not None:
-            info["refused"] = refused
-        return self._observe(), self._score - former, solved, not solved and self._actions >= self.max_steps, info
+        over = self._actions >= self.max_steps or "failed" in outcome
+        return self._observe(), self._score - former, solved, over and not solved, {**self._info(), **outcome}
 
-    def _act(self, action: dict[str, NDArray[np.float64]]) -> str | None:
+    def _act(self, action: dict[str, NDArray[np.float64]]) -> dict[str, str]:
+        """Execute an action; what went wrong, if anything did: `refused` by the guard, or `failed`."""
         world, now_ns = self._world, self._world.time_ns
         q, _, _ = world.joint_state()
         try:
@@ -125,17 +146,21 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
             motion = plan(world.robot, q, decision)
             self._guard.check_motion(motion, q, now_ns, now_ns)
         except (Refused, BadInput) as error:
-            return str(error)
-        execute(world, motion)
-        world.set_gripper(OPEN)
-        world.settle()
-        world.task.proceed(world)
-        return None
+            return {"refused": str(error)}
+        try:
+            execute(world, motion)
+            world.set_gripper(OPEN)
+            world.settle()
+            world.task.proceed(world)
+        except NotSettled as error:
+            return {"failed": str(error)}
+        return {}
 
     def _decision(self, action: dict[str, NDArray[np.float64]]) -> PickPlace:
         return PickPlace(
             pick=vector_to_pose(action["pick"]),
             place=vector_to_pose(action["place"]),
+            primitive=self._world.task.primitive,
             stamp_ns=self._frames[0].stamp_ns,
         )
 
@@ -170,7 +195,8 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         Raises:
             RunFailed: the task is solved, or its object cannot be seen.
         """
-        return self._world.task.oracle(self._world, self.np_random)
+        decision = self._world.task.oracle(self._world, self.np_random)
+        return replace(decision, stamp_ns=self._frames[0].stamp_ns)
 
     def views(
         self, cameras: Sequence[Camera], light: Light | None = None, segmentation: bool = True
@@ -178,14 +204,18 @@ class PickPlaceEnv(gymnasium.Env[Any, Any]):
         """The scene from any cameras: frames and, with `segmentation`, body ids int32 (H, W) as in `object_names`."""
         return self._world.views(cameras, light=light, segmentation=segmentation)
 
-    def render(self) -> NDArray[np.uint8] | None:
-        """Color image (H, W, 3) of the first camera in the mode `rgb_array`."""
-        if self.render_mode is None or not self._frames:
-            return None
-        return self._frames[0].color.copy()
+    def picture(self) -> NDArray[np.uint8]:
+        """Color image (H, W, 3) of the last observation of the first camera."""
+        return self._frames[0].color
+
+    def identity(self) -> dict[str, Any]:
+        """Task, robot and randomisation."""
+        randomisation = self._world.randomisation.to_dict()
+        return {"task": self.task_name, "robot": self.robot_name, "randomisation": randomisation}
 
     def close(self) -> None:
-        """Free the simulator."""
+        """Free the simulator and close the window."""
+        super().close()
         self._world.close()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.types import PickPlace
+from embodied_vision.types import PickPlace, Primitive
 
 if TYPE_CHECKING:
     from embodied_vision_sim.shapes import RGBA
@@ -25,11 +25,13 @@ class Task(ABC):
         name: what users call it.
         max_steps: pick-and-place actions allowed.
         tools: what it can be done with; the first is the usual one.
+        primitive: what is done with the two poses of an action.
     """
 
     name: ClassVar[str]
     max_steps: ClassVar[int]
     tools: ClassVar[tuple[str, ...]] = ("suction",)
+    primitive: ClassVar[Primitive] = "pick_place"
 
     @abstractmethod
     def build(self, world: World, rng: np.random.Generator) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
+import pybullet
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector, tool_down
-from embodied_vision.learning.seeds import scene_seed
+from embodied_vision.learning.seeds import scene_seed, split_of
 from embodied_vision.types import PickPlace
 from embodied_vision_sim import register_envs
 from embodied_vision_sim.camera import front_camera
@@ -41,7 +44,8 @@ def _assert_equal(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_gymnasium_finds_no_fault(env: Env) -> None:
+def test_gymnasium_finds_no_fault(env: Env, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")  # for the render mode human
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env.unwrapped)
@@ -66,7 +70,7 @@ def test_observation_is_what_the_cameras_saw(env: Env) -> None:
 
 
 def test_oracle_solves_training_scenes(env: Env) -> None:
-    for index in range(3):
+    for index in range(3 if env.unwrapped.max_steps <= 10 else 1):
         env.reset(seed=scene_seed("train", index))
         total, over = 0.0, False
         while not over:
@@ -101,6 +105,81 @@ def test_fresh_scenes_without_a_seed_follow_from_the_last_seed(env: Env) -> None
     assert len(set(seeds)) == 3
     env.reset(seed=3)
     assert [env.reset()[1]["seed"] for _ in range(3)] == seeds
+
+
+def test_a_saved_state_comes_back_exactly_here_and_elsewhere(env: Env) -> None:
+    cell = env.unwrapped
+    poke = _action(PickPlace(pick=tool_down(0.5, 0.2, 0.01), place=tool_down(0.5, -0.2, 0.1)))
+    env.reset(seed=scene_seed("train", 11))
+    env.step(poke)
+    state = json.loads(json.dumps(cell.save_state()))
+    decision = cell.oracle()
+    future = env.step(_action(decision))
+    env.step(poke)
+    elsewhere = gymnasium.make(env.spec.id).unwrapped
+    for other in (cell, elsewhere):
+        other.restore_state(state)
+        again = other.oracle()
+        np.testing.assert_array_equal(again.pick, decision.pick)
+        np.testing.assert_array_equal(again.place, decision.place)
+        observation, reward, terminated, truncated, info = other.step(_action(again))
+        _assert_equal(observation, future[0])
+        assert (reward, terminated, truncated, info) == future[1:]
+    elsewhere.close()
+
+
+def test_a_state_of_another_environment_is_refused() -> None:
+    one, other = (gymnasium.make(ENV_IDS["block-insertion"], robot=robot).unwrapped for robot in ("panda", "kuka_iiwa"))
+    one.reset(seed=0)
+    with pytest.raises(BadInput, match="robot is 'panda_suction', the environment's 'kuka_iiwa_suction'"):
+        other.restore_state(one.save_state())
+    with pytest.raises(BadInput, match="before reset"):
+        other.save_state()
+    one.close()
+    other.close()
+
+
+def test_fresh_scenes_stay_in_the_split_of_the_last_seed() -> None:
+    env = gymnasium.make(ENV_IDS["block-insertion"])
+    assert split_of(env.reset()[1]["seed"]) == "train"
+    env.reset(seed=scene_seed("test", 3))
+    assert split_of(env.reset()[1]["seed"]) == "test"
+    env.close()
+
+
+def test_human_mode_shows_what_the_camera_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    pygame = pytest.importorskip("pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = gymnasium.make(ENV_IDS["block-insertion"], render_mode="human")
+    observation, _ = env.reset(seed=0)
+    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    color = observation["camera"]["color"]
+    assert shown.shape == (2 * color.shape[0], 2 * color.shape[1], 3)
+    np.testing.assert_array_equal(shown[::2, ::2], color)
+    env.close()
+    assert not pygame.display.get_init()
+
+
+def test_what_does_not_come_to_rest_ends_the_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gymnasium.make(ENV_IDS["block-insertion"])
+    env.reset(seed=0)
+    action = _action(env.unwrapped.oracle())
+    world = env.unwrapped._world
+    # A ball that nothing stops: it rolls away for longer than a scene may take to settle.
+    ball = pybullet.createMultiBody(
+        0.1,
+        pybullet.createCollisionShape(pybullet.GEOM_SPHERE, radius=0.02, physicsClientId=world.client),
+        basePosition=(0.3, -0.4, 0.02),
+        physicsClientId=world.client,
+    )
+    world.object_names[ball] = "runaway ball"
+    world._movable.append(ball)
+    pybullet.resetBaseVelocity(ball, (0.1, 0, 0), physicsClientId=world.client)
+    _, _, terminated, truncated, info = env.step(action)
+    assert truncated
+    assert not terminated
+    assert "'runaway ball' still moves" in info["failed"]
+    env.close()
 
 
 @pytest.mark.parametrize(
