@@ -57,8 +57,9 @@ class LiveCell:
         pacer: how well simulated time follows.
     """
 
-    def __init__(self, cameras: Sequence[Camera]) -> None:
+    def __init__(self, cameras: Sequence[Camera], renderer: str = "software") -> None:
         self._cameras = tuple(cameras)
+        self._renderer = renderer
         self._world: World | None = None
         self.task, self.seed = "", -1
         self.pacer = Pacer(1 / STEP_HZ)
@@ -91,7 +92,7 @@ class LiveCell:
         if seed < 0:
             raise BadInput(f"scene seed {seed} is negative; give 0 or more")
         if self._world is None or task != self.task:
-            world = World(task, cameras=self._cameras)
+            world = World(task, cameras=self._cameras, renderer=self._renderer)
             self.close()
             self._world = world
         self.task, self.seed = task, seed

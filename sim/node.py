@@ -48,6 +48,12 @@ class CellNode(ManagedNode):
         self.param("task", "block-insertion", "task whose scene the next reset builds")
         self.param("seed", 2_000_000, "scene that the next reset builds", (0, 2**31 - 1))
         self.param("calibration", "", "calibration YAML of the cameras; empty: the simulated cell's", read_only=True)
+        self.param(
+            "renderer",
+            "software",
+            "who draws: software, egl or auto; the shipped policies know software",
+            read_only=True,
+        )
         self.param("camera_rate", 15.0, "frames a second of every camera", (0.5, 60.0), read_only=True)
         self.param(
             "joint_rate", 60.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True
@@ -80,7 +86,7 @@ class CellNode(ManagedNode):
             self._sim_clock = self.create_publisher(Clock, "/clock", qos.SENSOR)
         self._sample_every = max(1, round(STEP_HZ / self.value("joint_rate")))
         self._frame_period_s = 1.0 / self.value("camera_rate")
-        self._cell = LiveCell(cameras)
+        self._cell = LiveCell(cameras, self.value("renderer"))
         self._epoch_ns = time.time_ns()
         self._reset()
 

@@ -28,6 +28,8 @@ from embodied_vision.policies.segments import Segment, place_support, segment_at
 from embodied_vision.types import PickPlace, Scene, Workspace
 
 POOL = NetworkConfig.coarse_pool
+FIRST_RENDERER = "software"
+"""Who drew simulated episodes and trained policies that do not say."""
 SOLVED_REWARD = 0.99
 """An episode teaches when its total reward, in [0, 1], lies above this."""
 
@@ -98,6 +100,7 @@ class Dataset:
         task: their task.
         encoder_id: whose features they carry, empty for none.
         scene_seeds: of the simulated ones among the episodes, sorted.
+        renderer: who drew the simulated ones, empty when all are real.
     """
 
     examples: Sequence[Example]
@@ -105,6 +108,7 @@ class Dataset:
     task: str
     encoder_id: str
     scene_seeds: Sequence[int] = ()
+    renderer: str = ""
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -128,6 +132,11 @@ class Dataset:
         """16 hex digits that name the data: episodes, encoder and task."""
         text = json.dumps([self.task, self.encoder_id, list(self.episode_ids), len(self.examples)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def renderer_of(training: Mapping[str, Any]) -> str:
+    """Who drew what a checkpoint learnt from, by the `training` section of its manifest."""
+    return str(training.get("renderer") or FIRST_RENDERER)
 
 
 def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
@@ -166,12 +175,13 @@ def load_dataset(
             episodes when not given.
 
     Raises:
-        BadInput: no decision is left to learn from, or an episode is of another task.
+        BadInput: no decision is left to learn from, an episode is of another task, or two renderers drew them.
     """
     cache = (cache if cache is not None else store.path / "cache") / _cache_key(encoder, workspace)
     ids = sorted(episode_ids)
     examples: list[Example] = []
     seeds: set[int] = set()
+    drawn: dict[str, int] = {}
     for episode_id in ids:
         marker = cache / f"{episode_id}.json"
         if not marker.is_file():
@@ -180,6 +190,9 @@ def load_dataset(
         if index["task"] != task:
             raise BadInput(f"episode {episode_id} is of task {index['task']!r}, asked for {task!r}; leave it out")
         seeds |= {int(index["seed"])} if index.get("seed") is not None else set()
+        if index.get("seed") is not None:
+            renderer = index.get("renderer") or FIRST_RENDERER
+            drawn[renderer] = drawn.get(renderer, 0) + 1
         for number, action in enumerate(index["actions"]):
             scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
             examples.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
@@ -188,7 +201,14 @@ def load_dataset(
             f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
             f"make some: embodied-vision collect --task {task} --episodes {store.path}"
         )
-    return Dataset(examples, ids, task, encoder.encoder_id if encoder is not None else "", sorted(seeds))
+    if len(drawn) > 1:
+        counts = " and ".join(f"{count} by {name}" for name, count in sorted(drawn.items()))
+        raise BadInput(
+            f"demonstrations of {task!r} in {store.path} were drawn {counts}, and a policy learns one renderer's "
+            "pictures; collect with one --renderer into a store of its own"
+        )
+    encoder_id = encoder.encoder_id if encoder is not None else ""
+    return Dataset(examples, ids, task, encoder_id, sorted(seeds), "".join(drawn))
 
 
 def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:
@@ -212,9 +232,8 @@ def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace,
         os.replace(staging, target)
         actions.append({**decision.action.to_dict(), "stamp_ns": scene.stamp_ns})
     staging = marker.with_name(f".{uuid.uuid4().hex}")
-    staging.write_text(
-        json.dumps({"task": episode.task, "seed": episode.attributes.get("seed"), "actions": actions}), encoding="utf-8"
-    )
+    known = {key: episode.attributes.get(key) for key in ("seed", "renderer")}
+    staging.write_text(json.dumps({"task": episode.task, **known, "actions": actions}), encoding="utf-8")
     os.replace(staging, marker)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -13,20 +14,45 @@ SIMULATOR = "embodied_vision_sim"
 """Module that registers the environments which ship with this package."""
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Under what conditions scenes are run.
+
+    Attributes:
+        preset: of the domain randomisation: none, mild or strong.
+        renderer: software, egl, or auto: EGL where it is there.
+    """
+
+    preset: str = "none"
+    renderer: str = "auto"
+
+    def make(self, task: str) -> gymnasium.Env[Any, Any]:
+        """The environment of a task under these conditions; see `make_env`."""
+        return make_env(task, randomisation=self.preset, renderer=self.renderer)
+
+
+USUAL = Conditions()
+"""The tasks as they are defined."""
+
+
 def env_id(task: str) -> str:
     """Gymnasium id of a task: `block-insertion` is `embodied_vision/BlockInsertion-v0`."""
     return f"{NAMESPACE}/{''.join(word.capitalize() for word in task.split('-'))}-v0"
 
 
-def make_env(task: str) -> gymnasium.Env[Any, Any]:
+def make_env(task: str, **settings: Any) -> gymnasium.Env[Any, Any]:
     """The environment of a task.
+
+    Args:
+        task: name of the task.
+        settings: what the environment takes, such as `renderer` and `randomisation`.
 
     Raises:
         BadInput: no environment of that name is registered, or the simulator is not installed.
     """
     name = env_id(task)
     try:
-        return gymnasium.make(name if name in gymnasium.registry else f"{SIMULATOR}:{name}")
+        return gymnasium.make(name if name in gymnasium.registry else f"{SIMULATOR}:{name}", **settings)
     except ModuleNotFoundError as error:
         raise BadInput(
             f"the simulator cannot be loaded ({error}); install it: pip install 'embodied_vision[sim]'"

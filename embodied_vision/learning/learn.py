@@ -12,7 +12,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.dataset import Dataset, load_dataset, teaching_ids
+from embodied_vision.learning.dataset import Dataset, load_dataset, renderer_of, teaching_ids
 from embodied_vision.learning.evaluate import SceneResult, evaluate, split_seeds
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.runs import Clock, training_record
@@ -126,7 +126,7 @@ def learn(
         progress: progress of the comparison.
 
     Raises:
-        BadInput: no checkpoint to start from, or unusable settings.
+        BadInput: no checkpoint to start from, unusable settings, or episodes of another renderer.
         CheckpointError: the checkpoint in use was trained with another encoder.
         RunFailed: another learner is at work, or a loss is not finite.
     """
@@ -141,6 +141,7 @@ def learn(
         eyes = load_encoder(encoder) if baseline.encoder_id else None
         Policy(baseline, eyes)  # refuses another encoder before any time is spent
         fresh = load_dataset(store, task, eyes, baseline.workspace, episode_ids=new)
+        _require_renderer(fresh, baseline, store)
         old = _replay(task, known, [replay, store] if replay is not None else [store], eyes, baseline)
         start = time.monotonic()
         candidate = _fine_tune(baseline, fresh, old, config, report)
@@ -183,6 +184,15 @@ def _first(pointer: Pointer) -> Path:
         ) from error
 
 
+def _require_renderer(fresh: Dataset, baseline: Checkpoint, store: EpisodeStore) -> None:
+    known = renderer_of(baseline.training)
+    if fresh.renderer not in ("", known):
+        raise BadInput(
+            f"episodes in {store.path} were drawn by {fresh.renderer}, the checkpoint in use learnt from pictures by "
+            f"{known}; log them with the renderer {known}, or train a policy of their own"
+        )
+
+
 def _replay(
     task: str, known: set[str], stores: Sequence[EpisodeStore], encoder: Encoder | None, baseline: Checkpoint
 ) -> Dataset | None:
@@ -211,7 +221,9 @@ def _fine_tune(
     )
     clock = Clock((time.monotonic() - start) / 60, (time.process_time() - start_cpu) / 60)
     ids = sorted({*baseline.training.get("episodes", ()), *fresh.episode_ids})
-    record = training_record(ids, settings, clock, len(fresh), parent=baseline.checkpoint_id)
+    record = training_record(
+        ids, settings, clock, len(fresh), parent=baseline.checkpoint_id, renderer=renderer_of(baseline.training)
+    )
     return replace(baseline, weights=weights, training=record, measured={})
 
 

@@ -100,7 +100,12 @@ def train_run(
         weights=weights,
         release_m=dataset.release_m(),
         training=training_record(
-            dataset.episode_ids, config, now(), len(dataset), scene_seeds=list(dataset.scene_seeds)
+            dataset.episode_ids,
+            config,
+            now(),
+            len(dataset),
+            scene_seeds=list(dataset.scene_seeds),
+            renderer=dataset.renderer,
         ),
     )
     checkpoints.save(checkpoint, output / CHECKPOINT)
