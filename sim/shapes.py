@@ -116,6 +116,23 @@ def create_boxes(
     return body
 
 
+def create_ball(client: int, radius: float, mass: float, xyz: Sequence[float], yaw: float, rgba: RGBA) -> int:
+    """A free ball of `radius` m and `mass` kg at `xyz`; see `create_boxes`. Returns its id."""
+    body: int = pybullet.createMultiBody(
+        baseMass=mass,
+        baseCollisionShapeIndex=pybullet.createCollisionShape(
+            pybullet.GEOM_SPHERE, radius=radius, physicsClientId=client
+        ),
+        baseVisualShapeIndex=pybullet.createVisualShape(
+            pybullet.GEOM_SPHERE, radius=radius, rgbaColor=rgba, physicsClientId=client
+        ),
+        basePosition=xyz,
+        baseOrientation=_quaternion(yaw),
+        physicsClientId=client,
+    )
+    return body
+
+
 def centred(boxes: Sequence[Box]) -> tuple[Box, ...]:
     """The same boxes, which must not overlap, moved so that their common centroid is the origin."""
     volumes = np.array([box.volume for box in boxes])

@@ -38,6 +38,10 @@ ARM_LENGTH_M = 1.2
 REST_SPEED_M_S = 0.002
 REST_TURN_RAD_S = 0.05
 REST_STEPS = 24
+BALL_DAMPING = 5.0
+"""Share of its turn that a ball loses, per second: a link of a chain would spin about it for long."""
+LINK_FORCE_N = 100.0
+"""Greatest force with which linked bodies hold on to each other."""
 SETTLE_STEPS = 4 * STEP_HZ
 
 
@@ -110,6 +114,7 @@ class World:
         self._meshes = Meshes()
         self._objects: list[int] = []
         self._movable: list[int] = []
+        self._rest_turn: dict[int, float] = {}
 
     def __enter__(self) -> World:
         return self
@@ -151,6 +156,7 @@ class World:
         )
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
         self.object_names, self._objects, self._movable, self.steps = {}, [], [], 0
+        self._rest_turn = {}
         self.drawn = self.randomisation.draw(seed, self._nominal_cameras)
         self.cameras, self.kept_free = self.drawn.cameras, []
         self._add_table()
@@ -213,6 +219,36 @@ class World:
         self._movable.append(body)
         self.put(body, pose)
         return body
+
+    def add_ball(
+        self, name: str, radius: float, mass: float, xyz: Sequence[float], yaw: float, rgba: shapes.RGBA
+    ) -> int:
+        """Put a ball into the scene; see `shapes.create_ball`. Returns its id."""
+        body = shapes.create_ball(self._client, radius, mass, xyz, yaw, rgba)
+        self.object_names[body] = name
+        pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
+        pybullet.changeDynamics(
+            body, -1, lateralFriction=0.8, restitution=0.0, angularDamping=BALL_DAMPING, physicsClientId=self._client
+        )
+        self._rest_turn[body] = REST_SPEED_M_S / radius
+        self._objects.append(body)
+        self._movable.append(body)
+        return body
+
+    def link(self, parent: int, child: int, offset: Sequence[float]) -> None:
+        """Hinge the centre of one body to the point `offset` m in the frame of another; it turns freely about it."""
+        constraint = pybullet.createConstraint(
+            parentBodyUniqueId=parent,
+            parentLinkIndex=-1,
+            childBodyUniqueId=child,
+            childLinkIndex=-1,
+            jointType=pybullet.JOINT_POINT2POINT,
+            jointAxis=(0, 0, 0),
+            parentFramePosition=offset,
+            childFramePosition=(0, 0, 0),
+            physicsClientId=self._client,
+        )
+        pybullet.changeConstraint(constraint, maxForce=LINK_FORCE_N, physicsClientId=self._client)
 
     def pose(self, body: int) -> FloatArray:
         """Pose (4, 4) of a body in the base frame."""
@@ -309,15 +345,14 @@ class World:
 
     def _fastest(self) -> tuple[float, int]:
         """Largest speed among the objects, relative to what counts as rest, and whose it is."""
-        worst, culprit = 0.0, self._movable[0] if self._movable else -1
-        for body in self._movable:
-            linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self._client)
-            speed = max(
-                float(np.linalg.norm(linear)) / REST_SPEED_M_S, float(np.linalg.norm(angular)) / REST_TURN_RAD_S
-            )
-            if speed > worst:
-                worst, culprit = speed, body
-        return worst, culprit
+        if not self._movable:
+            return 0.0, -1
+        velocities = [pybullet.getBaseVelocity(body, physicsClientId=self._client) for body in self._movable]
+        speeds = np.linalg.norm(velocities, axis=2)  # (N, 2): straight on, and turning
+        limits = [(REST_SPEED_M_S, self._rest_turn.get(body, REST_TURN_RAD_S)) for body in self._movable]
+        ratios = (speeds / limits).max(axis=1)
+        worst = int(ratios.argmax())
+        return float(ratios[worst]), self._movable[worst]
 
     # Arm
 
