@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from embodied_vision.errors import BadInput
 
 FloatArray = NDArray[np.floating[Any]]
-Primitive = Literal["pick_place", "push", "grasp"]
+Primitive = Literal["pick_place", "drag", "push", "grasp"]
 
 
 def _require(condition: bool, message: str) -> None:

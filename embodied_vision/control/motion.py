@@ -16,6 +16,8 @@ from embodied_vision.types import FloatArray, PickPlace
 
 CLOSED, OPEN = 0.0, 1.0
 """Gripper commands; a suction cup sucks when closed."""
+HOLD_S = 0.25
+"""Pause after a lift: what is held badly falls meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +28,19 @@ class MotionSettings:
         pace: speed and accelerations.
         clearance_m: tip height at which the arm travels, at least.
         approach_m: length of the straight way down to a pose, at least.
-        take_s, release_s: time given to the gripper.
+        drag_m: how far what is dragged is raised.
+        take_s, release_s: time given to the gripper, at least what its model asks for.
     """
 
     pace: Pace = field(default_factory=Pace)
     clearance_m: float = 0.19
     approach_m: float = 0.08
+    drag_m: float = 0.02
     take_s: float = 0.12
     release_s: float = 0.12
 
     def __post_init__(self) -> None:
-        for name in ("clearance_m", "approach_m", "take_s", "release_s"):
+        for name in ("clearance_m", "approach_m", "drag_m", "take_s", "release_s"):
             if not getattr(self, name) >= 0:
                 raise BadInput(f"{name} is {getattr(self, name)}; give a number of at least 0")
 
@@ -79,9 +83,13 @@ def plan(model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSe
     """
     if action.primitive == "pick_place":
         return plan_pick_place(model, q_now, action, settings)
+    if action.primitive == "drag":
+        return plan_drag(model, q_now, action, settings)
     if action.primitive == "push":
         return plan_push(model, q_now, action, settings)
-    raise BadInput(f"no motion is known for the primitive {action.primitive!r}; send pick_place or push")
+    if action.primitive == "grasp":
+        return plan_grasp(model, q_now, action, settings)
+    raise BadInput(f"no motion is known for the primitive {action.primitive!r}; send pick_place, drag, push or grasp")
 
 
 def plan_pick_place(
@@ -107,12 +115,53 @@ def plan_pick_place(
         (
             *start,
             Segment("approach", plan_joint(model, q_start, q_above_pick, pace)),
-            Segment("descend_pick", lift_pick.reversed(), CLOSED, settings.take_s),
+            Segment("descend_pick", lift_pick.reversed(), CLOSED, max(settings.take_s, model.gripper_s)),
             Segment("lift_pick", lift_pick),
             Segment("transfer", plan_joint(model, q_above_pick, q_above_place, pace)),
-            Segment("descend_place", lift_place.reversed(), OPEN, settings.release_s),
+            Segment("descend_place", lift_place.reversed(), OPEN, max(settings.release_s, model.gripper_s)),
             Segment("lift_place", lift_place),
             Segment("home", plan_joint(model, q_above_place, model.home, pace)),
+        )
+    )
+
+
+def plan_drag(model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSettings | None = None) -> Motion:
+    """Take at the pick pose, raise it a little, go straight over the place pose, let go there, and return home.
+
+    What hangs together, such as a rope, follows on the table. A tool that may spin takes any angle at the pick pose
+    and turns from there as the decision does.
+
+    Raises:
+        Refused: rule `unreachable`.
+    """
+    settings = settings or MotionSettings()
+    pace = settings.pace
+    lift_pick = _lift(model, action.pick, settings)
+    if model.spin == "half":
+        lift_pick, _ = _face(model, action.pick, lift_pick)
+    taken = model.forward(lift_pick.positions[0])
+    let_go = action.place.copy()
+    let_go[:3, :3] = action.place[:3, :3] @ action.pick[:3, :3].T @ taken[:3, :3]
+    height = max(float(taken[2, 3]), float(let_go[2, 3])) + settings.drag_m
+    raised, over, away = taken.copy(), let_go.copy(), let_go.copy()
+    raised[2, 3] = over[2, 3] = height
+    away[2, 3] = max(settings.clearance_m, float(let_go[2, 3]) + settings.approach_m)
+    raise_ = plan_line(model, lift_pick.positions[0], raised, pace)
+    drag = plan_line(model, raise_.positions[-1], over, pace)
+    lower = plan_line(model, drag.positions[-1], let_go, pace)
+    lift_place = plan_line(model, lower.positions[-1], away, pace)
+    start = _retract(model, q_now, settings)
+    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    return Motion(
+        (
+            *start,
+            Segment("approach", plan_joint(model, q_start, lift_pick.positions[-1], pace)),
+            Segment("descend_pick", lift_pick.reversed(), CLOSED, max(settings.take_s, model.gripper_s)),
+            Segment("raise", raise_),
+            Segment("drag", drag),
+            Segment("descend_place", lower, OPEN, settings.release_s),
+            Segment("lift_place", lift_place),
+            Segment("home", plan_joint(model, lift_place.positions[-1], model.home, pace)),
         )
     )
 
@@ -145,6 +194,31 @@ def plan_push(model: RobotModel, q_now: Vector, action: PickPlace, settings: Mot
             Segment("push", push),
             Segment("lift_push", lift_end),
             Segment("home", plan_joint(model, lift_end.positions[-1], model.home, pace)),
+        )
+    )
+
+
+def plan_grasp(model: RobotModel, q_now: Vector, action: PickPlace, settings: MotionSettings | None = None) -> Motion:
+    """Open, come down at the pick pose, close, and lift straight to the place pose, where the arm stays.
+
+    Raises:
+        Refused: rule `unreachable`.
+    """
+    settings = settings or MotionSettings()
+    pace, gripper_s = settings.pace, max(settings.take_s, settings.release_s, model.gripper_s)
+    lift = _lift(model, action.pick, settings)
+    raised = action.place
+    if model.spin != "none":
+        lift, turned = _face(model, action.pick, lift)
+        raised = action.place @ turned
+    start = _retract(model, q_now, settings)
+    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    return Motion(
+        (
+            *start,
+            Segment("approach", plan_joint(model, q_start, lift.positions[-1], pace), OPEN, gripper_s),
+            Segment("descend_grasp", lift.reversed(), CLOSED, gripper_s),
+            Segment("lift_grasp", plan_line(model, lift.positions[0], raised, pace), dwell_s=HOLD_S),
         )
     )
 

@@ -152,6 +152,30 @@ def test_a_push_goes_straight_at_one_height(name: str) -> None:
         Guard(model, WORKSPACE).check_motion(motion, model.home, 0, 0)
 
 
+def test_what_is_dragged_stays_low_and_turns_as_decided(model: RobotModel) -> None:
+    drag_m = MotionSettings().drag_m
+    for turn in (0.0, 0.8, -1.6):
+        action = PickPlace(
+            pick=tool_down(0.5, -0.2, 0.01, 0.3), place=tool_down(0.6, 0.2, 0.015, 0.3 + turn), primitive="drag"
+        )
+        motion = plan(model, model.home, action)
+        assert [(s.name, s.gripper) for s in motion.segments] == [
+            ("approach", None),
+            ("descend_pick", CLOSED),
+            ("raise", None),
+            ("drag", None),
+            ("descend_place", OPEN),
+            ("lift_place", None),
+            ("home", None),
+        ]
+        assert_carries_out(model, motion, action)
+        tips = model.link_positions(motion.segments[3].trajectory.positions)[:, -1]
+        np.testing.assert_allclose(tips[:, 2], 0.015 + drag_m, atol=5e-4)
+        way = (action.place - action.pick)[:2, 3] / np.linalg.norm((action.place - action.pick)[:2, 3])
+        aside = (tips[:, :2] - action.pick[:2, 3]) @ (-way[1], way[0])
+        np.testing.assert_allclose(aside, 0, atol=5e-4)
+
+
 def test_a_jaw_is_turned_as_decided_or_to_the_opposite() -> None:
     model = RobotModel.load("panda_parallel_jaw")
     for pick_yaw, turn in ((0.0, 0.5), (2.9, -1.0), (-2.0, 2.0), (1.2, 3.0)):
@@ -168,6 +192,6 @@ def test_a_jaw_is_turned_as_decided_or_to_the_opposite() -> None:
 
 
 def test_an_unknown_primitive_is_named(model: RobotModel) -> None:
-    action = PickPlace(pick=tool_down(0.5, 0, 0.1), place=tool_down(0.5, 0.1, 0.1), primitive="grasp")
-    with pytest.raises(BadInput, match="'grasp'; send pick_place or push"):
+    action = PickPlace(pick=tool_down(0.5, 0, 0.1), place=tool_down(0.5, 0.1, 0.1), primitive="throw")  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="'throw'; send pick_place, drag, push or grasp"):
         plan(model, model.home, action)
