@@ -12,8 +12,16 @@ ENV_IDS: dict[str, str] = {
     "towers-of-hanoi": "embodied_vision/TowersOfHanoi-v0",
     "packing-boxes": "embodied_vision/PackingBoxes-v0",
     "palletizing-boxes": "embodied_vision/PalletizingBoxes-v0",
+    "assembling-kits": "embodied_vision/AssemblingKits-v0",
+    "manipulating-rope": "embodied_vision/ManipulatingRope-v0",
 }
 """Task name to Gymnasium id."""
+
+GRASP_ENVS: dict[str, str] = {
+    "embodied_vision/GraspDiverse-v0": "embodied_vision_sim.grasping:GraspDiverseEnv",
+    "embodied_vision/GraspDiverseClosedLoop-v0": "embodied_vision_sim.closed_loop:GraspDiverseClosedLoopEnv",
+}
+"""Gymnasium id to environment of diverse grasping."""
 
 
 def register_envs() -> None:
@@ -21,3 +29,6 @@ def register_envs() -> None:
     for task, env_id in ENV_IDS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(id=env_id, entry_point="embodied_vision_sim.envs:PickPlaceEnv", kwargs={"task": task})
+    for env_id, entry_point in GRASP_ENVS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(id=env_id, entry_point=entry_point)

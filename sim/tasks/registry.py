@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from embodied_vision.errors import BadInput
 from embodied_vision_sim.tasks.align_box_corner import AlignBoxCorner
+from embodied_vision_sim.tasks.assembling_kits import AssemblingKits
 from embodied_vision_sim.tasks.base import Task
 from embodied_vision_sim.tasks.block_insertion import BlockInsertion
+from embodied_vision_sim.tasks.manipulating_rope import ManipulatingRope
 from embodied_vision_sim.tasks.packing_boxes import PackingBoxes
 from embodied_vision_sim.tasks.palletizing_boxes import PalletizingBoxes
 from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
@@ -22,6 +24,8 @@ TASKS: dict[str, type[Task]] = {
         TowersOfHanoi,
         PackingBoxes,
         PalletizingBoxes,
+        AssemblingKits,
+        ManipulatingRope,
     )
 }
 
