@@ -21,6 +21,8 @@ from embodied_vision_sim.sensor import SensorNoise
 
 Range = tuple[float, float]
 TEXTURE_PX = 64
+DIGITS = 9
+"""Sines and roots are rounded to so many, since their last bits differ from processor to processor."""
 _STREAM = 0x52414E44
 """Keeps these draws apart from the scene's and from those of the sensors."""
 
@@ -202,6 +204,7 @@ def _moved(camera: Camera, rng: np.random.Generator, position_m: float, angle_ra
     pose: FloatArray = np.array(camera.T_base_camera, float)
     pose[:3, :3] = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix() @ pose[:3, :3]
     pose[:3, 3] += shift
+    pose = pose.round(DIGITS)
     K = np.array(camera.K, float)
     K[0, 0], K[1, 1] = K[0, 0] * scale, K[1, 1] * scale
     return replace(camera, K=K, T_base_camera=pose)
@@ -217,7 +220,7 @@ def _mixed(share: float, rng: np.random.Generator) -> Light:
         return float(a + part * (b - a))
 
     start = np.asarray(usual.direction) / np.linalg.norm(usual.direction)
-    x, y, z = (between(a, b) for a, b in zip(start, lamp.direction, strict=True))
+    x, y, z = (round(between(a, b), DIGITS) for a, b in zip(start, lamp.direction, strict=True))
     r, g, b = (between(a, b) for a, b in zip(usual.color, lamp.color, strict=True))
     return Light((x, y, z), (r, g, b), between(usual.ambient, lamp.ambient), between(usual.diffuse, lamp.diffuse))
 
@@ -242,7 +245,7 @@ def _texture(rng: np.random.Generator, contrast: float) -> NDArray[np.uint8]:
         for _ in range(12):
             waves, phase = rng.integers(-4, 5, 2), rng.uniform(0, 2 * np.pi)
             pattern += np.sin(2 * np.pi * (waves[0] * span[:, None] + waves[1] * span[None]) + phase)
-        pattern = (pattern - pattern.min()) / max(float(np.ptp(pattern)), 1e-9)
+        pattern = ((pattern - pattern.min()) / max(float(np.ptp(pattern)), 1e-9)).round(DIGITS)
     tint = 1 - contrast * np.asarray(pattern, float)[..., None] * rng.uniform(0.6, 1.0, 3)
     return np.asarray(255 * tint, np.uint8)
 
