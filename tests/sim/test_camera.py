@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
+from embodied_vision.errors import BadInput
 from embodied_vision.geometry import deproject, look_at, project
 from embodied_vision.types import Camera, FloatArray
 from embodied_vision_sim import shapes
-from embodied_vision_sim.camera import Light, front_camera
+from embodied_vision_sim.camera import EGL_LARGEST_PX, Light, front_camera
+from embodied_vision_sim.renderer import egl_available
 from embodied_vision_sim.world import TABLE_SIZE_M, World
 
 SIDE = Camera(
@@ -22,12 +27,19 @@ TOP = Camera(
     look_at((0.5, 0, 1.0), (0.5, 0, 0), (1, 0, 0)),
 )
 CAMERAS = [front_camera(), SIDE, TOP]
+RED = (0.9, 0.2, 0.2, 1.0)
+NO_EGL = "EGL does not draw on this machine: libegl1 or a driver such as libgl1-mesa-dri is missing"
 
 
-@pytest.fixture(scope="module")
-def scene() -> tuple[World, dict[int, tuple[FloatArray, FloatArray]]]:
-    """A world with axis-aligned boxes in the air, and the bounds of each."""
-    world = World("block-insertion")
+Scene = tuple[World, dict[int, tuple[FloatArray, FloatArray]]]
+
+
+@pytest.fixture(scope="module", params=["software", "egl"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A world with axis-aligned boxes in the air, and the bounds of each, for each renderer."""
+    if request.param == "egl" and not egl_available():
+        pytest.skip(NO_EGL)
+    world = World("block-insertion", renderer=request.param)
     world.reset(0)
     bounds = {}
     rng = np.random.default_rng(0)
@@ -38,7 +50,15 @@ def scene() -> tuple[World, dict[int, tuple[FloatArray, FloatArray]]]:
             f"target {number}", [shapes.Box(tuple(size))], centre, 0.0, (0.2, 0.3, 0.9, 1.0), fixed=True
         )
         bounds[body] = (centre - size / 2, centre + size / 2)
-    return world, bounds
+    yield world, bounds
+    world.close()
+
+
+@pytest.fixture
+def egl() -> None:
+    """For tests about EGL alone."""
+    if not egl_available():
+        pytest.skip(NO_EGL)
 
 
 def _cast(camera: Camera, bounds: dict[int, tuple[FloatArray, FloatArray]]) -> tuple[FloatArray, FloatArray]:
@@ -58,9 +78,7 @@ def _cast(camera: Camera, bounds: dict[int, tuple[FloatArray, FloatArray]]) -> t
 
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
-def test_image_is_that_of_the_pinhole(
-    camera: Camera, scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]
-) -> None:
+def test_image_is_that_of_the_pinhole(camera: Camera, scene: Scene) -> None:
     world, bounds = scene
     (frame,), (ids,) = world.views([camera])
     depth, expected = _cast(camera, bounds)
@@ -73,9 +91,7 @@ def test_image_is_that_of_the_pinhole(
 
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=lambda camera: camera.name)
-def test_projected_and_deprojected_points(
-    camera: Camera, scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]
-) -> None:
+def test_projected_and_deprojected_points(camera: Camera, scene: Scene) -> None:
     world, bounds = scene
     (frame,), (ids,) = world.views([camera])
     points = deproject(frame.depth, camera.K, camera.T_base_camera)
@@ -95,7 +111,7 @@ def test_projected_and_deprojected_points(
         assert rows[mask].max() < pixels[:, 1].max() + 0.5
 
 
-def test_table_lies_at_height_zero(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+def test_table_lies_at_height_zero(scene: Scene) -> None:
     world, _ = scene
     (frame,), (ids,) = world.views([front_camera()])
     table = next(body for body, name in world.object_names.items() if name == "table")
@@ -104,13 +120,13 @@ def test_table_lies_at_height_zero(scene: tuple[World, dict[int, tuple[FloatArra
     assert TABLE_SIZE_M[2] > 0
 
 
-def test_depth_is_in_whole_millimetres(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+def test_depth_is_in_whole_millimetres(scene: Scene) -> None:
     frame = scene[0].render()[0]
     millimetres = frame.depth.astype(float) * 1000
     np.testing.assert_allclose(millimetres, np.round(millimetres), atol=1e-3)
 
 
-def test_no_return_is_zero_and_has_no_id(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+def test_no_return_is_zero_and_has_no_id(scene: Scene) -> None:
     away = Camera(
         "away",
         32,
@@ -123,9 +139,78 @@ def test_no_return_is_zero_and_has_no_id(scene: tuple[World, dict[int, tuple[Flo
     assert (ids == -1).all()
 
 
-def test_light_changes_colors_only(scene: tuple[World, dict[int, tuple[FloatArray, FloatArray]]]) -> None:
+def test_light_changes_colors_only(scene: Scene) -> None:
     world, _ = scene
+    if world.renderer == "egl":
+        pytest.skip("EGL's shaders have fixed ambient and diffuse parts")
     (bright,), _ = world.views([SIDE], light=Light(ambient=0.7))
     (dark,), _ = world.views([SIDE], light=Light(ambient=0.2, direction=(-1.0, 0.5, 1.0)))
     assert dark.color.mean() < bright.color.mean() - 20
     np.testing.assert_array_equal(dark.depth, bright.depth)
+
+
+def test_small_squares_are_seen_where_they_are_projected(scene: Scene) -> None:
+    """Centroids of small tops, to a tenth of a pixel: neither renderer may be off by half a pixel."""
+    world, _ = scene
+    errors = []
+    rng = np.random.default_rng(3)
+    for number in range(8):
+        centre = np.array([rng.uniform(0.4, 0.65), -0.35 + 0.1 * number, 0.25])
+        body = world.add_boxes(f"square {number}", [shapes.Box((0.03, 0.03, 0.001))], centre, 0.0, RED, fixed=True)
+        (_,), (ids,) = world.views([front_camera()])
+        rows, columns = np.nonzero(ids == body)
+        assert len(rows) > 60
+        (pixel,), _ = project(centre[None], front_camera().K, front_camera().T_base_camera)
+        errors.append([columns.mean() - pixel[0], rows.mean() - pixel[1]])
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.1
+
+
+def test_both_renderers_show_the_same(egl: None) -> None:
+    """EGL against software: same bodies but for some edge pixels, same depth, similar colors."""
+    for task in ("block-insertion", "place-red-in-green"):
+        with World(task) as soft, World(task, renderer="egl") as hard:
+            soft.reset(1)
+            hard.reset(1)
+            (a,), (ids,) = soft.views(soft.cameras)
+            (b,), (other,) = hard.views(hard.cameras)
+            assert soft.object_names == hard.object_names
+            assert (ids != other).mean() < 0.0005
+            same = ids == other
+            assert np.abs(a.depth - b.depth)[same].max() < 0.0015
+            assert (a.depth != b.depth)[same].mean() < 0.2
+            assert np.abs(a.color.astype(int) - b.color)[same].mean() < 8
+
+
+def test_worlds_that_draw_with_egl_do_not_disturb_each_other(egl: None) -> None:
+    with World("block-insertion", renderer="egl") as one, World("block-insertion", renderer="egl") as two:
+        one.reset(1)
+        two.reset(2)
+        first, second = one.render()[0].color, two.render()[0].color
+        assert (first != second).any()
+        with World("place-red-in-green", renderer="egl") as three:
+            three.reset(1)
+            np.testing.assert_array_equal(one.render()[0].color, first)
+        np.testing.assert_array_equal(two.render()[0].color, second)
+        one.reset(1)
+        np.testing.assert_array_equal(one.render()[0].color, first)
+
+
+def test_memory_is_bounded_with_egl(egl: None) -> None:
+    with World("block-insertion", renderer="egl", randomisation="strong") as world:
+        for seed in range(20):
+            world.reset(seed)
+            world.render()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for seed in range(120):
+            world.reset(seed)
+        world.render()
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 0.03 * before
+
+
+def test_egl_refuses_pictures_that_it_would_stretch(egl: None) -> None:
+    K = np.array([[900.0, 0, 599.5], [0, 900.0, 399.5], [0, 0, 1]])
+    large = Camera("large", EGL_LARGEST_PX[0] + 1, 600, K, front_camera().T_base_camera)
+    with World("block-insertion", renderer="egl") as world:
+        world.reset(0)
+        with pytest.raises(BadInput, match="EGL draws at most 1024×768"):
+            world.views([large])
