@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo test lint format clean interpreter bench-ros bench-oracles
+.PHONY: setup demo test lint format clean interpreter bench-ros bench-oracles bench-sim
 
 setup: $(INSTALLED)
 
@@ -53,6 +53,10 @@ test: lint
 bench-ros: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/ros.py $(if $(SMALL),--scenes 2)
+
+bench-sim: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/sim.py $(if $(SMALL),--decisions 2 --steps 20)
 
 bench-oracles: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import BadInput
 from embodied_vision.types import FloatArray
+from embodied_vision_sim.rounding import JOINT_STEP, VELOCITY_STEP, rounded
 
 POSITION_GAIN = 0.2
 VELOCITY_GAIN = 1.0
@@ -53,9 +54,10 @@ class Arm:
 
     def place(self, q: FloatArray, qd: FloatArray | None = None) -> None:
         """Put the joints (J,) in rad at `q` at once, at rest or with velocities (J,) in rad/s, and hold them there."""
-        qd = np.zeros_like(q) if qd is None else qd
-        for joint, value, velocity in zip(self._joints, q, qd, strict=True):
-            pybullet.resetJointState(self.body, joint, float(value), float(velocity), physicsClientId=self._client)
+        q = rounded(q, JOINT_STEP)
+        qd = np.zeros_like(q) if qd is None else rounded(qd, VELOCITY_STEP)
+        for joint, value, velocity in zip(self._joints, q.tolist(), qd.tolist(), strict=True):
+            pybullet.resetJointState(self.body, joint, value, velocity, physicsClientId=self._client)
         self.set_targets(q, qd)
 
     def set_targets(self, q: FloatArray, qd: FloatArray) -> None:
@@ -73,8 +75,8 @@ class Arm:
             self.body,
             self._joints,
             pybullet.POSITION_CONTROL,
-            targetPositions=np.asarray(q, float).tolist(),
-            targetVelocities=np.asarray(qd, float).tolist(),
+            targetPositions=rounded(q, JOINT_STEP).tolist(),
+            targetVelocities=rounded(qd, VELOCITY_STEP).tolist(),
             forces=self._effort_limits,
             positionGains=[POSITION_GAIN] * size,
             velocityGains=[VELOCITY_GAIN] * size,

@@ -14,6 +14,7 @@ import pybullet
 from scipy.spatial.transform import Rotation
 
 from embodied_vision.errors import BadInput
+from embodied_vision_sim.rounding import rounded
 
 RGBA = tuple[float, float, float, float]
 DENSITY_KG_M3 = 500.0
@@ -44,7 +45,7 @@ class Box:
 
 
 def _quaternion(yaw: float, tilt: float = 0.0) -> list[float]:
-    quaternion: list[float] = Rotation.from_euler("ZY", [yaw, tilt]).as_quat().tolist()
+    quaternion: list[float] = rounded(Rotation.from_euler("ZY", [yaw, tilt]).as_quat()).tolist()
     return quaternion
 
 
@@ -79,8 +80,8 @@ def create_boxes(
     if len(boxes) > MOST_BOXES:
         raise BadInput(f"a body of {len(boxes)} boxes; give at most {MOST_BOXES}")
     kinds = [pybullet.GEOM_BOX] * len(boxes)
-    halves = [[edge / 2 for edge in box.size] for box in boxes]
-    centres = [box.centre for box in boxes]
+    halves = [rounded(np.asarray(box.size) / 2).tolist() for box in boxes]
+    centres = [rounded(box.centre).tolist() for box in boxes]
     turns = [_quaternion(box.yaw, box.tilt) for box in boxes]
     if mesh is not None:
         visual = pybullet.createVisualShape(
@@ -109,7 +110,7 @@ def create_boxes(
         baseMass=mass,
         baseCollisionShapeIndex=collision,
         baseVisualShapeIndex=visual,
-        basePosition=xyz,
+        basePosition=rounded(xyz).tolist(),
         baseOrientation=_quaternion(yaw),
         physicsClientId=client,
     )
@@ -126,7 +127,7 @@ def create_ball(client: int, radius: float, mass: float, xyz: Sequence[float], y
         baseVisualShapeIndex=pybullet.createVisualShape(
             pybullet.GEOM_SPHERE, radius=radius, rgbaColor=rgba, physicsClientId=client
         ),
-        basePosition=xyz,
+        basePosition=rounded(xyz).tolist(),
         baseOrientation=_quaternion(yaw),
         physicsClientId=client,
     )

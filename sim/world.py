@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ from embodied_vision_sim.randomisation import Draw, Randomisation
 from embodied_vision_sim.renderer import Egl, Renderer, choose_renderer
 from embodied_vision_sim.robot import Arm
 from embodied_vision_sim.scenery import dress, shifted
+from embodied_vision_sim.rounding import rounded
 from embodied_vision_sim.suction import OBJECT_GROUP
 from embodied_vision_sim.tasks import make_task
 from embodied_vision_sim.tasks.base import Task
@@ -37,6 +39,8 @@ ARM_LENGTH_M = 1.2
 """Farther than any arm reaches."""
 REST_SPEED_M_S = 0.002
 REST_TURN_RAD_S = 0.05
+MESH_REST_TURN_RAD_S = 0.15
+"""A body of many convex parts trembles a little on the points that it stands on."""
 REST_STEPS = 24
 BALL_DAMPING = 5.0
 """Share of its turn that a ball loses, per second: a link of a chain would spin about it for long."""
@@ -194,6 +198,7 @@ class World:
         mesh: Path | None = None,
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
+        self._use_context()
         if mesh is None and self.renderer == "egl":
             mesh = self._meshes.boxes(boxes)
         body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh)
@@ -207,14 +212,21 @@ class World:
             self._movable.append(body)
         return body
 
-    def add_urdf(self, name: str, path: Path, pose: FloatArray) -> int:
-        """Put a movable body from a URDF file of one link into the scene at a pose (4, 4). Returns its id."""
-        body: int = pybullet.loadURDF(str(path), physicsClientId=self._client)
+    def add_urdf(self, name: str, urdf: str, pose: FloatArray) -> int:
+        """Put a movable body into the scene at a pose (4, 4): the text of a URDF of one link, meshes by absolute paths.
+
+        Returns its id.
+        """
+        with NamedTemporaryFile("w", suffix=".urdf", encoding="utf-8") as file:
+            file.write(urdf)
+            file.flush()
+            body: int = pybullet.loadURDF(file.name, physicsClientId=self._client)
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
         pybullet.changeDynamics(
             body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
         )
+        self._rest_turn[body] = MESH_REST_TURN_RAD_S
         self._objects.append(body)
         self._movable.append(body)
         self.put(body, pose)
@@ -224,6 +236,7 @@ class World:
         self, name: str, radius: float, mass: float, xyz: Sequence[float], yaw: float, rgba: shapes.RGBA
     ) -> int:
         """Put a ball into the scene; see `shapes.create_ball`. Returns its id."""
+        self._use_context()
         body = shapes.create_ball(self._client, radius, mass, xyz, yaw, rgba)
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
@@ -262,8 +275,8 @@ class World:
         """Move a body to a pose (4, 4) at once, at rest; the next step wakes it."""
         pybullet.resetBasePositionAndOrientation(
             body,
-            pose[:3, 3].tolist(),
-            Rotation.from_matrix(pose[:3, :3]).as_quat().tolist(),
+            rounded(pose[:3, 3]).tolist(),
+            rounded(Rotation.from_matrix(pose[:3, :3]).as_quat()).tolist(),
             physicsClientId=self._client,
         )
         pybullet.changeDynamics(
