@@ -11,6 +11,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -25,6 +26,8 @@ FOUND = "EMBODIED_VISION_EGL"
 """Environment variable by which a process tells its children what it found: 1 or 0."""
 PROBE_TIMEOUT_S = 60.0
 
+_Context = tuple[int | None, int | None, int | None]
+"""Display, surface and context."""
 _DRAW = 0x3059  # EGL_DRAW
 _DRAWN = "EGL has drawn"
 _PROBE = f"""
@@ -96,7 +99,6 @@ class Egl:
     """
 
     def __init__(self, client: int) -> None:
-        self._client = client
         self._egl = ctypes.CDLL("libEGL.so.1")
         for name in ("eglGetCurrentDisplay", "eglGetCurrentSurface", "eglGetCurrentContext"):
             getattr(self._egl, name).restype = ctypes.c_void_p
@@ -111,6 +113,8 @@ class Egl:
             raise RunFailed("PyBullet's EGL plugin cannot be loaded; use the renderer software")
         display, context = self._egl.eglGetCurrentDisplay(), self._egl.eglGetCurrentContext()
         self._current = (display, self._egl.eglGetCurrentSurface(_DRAW), context)
+        self.close = weakref.finalize(self, _unload, self._egl, self._current, self._plugin, client)
+        """Unload the plugin, before the client disconnects; done at the process's end at the latest."""
 
     def enter(self) -> None:
         """Make this client's context the current one of the calling thread.
@@ -118,20 +122,22 @@ class Egl:
         Raises:
             RunFailed: another thread is drawing with it.
         """
-        display, surface, context = self._current
-        if self._egl.eglGetCurrentContext() == context:
-            return
-        if not self._egl.eglMakeCurrent(display, surface, surface, context):
+        if not _enter(self._egl, self._current):
             raise RunFailed(
                 "this world's EGL context belongs to another thread; use a world in the thread that made it, "
                 "or the renderer software"
             )
 
-    def close(self) -> None:
-        """Unload the plugin, before the client disconnects."""
-        self.enter()
-        with _silence():
-            pybullet.unloadPlugin(self._plugin, physicsClientId=self._client)
+
+def _enter(egl: ctypes.CDLL, current: _Context) -> bool:
+    display, surface, context = current
+    return bool(egl.eglGetCurrentContext() == context or egl.eglMakeCurrent(display, surface, surface, context))
+
+
+def _unload(egl: ctypes.CDLL, current: _Context, plugin: int, client: int) -> None:
+    _enter(egl, current)
+    with _silence(), contextlib.suppress(pybullet.error):  # a client that is gone took its plugin along
+        pybullet.unloadPlugin(plugin, physicsClientId=client)
 
 
 @contextlib.contextmanager

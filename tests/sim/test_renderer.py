@@ -17,8 +17,8 @@ from embodied_vision_sim.renderer import FOUND, choose_renderer, egl_available
 
 @pytest.fixture
 def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a process that has not looked yet."""
-    monkeypatch.delenv(FOUND, raising=False)
+    """As in a process that has not looked yet; what it finds is forgotten afterwards."""
+    monkeypatch.setenv(FOUND, "")
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -99,6 +99,7 @@ def test_the_plugin_keeps_off_the_output() -> None:
     done = _python(
         "import json\n"
         "from embodied_vision_sim.world import World\n"
+        "forgotten = World('block-insertion', renderer='egl')\n"
         "with World('block-insertion', renderer='egl') as world:\n"
         "    world.reset(0)\n"
         "    world.render()\n"
