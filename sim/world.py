@@ -23,8 +23,8 @@ from embodied_vision_sim.meshes import Meshes
 from embodied_vision_sim.randomisation import Draw, Randomisation
 from embodied_vision_sim.renderer import Egl, Renderer, choose_renderer
 from embodied_vision_sim.robot import Arm
-from embodied_vision_sim.scenery import dress, shifted
 from embodied_vision_sim.rounding import rounded
+from embodied_vision_sim.scenery import dress, shifted
 from embodied_vision_sim.suction import OBJECT_GROUP
 from embodied_vision_sim.tasks import make_task
 from embodied_vision_sim.tasks.base import Task
