@@ -91,6 +91,11 @@ class PickPlaceEnv(SceneEnv):
         self.action_space = spaces.Dict({"pick": _pose_space(), "place": _pose_space()})
 
     @property
+    def world(self) -> World:
+        """The simulated cell, for what only a simulator knows."""
+        return self._world
+
+    @property
     def workspace(self) -> Workspace:
         """Part of the table in use."""
         return self._world.workspace
