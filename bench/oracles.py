@@ -50,9 +50,9 @@ class Run:
     reason: str = ""
 
 
-def run_scene(task: str, seed: int) -> Run:
+def run_scene(task: str, seed: int, settings: dict[str, Any]) -> Run:
     """Let the expert act until the scene is solved, its steps are used up, or something fails."""
-    env = make_env(task)
+    env = make_env(task, **settings)
     score, steps, seconds, reason, over = 0.0, 0, 0.0, "", False
     try:
         env.reset(seed=seed)
@@ -64,7 +64,7 @@ def run_scene(task: str, seed: int) -> Run:
             )
             seconds += time.perf_counter() - begun
             steps, over, score = steps + 1, terminated or truncated, float(info["reward_total"])
-            reason = f"refused: {info['refused']}" if "refused" in info else reason
+            reason = "; ".join(f"{key}: {info[key]}" for key in ("refused", "failed") if key in info) or reason
     except RunFailed as error:
         reason = str(error)
     finally:
@@ -74,18 +74,18 @@ def run_scene(task: str, seed: int) -> Run:
     return Run(seed, score, steps, seconds, reason or f"score {score:.3f} after {steps} actions")
 
 
-def run_scenes(task: str, seeds: list[int], workers: int) -> Iterator[Run]:
+def run_scenes(task: str, seeds: list[int], workers: int, settings: dict[str, Any]) -> Iterator[Run]:
     """`run_scene` for every seed, in the order in which they finish."""
     if workers == 1:
         for seed in seeds:
-            yield run_scene(task, seed)
+            yield run_scene(task, seed, settings)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run_scene, task, seed) for seed in seeds]):
+        for future in as_completed([pool.submit(run_scene, task, seed, settings) for seed in seeds]):
             yield future.result()
 
 
-def summarise(task: str, runs: list[Run]) -> dict[str, Any]:
+def summarise(task: str, runs: list[Run], settings: dict[str, Any]) -> dict[str, Any]:
     """Figures of a task; scores and shares in [0, 1]."""
     score = bootstrap([run.score for run in runs])
     solved = wilson(sum(not run.reason for run in runs), len(runs))
@@ -104,6 +104,7 @@ def summarise(task: str, runs: list[Run]) -> dict[str, Any]:
         "reference_value": 1.0,
         "ratio": round(score.value, 5),
         "task": task,
+        **settings,
         "scenes": len(runs),
         "first_seed": min(run.seed for run in runs),
         "ci_low": round(score.low, 5),
@@ -133,6 +134,9 @@ def main(
     scenes: int = typer.Option(100, min=1, help="Number of training scenes a task."),
     offset: int = typer.Option(0, min=0, help="Number of the first scene."),
     workers: int = typer.Option(1, min=1, help="Processes that run scenes at once."),
+    robot: str = typer.Option("panda", help="Arm, panda or kuka_iiwa."),
+    tool: str | None = typer.Option(None, help="Tool at its tip.", show_default="the task's usual one"),
+    renderer: str = typer.Option("software", help="software, egl or auto: the expert picks on what the camera sees."),
     append: Path | None = typer.Option(None, help="File of JSON lines to add the figures to, with their provenance."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON line a task."),
 ) -> None:
@@ -147,15 +151,16 @@ def main(
         console.print(str(error), highlight=False, markup=False)
         raise typer.Exit(2) from error
     commit = git_commit()
+    settings = {"robot": robot, "tool": tool, "renderer": renderer}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     for name in task or sorted(TASKS):
         runs = []
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task(name, total=scenes)
-            for run in run_scenes(name, seeds, workers):
+            for run in run_scenes(name, seeds, workers, settings):
                 runs.append(run)
                 progress.advance(bar)
-        figures = summarise(name, runs)
+        figures = summarise(name, runs, settings)
         if append is not None:
             line = {**figures, "git_commit": commit, "command": " ".join(["python", *sys.argv])}
             append.parent.mkdir(parents=True, exist_ok=True)
