@@ -23,6 +23,8 @@ LINK_M = 2 * RADIUS_M * float(np.sqrt(2))
 """Distance between the centres of neighbouring beads."""
 SIDE_M = BEADS * LINK_M
 LINE_M, LINE_HEIGHT_M = 0.008, 0.0004
+RELEASE_M = LINK_M
+"""A bead is let go this far above the table, so that a link that hangs from it is not pressed down."""
 TOLERANCE_M = 0.02
 MARGIN_M = 0.03
 """The rope starts this far from the open side, and within reach by as much."""
@@ -131,7 +133,7 @@ class ManipulatingRope(Task):
         now = world.pose(self._beads[i])[:2, 3]
         return PickPlace(
             pick=tool_down(x, y, z),
-            place=tool_down(float(goal[0] + x - now[0]), float(goal[1] + y - now[1]), z),
+            place=tool_down(float(goal[0] + x - now[0]), float(goal[1] + y - now[1]), z + RELEASE_M),
             primitive=self.primitive,
             stamp_ns=world.time_ns,
         )
