@@ -36,7 +36,7 @@ def _root(
 
 app.command("demo")(demo.command)
 app.add_typer(launch.app, name="launch")
-app.command("collect")(collect.command)
+app.command("collect", cls=collect.Command)(collect.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
 app.add_typer(learn.app, name="learn")

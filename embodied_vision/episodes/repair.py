@@ -48,13 +48,14 @@ def repair(store: EpisodeStore) -> list[Repaired]:
     Raises:
         EpisodeError: the disk is full or fails; what was in staging is still there.
     """
-    return [_repair_one(store, episode_id) for episode_id in store.staging_ids()]
+    return [repair_one(store, episode_id) for episode_id in store.staging_ids()]
 
 
-def _repair_one(store: EpisodeStore, episode_id: str) -> Repaired:
+def repair_one(store: EpisodeStore, episode_id: str) -> Repaired:
+    """`repair` of a single staging episode."""
     staging = store.staging_path / episode_id
     try:
-        with _claim(staging / JOURNAL) as claimed:
+        with claim(staging / JOURNAL) as claimed:
             if not claimed:
                 return Repaired(episode_id, "writing")
             return _bring_back(store, episode_id)
@@ -112,7 +113,7 @@ def _quarantine(store: EpisodeStore, episode_id: str) -> Path:
 
 
 @contextmanager
-def _claim(journal: Path) -> Iterator[bool]:
+def claim(journal: Path) -> Iterator[bool]:
     """Lock a journal as its writer does; False where somebody else has it or took it away."""
     fd = os.open(journal, os.O_RDWR)
     try:

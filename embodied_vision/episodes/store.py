@@ -4,6 +4,7 @@ STORE/episodes/ID/manifest.json   sha256 of every file
 STORE/episodes/ID/data.zarr/      the Zarr v3 group
 STORE/staging/ID/                 episodes being written, or left behind by a writer that died
 STORE/quarantine/ID/              what `repair` could not read whole; nothing is thrown away
+STORE/locks/                      who collects demonstrations at the moment
 """
 
 from __future__ import annotations

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from queue import Empty
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +17,12 @@ from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.environments import make_env
+from embodied_vision.learning.dataset import renderer_of
+from embodied_vision.learning.environments import Conditions
+from embodied_vision.learning.processes import Processes
 from embodied_vision.learning.seeds import Split, scene_seed
 from embodied_vision.learning.statistics import bootstrap, wilson
+from embodied_vision.learning.workers import Here, Pool, Workers
 from embodied_vision.pictures import action_on_scene
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.policy import Policy
@@ -51,6 +52,7 @@ class SceneResult:
         refused: what the guard said to actions that it refused.
         decision_s: seconds that each decision took, encoder included.
         pictures: uint8 (H, W, 3) map with the decision drawn on it, for each, when asked for.
+        renderer: who drew what the policy saw, where the environment says so.
     """
 
     seed: int
@@ -61,6 +63,7 @@ class SceneResult:
     refused: Sequence[str] = field(default_factory=tuple)
     decision_s: Sequence[float] = field(default_factory=tuple)
     pictures: Sequence[NDArray[np.uint8]] = field(default_factory=tuple)
+    renderer: str = ""
 
 
 def split_seeds(split: Split, scenes: int, offset: int = 0) -> list[int]:
@@ -111,71 +114,70 @@ def evaluate(
     seeds: Sequence[int],
     *,
     encoder: str = "default",
+    preset: str = "none",
+    renderer: str | None = None,
     workers: int = 1,
     draw: bool = False,
     report: Callable[[SceneResult], None] | None = None,
 ) -> list[SceneResult]:
     """Run the policy on the scenes of `seeds`, in their order whatever the number of workers.
 
+    Args:
+        task: name of the task.
+        checkpoint: folder of the policy.
+        seeds: of the scenes.
+        encoder: name or folder of the encoder.
+        preset: of the domain randomisation.
+        renderer: who draws; left out, the renderer whose pictures the policy learnt from.
+        workers: processes to run at once.
+        draw: whether results carry pictures of the decisions.
+        report: called with every result as soon as it is there.
+
     Raises:
-        BadInput: the checkpoint does not load, or is for another task.
+        BadInput: the checkpoint does not load, is for another task, or its renderer is not there.
     """
     if not seeds:
         raise BadInput("no scene to evaluate on; ask for at least 1")
-    trained = checkpoints.read_manifest(checkpoint).get("task")
+    manifest = checkpoints.read_manifest(checkpoint)
+    trained = manifest.get("task")
     if trained != task:
         raise BadInput(f"checkpoint {checkpoint} is for task {trained!r}, asked to evaluate on {task!r}")
-    shares = [list(seeds[k::workers]) for k in range(max(1, min(workers, len(seeds))))]
+    conditions = Conditions(preset, renderer or renderer_of(manifest.get("training", {})))
+    make = partial(Examination, task, checkpoint, encoder, conditions, draw)
+    count = min(workers, len(seeds))
+    running: Workers[int, SceneResult] = Here(make) if count <= 1 else Pool(Processes(make), count)
     by_seed: dict[int, SceneResult] = {}
-    for result in _run_shares(task, checkpoint, encoder, shares, draw):
-        by_seed[result.seed] = result
-        if report is not None:
-            report(result)
+    with running:
+        for result in running.run(seeds):
+            by_seed[result.seed] = result
+            if report is not None:
+                report(result)
     return [by_seed[seed] for seed in seeds]
 
 
-def _run_shares(
-    task: str, checkpoint: Path, encoder: str, shares: list[list[int]], draw: bool
-) -> Iterator[SceneResult]:
-    if len(shares) == 1:
-        yield from _run_share(task, checkpoint, encoder, shares[0], draw)
-        return
-    context = get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(len(shares), mp_context=context) as pool:
-        queue = manager.Queue()
-        futures = [pool.submit(_feed, queue, task, checkpoint, encoder, share, draw) for share in shares]
-        waiting = sum(len(share) for share in shares)
-        while waiting:
-            try:
-                item = queue.get(timeout=1.0)
-            except Empty:
-                for future in futures:
-                    if future.done():
-                        future.result()  # raises what ended the worker, a lost process as well
-                continue
-            waiting -= 1
-            yield item
+class Examination:
+    """A policy and an environment that it is tried in, one scene after another."""
+
+    def __init__(self, task: str, checkpoint: Path, encoder: str, conditions: Conditions, draw: bool) -> None:
+        torch.set_num_threads(1)
+        needs_encoder = bool(checkpoints.read_manifest(checkpoint).get("encoder_id"))
+        self._encoder = load_encoder(encoder) if needs_encoder else None
+        self._policy = Policy.load(checkpoint, self._encoder)
+        self._env = conditions.make(task)
+        self._draw = draw
+
+    def __call__(self, seed: int) -> SceneResult:
+        """Run the scene of `seed`."""
+        result = run_scene(self._env, self._policy, self._encoder, seed, draw=self._draw)
+        cell: Any = self._env.unwrapped
+        return replace(result, renderer=cell.renderer)
+
+    def close(self) -> None:
+        """Free the environment."""
+        self._env.close()
 
 
-def _feed(queue: Any, task: str, checkpoint: Path, encoder: str, seeds: list[int], draw: bool) -> None:
-    for result in _run_share(task, checkpoint, encoder, seeds, draw):
-        queue.put(result)
-
-
-def _run_share(task: str, checkpoint: Path, encoder: str, seeds: list[int], draw: bool) -> Iterator[SceneResult]:
-    torch.set_num_threads(1)
-    needs_encoder = bool(checkpoints.read_manifest(checkpoint).get("encoder_id"))
-    eyes = load_encoder(encoder) if needs_encoder else None
-    policy = Policy.load(checkpoint, eyes)
-    env = make_env(task)
-    try:
-        for seed in seeds:
-            yield run_scene(env, policy, eyes, seed, draw=draw)
-    finally:
-        env.close()
-
-
-def summarise(task: str, checkpoint: str, results: Sequence[SceneResult]) -> dict[str, Any]:
+def summarise(task: str, checkpoint: str, results: Sequence[SceneResult], preset: str = "none") -> dict[str, Any]:
     """Figures of an evaluation, JSON-ready; scores and shares × 100 with 95 % intervals."""
     score = bootstrap([result.reward for result in results])
     solved = wilson(sum(result.solved for result in results), len(results))
@@ -184,7 +186,8 @@ def summarise(task: str, checkpoint: str, results: Sequence[SceneResult]) -> dic
     return {
         "task": task,
         "checkpoint": checkpoint,
-        "preset": "default",
+        "preset": preset,
+        "renderer": results[0].renderer,
         "seeds": [min(seeds), max(seeds)],
         "scenes": len(results),
         "score": round(100 * score.value, 2),

@@ -10,7 +10,7 @@ import pytest
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
-from embodied_vision.learning.collect import ORACLE, collect, demonstrate
+from embodied_vision.learning.collect import ORACLE, Demonstrator, collect
 from embodied_vision.learning.environments import env_id, make_env
 from embodied_vision.learning.seeds import scene_seed
 
@@ -62,7 +62,9 @@ def test_workers_use_the_same_scenes(tmp_path: Path) -> None:
 
 def test_a_failed_scene_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embodied_vision.learning.collect.SUFFICIENT", 2.0)
-    result = demonstrate(TASK, tmp_path, 0)
+    job = Demonstrator(TASK, tmp_path)
+    result = job(0)
+    job.close()
     assert result.episode_id is None
     assert "total reward 1.00 after 1 actions" in result.reason
     store = EpisodeStore(tmp_path)
