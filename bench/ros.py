@@ -36,7 +36,7 @@ def _apart(one: PickPlace, other: PickPlace) -> tuple[float, float]:
 def _decide_directly(run: DemoRun, task: str) -> tuple[list[dict[str, float | bool]], float]:
     """For every logged first decision, the decision in the environment of that seed; and its median time in ms."""
     torch.set_num_threads(1)
-    env = make_env(task)
+    env = make_env(task, renderer="software")
     rows: list[dict[str, float | bool]] = []
     times = []
     for episode in run.episodes:

@@ -58,7 +58,7 @@ def upstream(rig: Rig) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(scope="module")
 def oracle() -> Iterator[gymnasium.Env]:  # type: ignore[type-arg]
-    env = gymnasium.make("embodied_vision/BlockInsertion-v0")
+    env = gymnasium.make("embodied_vision/BlockInsertion-v0", renderer="software")
     yield env
     env.close()
 

@@ -73,7 +73,7 @@ def test_rates_stamps_and_real_time(rig: Rig) -> None:
 
 
 def test_a_seed_gives_the_scene_and_the_picture_of_the_environment(rig: Rig) -> None:
-    env = gymnasium.make("embodied_vision/BlockInsertion-v0")
+    env = gymnasium.make("embodied_vision/BlockInsertion-v0", renderer="software")
     observation, _ = env.reset(seed=2_000_011)
     outcome = rig.reset(TASK, 2_000_011)
     assert (outcome["seed"], outcome["reward"], outcome["solved"]) == (2_000_011, 0.0, False)
