@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from embodied_vision.cli.conditions import Preset, RendererName
 from embodied_vision.learning import provenance
 from embodied_vision.learning.evaluate import SceneResult, evaluate, split_seeds, summarise
 from embodied_vision.learning.report import contact_sheet
@@ -33,6 +34,10 @@ def command(
     scenes: int = typer.Option(100, min=1, help="Number of scenes."),
     split: SplitName = typer.Option(SplitName.TEST, help="Which scenes; training sees only those of train."),
     seed_offset: int = typer.Option(0, min=0, help="Number of the first scene within the split."),
+    preset: Preset = typer.Option(Preset.NONE, help="Domain randomisation of the scenes."),
+    renderer: RendererName | None = typer.Option(
+        None, help="Who draws; left out, the renderer that the policy was trained with."
+    ),
     workers: int = typer.Option(1, min=1, help="Processes that run scenes at once."),
     encoder: str = typer.Option("default", help="Name or folder of the encoder."),
     report: Path | None = typer.Option(None, help="Folder for pictures of successes and failures and all decisions."),
@@ -53,24 +58,27 @@ def command(
             folder,
             seeds,
             encoder=encoder,
+            preset=preset.value,
+            renderer=renderer.value if renderer is not None else None,
             workers=workers,
             draw=report is not None,
             report=lambda _: progress.advance(bar),
         )
-    figures = summarise(task, str(folder), results)
+    figures = summarise(task, str(folder), results, preset.value)
     figures["split"] = split.value
     if report is not None:
         _write_report(report, task, figures, results)
     if record:
         former = checkpoints.load(folder)
-        checkpoints.save(replace(former, measured={**former.measured, split.value: figures}), folder)
+        name = split.value if preset is Preset.NONE else f"{split.value}, {preset.value}"
+        checkpoints.save(replace(former, measured={**former.measured, name: figures}), folder)
     if append is not None:
         _append(append, folder, figures, commit)
     if as_json:
         typer.echo(json.dumps(figures))
         return
     typer.echo(
-        f"{task}, {scenes} scenes of {split.value}: score {figures['score']:.1f} "
+        f"{task}, {scenes} scenes of {split.value}, preset {preset.value}: score {figures['score']:.1f} "
         f"({figures['ci_low']:.1f} to {figures['ci_high']:.1f}), solved {figures['solved']} "
         f"({figures['solved_low']:.1f} to {figures['solved_high']:.1f} %), "
         f"{1000 * figures['seconds_per_decision']:.0f} ms a decision"
