@@ -41,18 +41,13 @@ def _follow(world: World, trajectory: Trajectory) -> None:
     free = np.zeros(steps, bool)
     if world.holding is None:
         free = above(world.robot, q, world.top())
-    step = 0
-    while step < steps:
-        if free[step]:
-            blocked = np.flatnonzero(~free[step:])
-            end = step + int(blocked[0]) if len(blocked) else steps
+    starts = np.flatnonzero(np.diff(free, prepend=~free[:1]))
+    for start, end in zip(starts, [*starts[1:], steps], strict=True):
+        if free[start]:
             world.settle_if_moving()
-            world.move_arm(q[end - 1], qd[end - 1], end - step)
-            step = end
+            world.move_arm(q[end - 1], qd[end - 1], int(end - start))
         else:
-            world.set_joint_targets(q[step], qd[step])
-            world.step()
-            step += 1
+            world.follow(q[start:end], qd[start:end])
 
 
 def above(robot: RobotModel, q: NDArray[np.float64], height: float) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from tempfile import NamedTemporaryFile
 
 import numpy as np
@@ -66,22 +67,36 @@ class Arm:
         Raises:
             BadInput: wrong length or non-finite values.
         """
+        for _ in self.follow(np.asarray(q)[None], np.asarray(qd)[None]):
+            pass
+
+    def follow(self, q: FloatArray, qd: FloatArray) -> Iterator[None]:
+        """Set targets (N, J) in rad and rad/s, one row each time before it yields.
+
+        Raises:
+            BadInput: wrong length or non-finite values, before anything is set.
+        """
         size = len(self._joints)
-        if np.shape(q) != (size,) or np.shape(qd) != (size,) or not (np.isfinite(q).all() and np.isfinite(qd).all()):
+        if q.shape[1:] != (size,) or qd.shape != q.shape or not (np.isfinite(q).all() and np.isfinite(qd).all()):
             raise BadInput(
                 f"joint targets {q} with velocities {qd} are not {size} finite numbers each; send all joints"
             )
-        pybullet.setJointMotorControlArray(
-            self.body,
-            self._joints,
-            pybullet.POSITION_CONTROL,
-            targetPositions=rounded(q, JOINT_STEP).tolist(),
-            targetVelocities=rounded(qd, VELOCITY_STEP).tolist(),
-            forces=self._effort_limits,
-            positionGains=[POSITION_GAIN] * size,
-            velocityGains=[VELOCITY_GAIN] * size,
-            physicsClientId=self._client,
-        )
+        gains, speed_gains = [POSITION_GAIN] * size, [VELOCITY_GAIN] * size
+        for positions, velocities in zip(
+            rounded(q, JOINT_STEP).tolist(), rounded(qd, VELOCITY_STEP).tolist(), strict=True
+        ):
+            pybullet.setJointMotorControlArray(
+                self.body,
+                self._joints,
+                pybullet.POSITION_CONTROL,
+                targetPositions=positions,
+                targetVelocities=velocities,
+                forces=self._effort_limits,
+                positionGains=gains,
+                velocityGains=speed_gains,
+                physicsClientId=self._client,
+            )
+            yield
 
     def state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """Positions in rad, velocities in rad/s and motor efforts in Nm, each (J,)."""

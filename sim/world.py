@@ -39,8 +39,10 @@ ARM_LENGTH_M = 1.2
 """Farther than any arm reaches."""
 REST_SPEED_M_S = 0.002
 REST_TURN_RAD_S = 0.05
-MESH_REST_TURN_RAD_S = 0.15
-"""A body of many convex parts trembles a little on the points that it stands on."""
+"""Small things may turn as fast as moves their farthest point at the speed of rest."""
+WINDOW_STEPS, STAY_M, STAY_RAD, STILL_SHARE = 30, 0.0005, 0.02, 0.02
+"""A body of many convex parts trembles on the points that it stands on. Where it has stayed within these bounds for a
+window of steps, only so large a share of its speed counts."""
 REST_STEPS = 24
 BALL_DAMPING = 5.0
 """Share of its turn that a ball loses, per second: a link of a chain would spin about it for long."""
@@ -119,6 +121,8 @@ class World:
         self._objects: list[int] = []
         self._movable: list[int] = []
         self._rest_turn: dict[int, float] = {}
+        self._trembling: dict[int, FloatArray] = {}
+        self._still: set[int] = set()
 
     def __enter__(self) -> World:
         return self
@@ -160,7 +164,7 @@ class World:
         )
         pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
         self.object_names, self._objects, self._movable, self.steps = {}, [], [], 0
-        self._rest_turn = {}
+        self._rest_turn, self._trembling, self._still = {}, {}, set()
         self.drawn = self.randomisation.draw(seed, self._nominal_cameras)
         self.cameras, self.kept_free = self.drawn.cameras, []
         self._add_table()
@@ -209,6 +213,8 @@ class World:
         )
         self._objects.append(body)
         if not fixed:
+            extent = max(float(np.linalg.norm(box.centre) + np.linalg.norm(box.size) / 2) for box in boxes)
+            self._rest_turn[body] = max(REST_TURN_RAD_S, REST_SPEED_M_S / extent)
             self._movable.append(body)
         return body
 
@@ -226,7 +232,7 @@ class World:
         pybullet.changeDynamics(
             body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
         )
-        self._rest_turn[body] = MESH_REST_TURN_RAD_S
+        self._rest_turn[body], self._trembling[body] = REST_TURN_RAD_S, pose
         self._objects.append(body)
         self._movable.append(body)
         self.put(body, pose)
@@ -312,6 +318,8 @@ class World:
         quiet = 0
         for count in range(1, limit + 1):
             self.step()
+            if count % WINDOW_STEPS == 1:
+                self._watch()
             quiet = 0 if self._fastest()[0] > 1.0 else quiet + 1
             if quiet >= REST_STEPS:
                 self._rest()
@@ -322,6 +330,15 @@ class World:
             f"{self.object_names[body]!r} still moves at {position} m after {limit} steps "
             f"({limit / STEP_HZ:.1f} s); it may have fallen off the table: skip this scene or raise the limit"
         )
+
+    def _watch(self) -> None:
+        """Note which trembling bodies have stayed where they were when this was called last."""
+        self._still = set()
+        for body, before in self._trembling.items():
+            self._trembling[body] = now = self.pose(body)
+            turned = np.abs(now[:3, :3] - before[:3, :3]).max()
+            if np.abs(now[:3, 3] - before[:3, 3]).max() < STAY_M and turned < STAY_RAD:
+                self._still.add(body)
 
     def settle_if_moving(self) -> None:
         """`settle`, unless every object sleeps.
@@ -364,6 +381,7 @@ class World:
         speeds = np.linalg.norm(velocities, axis=2)  # (N, 2): straight on, and turning
         limits = [(REST_SPEED_M_S, self._rest_turn.get(body, REST_TURN_RAD_S)) for body in self._movable]
         ratios = (speeds / limits).max(axis=1)
+        ratios[[body in self._still for body in self._movable]] *= STILL_SHARE
         worst = int(ratios.argmax())
         return float(ratios[worst]), self._movable[worst]
 
@@ -372,6 +390,15 @@ class World:
     def set_joint_targets(self, q: FloatArray, qd: FloatArray) -> None:
         """Follow positions (J,) in rad with velocities (J,) in rad/s from the next step on."""
         self._arm.set_targets(q, qd)
+
+    def follow(self, q: FloatArray, qd: FloatArray) -> None:
+        """Follow positions (N, J) in rad with velocities (N, J) in rad/s, one a step.
+
+        Raises:
+            BadInput: wrong shape or non-finite values; nothing has moved then.
+        """
+        for _ in self._arm.follow(q, qd):
+            self.step()
 
     def move_arm(self, q: FloatArray, qd: FloatArray, steps: int) -> None:
         """Put the joints at `q` (J,) in rad, with velocities (J,) in rad/s, after so many steps in which nothing else
