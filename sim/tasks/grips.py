@@ -1,4 +1,4 @@
-"""Where a parallel jaw can take a rigid body of boxes: between two opposite upright faces, with room for the fingers."""
+"""Where a parallel jaw can take a rigid body of boxes: between opposite upright faces, with room for the fingers."""
 
 from __future__ import annotations
 
