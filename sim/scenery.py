@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,8 @@ KEEP_M = 0.06
 """Least gap between a distractor and the bounds of anything else: room for a gripper and what it carries."""
 EDGES_M, HEIGHTS_M = (0.02, 0.06), (0.01, 0.04)
 """Edges and heights of distractors."""
-UNLIKE = 0.4
-"""Least distance in RGB of a distractor's color from every color of the task."""
+UNLIKE = 0.1
+"""Least distance of a distractor's chromaticity from every one of the task: a dark red would be red as well."""
 ATTEMPTS = 60
 
 
@@ -121,7 +121,13 @@ def _place(
 def _unlike(colors: list[FloatArray], rng: np.random.Generator) -> RGBA | None:
     """A color that none of these is like, or None where none was found."""
     for _ in range(ATTEMPTS):
-        rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.25, 0.95))
-        if all(np.linalg.norm(np.subtract(rgb, color)) >= UNLIKE for color in colors):
+        rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.3, 0.95), rng.uniform(0.3, 0.95))
+        if all(np.linalg.norm(chromaticity(rgb) - chromaticity(color)) >= UNLIKE for color in colors):
             return (*rgb, 1.0)
     return None
+
+
+def chromaticity(rgb: Sequence[float] | FloatArray) -> FloatArray:
+    """Shares (3,) of red, green and blue: what brightness does not change."""
+    color = np.asarray(rgb, float)
+    return color / max(float(color.sum()), 1e-9)

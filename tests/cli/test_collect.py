@@ -20,8 +20,10 @@ def test_collect_and_collect_again(tmp_path: Path) -> None:
     arguments = ["--task", "block-insertion", "--episodes", "1", "--output", str(tmp_path), "--json"]
     first = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
     assert first["seconds"] > 0
-    assert {**first, "seconds": 0} == {
+    assert first["scenes_per_s"] > 0
+    assert {**first, "seconds": 0, "scenes_per_s": 0} == {
         "task": "block-insertion",
+        "preset": "none",
         "store": str(tmp_path),
         "episodes": 1,
         "collected": 1,
@@ -29,6 +31,7 @@ def test_collect_and_collect_again(tmp_path: Path) -> None:
         "failed_seeds": [],
         "steps": 1,
         "seconds": 0,
+        "scenes_per_s": 0,
     }
     second = CliRunner().invoke(app, arguments[:-1], catch_exceptions=False)
     assert "0 demonstrations collected" in second.stdout

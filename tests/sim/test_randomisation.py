@@ -20,7 +20,7 @@ from embodied_vision.lights import Light
 from embodied_vision.types import RGBD
 from embodied_vision_sim.camera import front_camera
 from embodied_vision_sim.randomisation import MILD, NONE, PRESETS, STRONG, Draw, Randomisation
-from embodied_vision_sim.scenery import KEEP_M, UNLIKE
+from embodied_vision_sim.scenery import KEEP_M, UNLIKE, chromaticity
 from embodied_vision_sim.sensor import Delay, SensorNoise
 from embodied_vision_sim.tasks import TASKS
 from embodied_vision_sim.world import TABLE_RGBA, World
@@ -223,8 +223,9 @@ def test_distractors_are_not_taken_for_objects() -> None:
             for body in [*_things(world).values(), *_distractors(world)]
         }
         for body in _distractors(world):
-            nearest = min(np.linalg.norm(colors[body] - colors[thing]) for thing in _things(world).values())
-            assert nearest >= UNLIKE - 1e-6
+            own = chromaticity(colors[body])
+            others = [chromaticity(colors[thing]) for thing in _things(world).values()]
+            assert min(np.linalg.norm(own - other) for other in others) >= UNLIKE - 1e-6
 
 
 def test_brightness_keeps_the_hue() -> None:
