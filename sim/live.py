@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.control.description import split_name
 from embodied_vision.errors import BadInput
 from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.joint_trajectory_controller import JointPath, JointTrajectoryController
@@ -57,8 +58,9 @@ class LiveCell:
         pacer: how well simulated time follows.
     """
 
-    def __init__(self, cameras: Sequence[Camera], renderer: str = "software") -> None:
+    def __init__(self, cameras: Sequence[Camera], renderer: str = "software", robot: str = "panda_suction") -> None:
         self._cameras = tuple(cameras)
+        self._robot, self._tool = split_name(robot)
         self._renderer = renderer
         self._world: World | None = None
         self.task, self.seed = "", -1
@@ -86,13 +88,13 @@ class LiveCell:
         """Build the scene of `seed`: the same world as that of the Gymnasium environment with this seed.
 
         Raises:
-            BadInput: unknown task or negative seed.
+            BadInput: unknown task, one that the robot's tool does not suit, or negative seed.
             RunFailed: the scene cannot be built or does not come to rest.
         """
         if seed < 0:
             raise BadInput(f"scene seed {seed} is negative; give 0 or more")
         if self._world is None or task != self.task:
-            world = World(task, cameras=self._cameras, renderer=self._renderer)
+            world = World(task, robot=self._robot, tool=self._tool, cameras=self._cameras, renderer=self._renderer)
             self.close()
             self._world = world
         self.task, self.seed = task, seed

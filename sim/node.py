@@ -47,6 +47,7 @@ class CellNode(ManagedNode):
         super().__init__("cell")
         self.param("task", "block-insertion", "task whose scene the next reset builds")
         self.param("seed", 2_000_000, "scene that the next reset builds", (0, 2**31 - 1))
+        self.param("robot", "panda_suction", "arm and tool, as the arm node's", read_only=True)
         self.param("calibration", "", "calibration YAML of the cameras; empty: the simulated cell's", read_only=True)
         self.param(
             "renderer",
@@ -86,7 +87,7 @@ class CellNode(ManagedNode):
             self._sim_clock = self.create_publisher(Clock, "/clock", qos.SENSOR)
         self._sample_every = max(1, round(STEP_HZ / self.value("joint_rate")))
         self._frame_period_s = 1.0 / self.value("camera_rate")
-        self._cell = LiveCell(cameras, self.value("renderer"))
+        self._cell = LiveCell(cameras, self.value("renderer"), self.value("robot"))
         self._epoch_ns = time.time_ns()
         self._reset()
 

@@ -59,7 +59,8 @@ def read_description(name_or_path: str | Path) -> Description:
         fields = _read_yaml(path)
         tool = str(fields.get("tool", ""))
     else:
-        path, tool = _shipped(str(name_or_path))
+        arm, tool = split_name(str(name_or_path))
+        path = ROBOTS / f"{arm}.yaml"
         fields = _read_yaml(path)
     robot = _read_urdf(path, fields)
     if not tool:
@@ -74,11 +75,16 @@ def read_description(name_or_path: str | Path) -> Description:
     return Description(name, tool_path.stem, path, {**fields, **tool_fields}, _text(robot))
 
 
-def _shipped(name: str) -> tuple[Path, str]:
+def split_name(name: str) -> tuple[str, str]:
+    """Arm and tool of a shipped robot: `panda_suction` is panda and suction.
+
+    Raises:
+        BadInput: no such arm or tool ships.
+    """
     for arm in shipped_arms():
         for tool in shipped_tools():
             if name == f"{arm}_{tool}":
-                return ROBOTS / f"{arm}.yaml", tool
+                return arm, tool
     raise BadInput(
         f"no robot {name!r}; join one of {shipped_arms()} and one of {shipped_tools()} by an underscore, such as "
         "panda_suction, or give the path of a YAML file"

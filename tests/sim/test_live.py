@@ -88,3 +88,15 @@ def test_bad_requests_leave_the_scene(cell: LiveCell) -> None:
     with pytest.raises(BadInput, match="negative"):
         cell.reset(TASK, -1)
     assert (cell.task, cell.seed, cell.world.steps) == (TASK, 5, before)
+
+
+def test_the_cell_has_the_robot_that_it_was_given() -> None:
+    cell = LiveCell((front_camera(),), robot="kuka_iiwa_parallel_jaw")
+    cell.reset(TASK, 5)
+    assert cell.world.robot.name == "kuka_iiwa_parallel_jaw"
+    with pytest.raises(BadInput, match="'sweeping-piles' cannot be done with 'parallel_jaw'; use spatula"):
+        cell.reset("sweeping-piles", 0)
+    assert cell.task == TASK
+    cell.close()
+    with pytest.raises(BadInput, match="no robot 'octopus'"):
+        LiveCell((front_camera(),), robot="octopus")
