@@ -13,7 +13,7 @@ from embodied_vision.geometry import yaw_of
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.shapes import Box
-from embodied_vision_sim.tasks.base import Placer, Task, jitter
+from embodied_vision_sim.tasks.base import PAINT_M, PAINT_TOP_M, Placer, Task, jitter
 from embodied_vision_sim.tasks.kit_shapes import RADIUS_M, TEST_SHAPES, THICKNESS_M, TRAIN_SHAPES, KitShape
 from embodied_vision_sim.tasks.oracle import carry
 from embodied_vision_sim.tasks.poses import turn_between, upright
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from embodied_vision_sim.world import World
 
 KIT_M = (0.28, 0.20, 0.005)
-OUTLINE_M = 0.0004
-"""Thickness of the outlines; they can be seen and not touched."""
 SLOTS_M = ((-0.09, 0.045), (0.0, 0.045), (0.09, 0.045), (-0.045, -0.045), (0.045, -0.045))
 """Centres of the outlines on the board."""
 RELEASE_M = 0.004
@@ -74,8 +72,8 @@ class AssemblingKits(Task):
             x, y = (turn @ offset + centre).tolist()
             outline = world.add_boxes(
                 f"outline of {shape.name}",
-                shape.boxes(OUTLINE_M),
-                (x, y, KIT_M[2] + OUTLINE_M / 2),
+                shape.boxes(PAINT_M),
+                (x, y, KIT_M[2] + PAINT_TOP_M - PAINT_M / 2),
                 rng.uniform(-np.pi, np.pi),
                 outline_rgba,
                 fixed=True,

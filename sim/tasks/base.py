@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 CLEARANCE_M = 0.015
 """Least gap between two objects at the start: room for the cup."""
+PAINT_M, PAINT_TOP_M = 0.02, 0.001
+"""Thickness of marks that can be seen and not touched, and how far they stand out. They are sunk in what they are
+painted on: a thin plate upon it would shade itself in patches."""
 
 
 class Task(ABC):

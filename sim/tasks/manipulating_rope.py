@@ -10,7 +10,7 @@ from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import tool_down
 from embodied_vision.types import FloatArray, PickPlace, Primitive
 from embodied_vision_sim.shapes import Box
-from embodied_vision_sim.tasks.base import Task, jitter
+from embodied_vision_sim.tasks.base import PAINT_M, PAINT_TOP_M, Task, jitter
 from embodied_vision_sim.tasks.oracle import visible_point
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BEAD_KG = 0.004
 LINK_M = 2 * RADIUS_M * float(np.sqrt(2))
 """Distance between the centres of neighbouring beads."""
 SIDE_M = BEADS * LINK_M
-LINE_M, LINE_HEIGHT_M = 0.008, 0.0004
+LINE_M = 0.008
 RELEASE_M = LINK_M
 """A bead is let go this far above the table, so that a link that hangs from it is not pressed down."""
 TOLERANCE_M = 0.02
@@ -53,12 +53,12 @@ class ManipulatingRope(Task):
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         half, long = SIDE_M / 2, SIDE_M + LINE_M
         sides = (
-            Box((LINE_M, long, LINE_HEIGHT_M), (half, 0.0, 0.0)),
-            Box((LINE_M, long, LINE_HEIGHT_M), (-half, 0.0, 0.0)),
-            Box((SIDE_M - LINE_M, LINE_M, LINE_HEIGHT_M), (0.0, -half, 0.0)),
+            Box((LINE_M, long, PAINT_M), (half, 0.0, 0.0)),
+            Box((LINE_M, long, PAINT_M), (-half, 0.0, 0.0)),
+            Box((SIDE_M - LINE_M, LINE_M, PAINT_M), (0.0, -half, 0.0)),
         )
         world.add_boxes(
-            "square", sides, (*centre, LINE_HEIGHT_M / 2), yaw, jitter(LINE_RGB, rng), fixed=True, collide=False
+            "square", sides, (*centre, PAINT_TOP_M - PAINT_M / 2), yaw, jitter(LINE_RGB, rng), fixed=True, collide=False
         )
         along = (np.arange(BEADS) + 0.5) * LINK_M - half
         self._places: FloatArray = np.stack([along, np.full(BEADS, half)], axis=-1) @ turn.T + centre

@@ -12,6 +12,7 @@ from embodied_vision_sim.tasks.packing_boxes import PackingBoxes
 from embodied_vision_sim.tasks.palletizing_boxes import PalletizingBoxes
 from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
 from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
+from embodied_vision_sim.tasks.sweeping_piles import SweepingPiles
 from embodied_vision_sim.tasks.towers_of_hanoi import TowersOfHanoi
 
 TASKS: dict[str, type[Task]] = {
@@ -26,6 +27,7 @@ TASKS: dict[str, type[Task]] = {
         PalletizingBoxes,
         AssemblingKits,
         ManipulatingRope,
+        SweepingPiles,
     )
 }
 
