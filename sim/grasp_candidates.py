@@ -123,7 +123,7 @@ def _judge(
     closing = np.stack([np.sin(yaws), -np.cos(yaws)], axis=1)  # the tip's y axis
     across = np.stack([np.cos(yaws), np.sin(yaws)], axis=1)
     u = np.arange(-reach - wide, reach + wide, CELL_M)
-    v = np.linspace(-wide / 2 - ROOM_M, wide / 2 + ROOM_M, 9)
+    v = np.linspace(-wide / 2 - ROOM_M, wide / 2 + ROOM_M, 9, dtype=np.float64)
     xy = centres[:, None, None] + u[:, None, None] * closing[:, None, None] + v[:, None] * across[:, None, None]
     cells = surface.cells(xy)
     heights, owners = surface.heights[cells], surface.bodies[cells]

@@ -28,8 +28,8 @@ FLOOR_M = 0.004
 """Least height of the fingertips above the table."""
 ROOM_M = 0.005
 """Gap kept about the fingers: a held object may shift a little and must not jam them."""
-FACE_M = 0.001
-"""Gap between a face and the first ray beside it."""
+FACE_M = 0.003
+"""Gap between a face and the first ray beside it: rays meet shapes a millimetre or two early at their edges."""
 STEP_M = 0.01
 """Distance between the grips tried along a face, and greatest distance between the rays that look for obstacles."""
 PARALLEL, UPRIGHT = 0.9995, 0.02
