@@ -26,6 +26,8 @@ FOUND = "EMBODIED_VISION_EGL"
 """Environment variable by which a process tells its children what it found: 1 or 0."""
 PROBE_TIMEOUT_S = 60.0
 
+_loaded_in: set[int] = set()
+"""Processes, this one and those that it was forked from, that have loaded the plugin."""
 _Context = tuple[int | None, int | None, int | None]
 """Display, surface and context."""
 _DRAW = 0x3059  # EGL_DRAW
@@ -96,9 +98,19 @@ class Egl:
 
     Args:
         client: PyBullet client; it draws with the plugin alone from now on.
+
+    Raises:
+        RunFailed: the plugin cannot be loaded, or the process was forked from one that had loaded it: the driver's
+            threads are missing here, and drawing would wait for them forever.
     """
 
     def __init__(self, client: int) -> None:
+        if _loaded_in and os.getpid() not in _loaded_in:
+            raise RunFailed(
+                f"process {os.getpid()} was forked from one that draws with EGL and cannot draw with it itself; start "
+                "processes by spawn (make_vec: vector_kwargs={'context': 'spawn'}) or use the renderer software"
+            )
+        _loaded_in.add(os.getpid())
         self._egl = ctypes.CDLL("libEGL.so.1")
         for name in ("eglGetCurrentDisplay", "eglGetCurrentSurface", "eglGetCurrentContext"):
             getattr(self._egl, name).restype = ctypes.c_void_p

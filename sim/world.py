@@ -116,7 +116,7 @@ class World:
         self.seed = 0
         self.renderer: Renderer = choose_renderer(renderer)
         self._client: int = pybullet.connect(pybullet.DIRECT)
-        self._egl = Egl(self._client) if self.renderer == "egl" else None
+        self._egl: Egl | None = None
         self._meshes = Meshes()
         self._objects: list[int] = []
         self._movable: list[int] = []
@@ -463,7 +463,9 @@ class World:
         return [frame for frame, _ in pairs], [ids for _, ids in pairs if ids is not None]
 
     def _use_context(self) -> None:
-        if self._egl is not None:
+        if self.renderer == "egl":
+            # Not before it is needed: a process that has drawn with EGL cannot hand it on to forked children.
+            self._egl = self._egl or Egl(self._client)
             self._egl.enter()
 
     def score(self) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -93,9 +94,43 @@ def test_environments_say_who_draws() -> None:
     env.close()
 
 
-def test_the_plugin_keeps_off_the_output() -> None:
+@pytest.fixture
+def egl() -> None:
+    """For tests about EGL alone."""
     if not egl_available():
         pytest.skip("EGL does not draw on this machine: libegl1 or a driver such as libgl1-mesa-dri is missing")
+
+
+VECTOR = """
+import gymnasium
+from embodied_vision_sim.world import World
+if __name__ == "__main__":
+    {before}
+    envs = gymnasium.make_vec(
+        "embodied_vision_sim:embodied_vision/BlockInsertion-v0", num_envs=2, vectorization_mode="async", renderer="egl"
+    )
+    observation, _ = envs.reset(seed=[1, 2])
+    print(observation["camera"]["color"].shape)
+    envs.close()
+"""
+
+
+def test_forked_vectors_draw_with_egl(egl: None, tmp_path: Path) -> None:
+    script = tmp_path / "vector.py"
+    script.write_text(VECTOR.format(before=""), encoding="utf-8")
+    done = _python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
+    assert (done.returncode, done.stdout) == (0, "(2, 240, 424, 3)\n"), done.stderr
+
+
+def test_after_drawing_a_fork_is_refused_instead_of_waiting_forever(egl: None, tmp_path: Path) -> None:
+    script = tmp_path / "vector.py"
+    script.write_text(VECTOR.format(before="World('block-insertion', renderer='egl').reset(0)"), encoding="utf-8")
+    done = _python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
+    assert done.returncode != 0
+    assert "vector_kwargs={'context': 'spawn'}" in done.stderr
+
+
+def test_the_plugin_keeps_off_the_output(egl: None) -> None:
     done = _python(
         "import json\n"
         "from embodied_vision_sim.world import World\n"
