@@ -23,11 +23,16 @@ from embodied_vision_sim.shapes import Box
 _CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 
 
+MOST_FILES = 500
+"""Then they are deleted: a file is read when a body is made of it, and is not needed afterwards."""
+
+
 class Meshes:
     """A temporary folder of mesh files, each written once."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="embodied-vision-")
+        self._written: set[Path] = set()
 
     def close(self) -> None:
         """Delete the files."""
@@ -55,7 +60,8 @@ class Meshes:
         return self._write(f"mtllib {name}.mtl\nusemtl top\n{_obj(quads)}")
 
     def forget(self, path: Path) -> None:
-        """Delete a file of `tiled` and its texture; what was drawn with it stays drawn."""
+        """Delete a file of `tiled` and its texture; what was made with it stays."""
+        self._written.discard(path)
         for line in path.read_text(encoding="utf-8").splitlines()[:1]:
             stem = Path(line.removeprefix("mtllib ")).stem
             for suffix in (".png", ".mtl"):
@@ -64,8 +70,13 @@ class Meshes:
 
     def _write(self, text: str) -> Path:
         path = Path(self._folder.name) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.obj"
-        if not path.exists():
+        if path not in self._written:
+            if len(self._written) >= MOST_FILES:
+                for old in self._written:
+                    old.unlink(missing_ok=True)
+                self._written.clear()
             path.write_text(text, encoding="utf-8")
+            self._written.add(path)
         return path
 
 
