@@ -16,7 +16,7 @@ from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.diverse import BIN_CENTRE_M, DiverseBin, Objects
 from embodied_vision_sim.grasping import bin_world, observation, observation_space
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
-from embodied_vision_sim.world import STEP_HZ
+from embodied_vision_sim.world import STEP_HZ, World
 
 CONTROL_HZ = 10
 STEPS = STEP_HZ // CONTROL_HZ
@@ -102,6 +102,11 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         self._bounds = np.array([x, y, (floor, CEILING_M), (-YAW_RAD, YAW_RAD)])
         self.observation_space = observation_space(self._world)
         self.action_space = spaces.Box(-1.0, 1.0, (5,), np.float32)
+
+    @property
+    def world(self) -> World:
+        """The simulated cell, for what only a simulator knows."""
+        return self._world
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

@@ -187,6 +187,22 @@ def _slope(v: NDArray[np.float64], edge: NDArray[np.float64], lines: NDArray[np.
     return np.asarray(np.abs((weight * dv * de).sum(1)) / np.maximum((weight * dv * dv).sum(1), 1e-9))
 
 
+def random_grasps(world: World, rng: np.random.Generator, count: int) -> list[Candidate]:
+    """Grasps at random points of the objects, at random angles and depths, good or bad; the quality is 0."""
+    task = world.task
+    if not isinstance(task, DiverseBin):
+        raise TypeError("random grasps need a bin of diverse objects")
+    surface = scan(world)
+    on_object = np.argwhere(np.isin(surface.bodies, list(task.numbers)))
+    found = []
+    for row, column in on_object[rng.integers(len(on_object), size=count if len(on_object) else 0)]:
+        x, y = surface.origin + (row, column) * np.full(2, CELL_M)
+        z = max(FLOOR_M, float(surface.heights[row, column]) - rng.uniform(LEAST_DEPTH_M, DEPTH_M))
+        pose = tool_down(float(x), float(y), z, float(rng.uniform(-np.pi / 2, np.pi / 2)))
+        found.append(Candidate(pose, int(surface.bodies[row, column]), 0.0, 0.0))
+    return found
+
+
 def best_grasp(world: World, rng: np.random.Generator) -> FloatArray:
     """Tip pose (4, 4) of the candidate of the highest quality that the arm can take.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -49,6 +49,8 @@ class GraspDiverseEnv(SceneEnv):
         max_steps: grasps allowed.
     """
 
+    task_name: ClassVar[str] = DiverseBin.name
+
     def __init__(
         self,
         *,
@@ -76,7 +78,6 @@ class GraspDiverseEnv(SceneEnv):
         if attempts < 1:
             raise BadInput(f"attempts is {attempts}; give at least 1")
         self._world = bin_world(objects, image_size, robot, renderer)
-        self.task_name = self._world.task.name
         self.max_steps = attempts
         self._guard = Guard(self._world.robot, self._world.workspace)
         self._frame: RGBD
@@ -85,6 +86,11 @@ class GraspDiverseEnv(SceneEnv):
         workspace = self._world.workspace
         bounds = np.array([workspace.x, workspace.y, (LOWEST_M, HIGHEST_M), (-np.pi / 2, np.pi / 2)])
         self.action_space = spaces.Box(bounds[:, 0], bounds[:, 1], dtype=np.float64)
+
+    @property
+    def world(self) -> World:
+        """The simulated cell, for what only a simulator knows."""
+        return self._world
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
