@@ -14,6 +14,7 @@ from embodied_vision.types import Camera, FloatArray
 from embodied_vision_sim import shapes
 from embodied_vision_sim.camera import EGL_LARGEST_PX, Light, front_camera
 from embodied_vision_sim.renderer import egl_available
+from embodied_vision_sim.tasks import TASKS
 from embodied_vision_sim.world import TABLE_SIZE_M, World
 
 SIDE = Camera(
@@ -165,20 +166,20 @@ def test_small_squares_are_seen_where_they_are_projected(scene: Scene) -> None:
     assert np.abs(np.mean(errors, axis=0)).max() < 0.1
 
 
-def test_both_renderers_show_the_same(egl: None) -> None:
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_both_renderers_show_the_same(egl: None, task: str) -> None:
     """EGL against software: same bodies but for some edge pixels, same depth, similar colors."""
-    for task in ("block-insertion", "place-red-in-green"):
-        with World(task) as soft, World(task, renderer="egl") as hard:
-            soft.reset(1)
-            hard.reset(1)
-            (a,), (ids,) = soft.views(soft.cameras)
-            (b,), (other,) = hard.views(hard.cameras)
-            assert soft.object_names == hard.object_names
-            assert (ids != other).mean() < 0.0005
-            same = ids == other
-            assert np.abs(a.depth - b.depth)[same].max() < 0.0015
-            assert (a.depth != b.depth)[same].mean() < 0.2
-            assert np.abs(a.color.astype(int) - b.color)[same].mean() < 8
+    with World(task) as soft, World(task, renderer="egl") as hard:
+        soft.reset(1)
+        hard.reset(1)
+        (a,), (ids,) = soft.views(soft.cameras)
+        (b,), (other,) = hard.views(hard.cameras)
+        assert soft.object_names == hard.object_names
+        assert (ids != other).mean() < 0.0005
+        same = ids == other
+        assert np.abs(a.depth - b.depth)[same].max() < 0.0015
+        assert (a.depth != b.depth)[same].mean() < 0.2
+        assert np.abs(a.color.astype(int) - b.color)[same].mean() < 8
 
 
 def test_worlds_that_draw_with_egl_do_not_disturb_each_other(egl: None) -> None:
