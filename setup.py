@@ -25,6 +25,7 @@ SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
 CAMERA = ["opencv-python-headless>=4.9"]
 VIZ = ["pygame>=2.5"]
+RAY = ["ray[client]>=2.40"]
 TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
@@ -79,10 +80,11 @@ setup(
         "arm": ARM,
         "sim": SIM,
         "hf": HF,
+        "ray": RAY,
         "train": TRAIN,
         "viz": VIZ,
         "camera": CAMERA,
-        "all": [*ROS, *SIM, *HF, *TRAIN, *VIZ],
+        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *VIZ],
         "dev": DEV,
     },
     entry_points={

@@ -21,6 +21,7 @@ from embodied_vision.geometry import pose_to_vector
 from embodied_vision.learning.dataset import FIRST_RENDERER
 from embodied_vision.learning.environments import USUAL, Conditions, env_id
 from embodied_vision.learning.processes import Processes
+from embodied_vision.learning.ray_workers import RayWorkers
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.learning.workers import Here, Pool, Workers
 
@@ -245,7 +246,8 @@ def _workers(
     make = partial(Demonstrator, task, store.path, conditions)
     if count == 1 and ray is None:
         return Here(make)
-    return Pool(Processes(make), count, partial(_settle, task, store, conditions.preset))
+    backend = Processes(make) if ray is None else RayWorkers(make, ray, count, store.path)
+    return Pool(backend, count, partial(_settle, task, store, conditions.preset))
 
 
 def _settle(task: str, store: EpisodeStore, preset: str, seed: int) -> Demonstration | None:
