@@ -100,12 +100,11 @@ class SweepingPiles(Task):
         centres = self._centres(world)
         if (self._outside(centres) == 0).all():
             raise RunFailed("every block already lies in the zone; reset the scene")
-        sweeps = sorted(self._sweeps(centres, rng), key=lambda sweep: self._cost(sweep.foretell(centres)))
-        q, reason = world.joint_state()[0], ""
+        sweeps = [sweep for sweep in self._sweeps(centres, rng) if _inside(world, sweep)]
+        sweeps.sort(key=lambda sweep: self._cost(sweep.foretell(centres)))
+        q, reason = world.joint_state()[0], "the workspace is too narrow"
         for sweep in sweeps[:TRIES]:
-            start, end = (
-                tool_down(x, y, TIP_HEIGHT_M, sweep.yaw) for x, y in (sweep.point(sweep.start), sweep.point(sweep.end))
-            )
+            start, end = (tool_down(*sweep.point(along), TIP_HEIGHT_M, sweep.yaw) for along in (sweep.start, sweep.end))
             action = PickPlace(pick=start, place=end, primitive=self.primitive, stamp_ns=world.time_ns)
             try:
                 plan(world.robot, q, action)
@@ -113,7 +112,7 @@ class SweepingPiles(Task):
                 reason = str(error)
                 continue
             return action
-        raise RunFailed(f"no push towards the zone is within reach; {reason}")
+        raise RunFailed(f"no push brings the blocks nearer to the zone: {reason}")
 
     def _cost(self, centres: FloatArray) -> float:
         outside = self._outside(centres, INNER_M)
@@ -175,6 +174,13 @@ class Sweep:
                 after[i] = max(along[i], front[lanes[i]])
                 front[lanes[i]] = after[i] + LANE_M
         return centres + (after - along)[:, None] * np.array([c, s])
+
+
+def _inside(world: World, sweep: Sweep) -> bool:
+    """Whether a push starts and ends in the workspace."""
+    (x0, x1), (y0, y1) = world.workspace.x, world.workspace.y
+    points = [sweep.point(along) for along in (sweep.start, sweep.end)]
+    return all(x0 <= x <= x1 and y0 <= y <= y1 for x, y in points)
 
 
 def _free_start(along: FloatArray, start: float) -> float:
