@@ -11,14 +11,14 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.types import FloatArray
 
 ITERATIONS, TOLERANCE, DAMPING = 4, 1e-4, 1e-4
-MARGIN_RAD, VELOCITY_SHARE = 0.01, 0.9
+MARGIN_RAD, VELOCITY_SHARE = 0.01, 0.75
 POSTURE_GAIN = 0.1
 
 
 def step_towards(model: RobotModel, q: Vector, goal: FloatArray, seconds: float) -> tuple[Vector, bool]:
     """Joint position (J,) to be at after `seconds`, near q (J,), with the tip as near to a pose (4, 4) as can be.
 
-    Every joint keeps within its position limits and 90 % of its speed limit; freedom that the pose leaves draws
+    Every joint keeps within its position limits and 75 % of its speed limit; freedom that the pose leaves draws
     joints to the model's preferred posture (Buss 2004, damped least squares).
 
     Returns:

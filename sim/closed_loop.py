@@ -14,7 +14,7 @@ from embodied_vision.geometry import tool_down, yaw_of
 from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.diverse import BIN_CENTRE_M, DiverseBin, Objects
-from embodied_vision_sim.grasping import bin_world, observation, observation_space
+from embodied_vision_sim.grasping import action_of, bin_world, observation, observation_space
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
 from embodied_vision_sim.world import STEP_HZ, World
 
@@ -181,6 +181,14 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         held = world.tool.holding
         height = float(world.pose(held)[2, 3]) if held in task.numbers else 0.0
         return height - 0.01 * distance
+
+    def oracle(self) -> NDArray[np.float64]:
+        """A grasp (4,) worth steering for: x, y, z of the tip in m and yaw in rad, as `GraspDiverseEnv.oracle`.
+
+        Raises:
+            RunFailed: no object can be gripped from above.
+        """
+        return action_of(self._world.task.oracle(self._world, self.np_random).pick)
 
     def frames(self) -> list[RGBD]:
         """The frame of the last observation."""

@@ -105,7 +105,7 @@ class DiverseBin(Task):
     """
 
     name: ClassVar[str] = "grasp-diverse"
-    max_steps: ClassVar[int] = 1
+    max_steps: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("parallel_jaw",)
 
     def __init__(self, objects: Objects = "auto") -> None:
@@ -143,20 +143,24 @@ class DiverseBin(Task):
         raise RunFailed(f"{world.object_names[body]!r} does not stay in the bin after {DROPS} drops; skip this scene")
 
     def _settle(self, world: World, rng: np.random.Generator) -> None:
-        """Wait until everything rests; what rocks on and on is dropped again with all the others."""
+        """Wait until everything rests in the bin; objects that do not, and those that rock on and on, drop again."""
         for _ in range(DROPS):
+            again = list(self.numbers)
             try:
                 world.settle()
-                return
+                again = [body for body in again if not inside_bin(world, body)]
             except NotSettled:
-                for body in self.numbers:
-                    world.put(body, _above_bin(rng))
-                    self._drop(world, body, rng)
+                pass
+            if not again:
+                return
+            for body in again:
+                world.put(body, _above_bin(rng))
+                self._drop(world, body, rng)
 
     def score(self, world: World) -> float:
         """1 when the jaw holds an object clear of the bin's walls, else 0."""
         held = world.tool.holding
-        return float(held in self.numbers and lowest(world, held) > WALL_HEIGHT_M)
+        return float(held in self.numbers and is_clear(world, held))
 
     def oracle(self, world: World, rng: np.random.Generator) -> PickPlace:
         """The grasp that the true geometry makes look best."""
@@ -172,10 +176,11 @@ def grasp_action(grasp: FloatArray, stamp_ns: int) -> PickPlace:
     return PickPlace(pick=grasp, place=raised, primitive="grasp", stamp_ns=stamp_ns)
 
 
-def lowest(world: World, body: int) -> float:
-    """Height of the lowest point of a body's bounding box, m."""
-    low, _ = pybullet.getAABB(body, physicsClientId=world.client)
-    return float(low[2])
+def is_clear(world: World, body: int) -> bool:
+    """Whether every point of a body is higher above the table than the bin's walls."""
+    table = next(known for known, name in world.object_names.items() if name == "table")
+    near = pybullet.getClosestPoints(body, table, WALL_HEIGHT_M, physicsClientId=world.client)
+    return len(near) == 0
 
 
 def inside_bin(world: World, body: int) -> bool:

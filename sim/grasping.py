@@ -41,8 +41,8 @@ class GraspDiverseEnv(SceneEnv):
 
     ## Start and end
     A random scene determined by the seed alone; test seeds show held-out objects, see `objects_of`. Terminates when an
-    object was lifted; truncates after `attempts` grasps (published success rates allow one) or when an object does
-    not come to rest, which `info["failed"]` then names.
+    object was lifted; truncates after `attempts` grasps (published success rates count the first alone) or when an
+    object does not come to rest, which `info["failed"]` then names.
 
     Attributes:
         task_name: what users call the task.
@@ -56,7 +56,7 @@ class GraspDiverseEnv(SceneEnv):
         *,
         objects: Objects = "auto",
         image_size: int = 128,
-        attempts: int = 1,
+        attempts: int = DiverseBin.max_steps,
         robot: str = "panda",
         renderer: str = "software",
         render_mode: str | None = None,
