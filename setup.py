@@ -26,6 +26,7 @@ HF = ["transformers>=4.56"]
 CAMERA = ["opencv-python-headless>=4.9"]
 VIZ = ["pygame>=2.5"]
 RAY = ["ray[client]>=2.40"]
+RL = ["stable-baselines3>=2.7"]
 TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
@@ -84,7 +85,8 @@ setup(
         "train": TRAIN,
         "viz": VIZ,
         "camera": CAMERA,
-        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *VIZ],
+        "rl": RL,
+        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *RL, *VIZ],
         "dev": DEV,
     },
     entry_points={
