@@ -14,6 +14,7 @@ ENV_IDS: dict[str, str] = {
     "palletizing-boxes": "embodied_vision/PalletizingBoxes-v0",
     "assembling-kits": "embodied_vision/AssemblingKits-v0",
     "manipulating-rope": "embodied_vision/ManipulatingRope-v0",
+    "sweeping-piles": "embodied_vision/SweepingPiles-v0",
 }
 """Task name to Gymnasium id."""
 
