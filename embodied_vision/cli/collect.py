@@ -106,6 +106,7 @@ def command(
             "run the same command again to go on",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
         raise typer.Exit(130) from None
     if as_json:

@@ -18,8 +18,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.geometry import pose_to_vector
-from embodied_vision.learning.dataset import FIRST_RENDERER
-from embodied_vision.learning.environments import USUAL, Conditions, env_id
+from embodied_vision.learning.environments import FIRST_RENDERER, USUAL, Conditions, env_id
 from embodied_vision.learning.processes import Processes
 from embodied_vision.learning.ray_workers import RayWorkers
 from embodied_vision.learning.seeds import scene_seed

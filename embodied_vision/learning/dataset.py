@@ -21,6 +21,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
+from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig
@@ -28,8 +29,6 @@ from embodied_vision.policies.segments import Segment, place_support, segment_at
 from embodied_vision.types import PickPlace, Scene, Workspace
 
 POOL = NetworkConfig.coarse_pool
-FIRST_RENDERER = "software"
-"""Who drew simulated episodes and trained policies that do not say."""
 SOLVED_REWARD = 0.99
 """An episode teaches when its total reward, in [0, 1], lies above this."""
 

@@ -12,6 +12,8 @@ from embodied_vision.errors import BadInput
 NAMESPACE = "embodied_vision"
 SIMULATOR = "embodied_vision_sim"
 """Module that registers the environments which ship with this package."""
+FIRST_RENDERER = "software"
+"""Who drew simulated episodes and trained policies that do not say."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def main() -> None:
     pipe: Connection = Connection(handle)
     threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError), ExitStack() as ending:
+        ending.callback(signal.signal, signal.SIGTERM, signal.SIG_IGN)  # the last thing: it is leaving already
         sys.path[:] = pipe.recv()
         done, job = outcome(pipe.recv())
         pipe.send((done, None if done else job))

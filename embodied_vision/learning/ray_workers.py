@@ -102,7 +102,8 @@ class RayWorker:
             done, result = self._ray.get(self.result)
         except self._ray.exceptions.RayTaskError as error:
             raise RunFailed(
-                f"a Ray worker cannot run the job: {error.cause}; install embodied_vision {__version__} on all nodes"
+                f"a Ray worker cannot run the job ({str(error.cause).splitlines()[0]}); install embodied_vision "
+                f"{__version__} with the same extras on all nodes"
             ) from error
         except self._ray.exceptions.RayError as error:
             raise Lost(f"Ray worker lost ({type(error).__name__})") from error
