@@ -179,7 +179,7 @@ def _first_gap(solid: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.where(solid.all(axis=1), solid.shape[1], gaps)
 
 
-def _slope(v: NDArray[np.float64], edge: NDArray[np.float64], lines: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _slope(v: FloatArray, edge: FloatArray, lines: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Steepness (N,) of the straight line through an edge (N, L) over v (L,), over the lines (N, L) that meet it."""
     weight = lines / np.maximum(lines.sum(1, keepdims=True), 1)
     dv = v - (weight * v).sum(1, keepdims=True)

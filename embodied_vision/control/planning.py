@@ -16,6 +16,7 @@ from embodied_vision.control.limits import JointLimits, Vector
 from embodied_vision.control.robot import Matrix, RobotModel
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.errors import BadInput, Refused, RunFailed
+from embodied_vision.types import FloatArray
 
 Samples = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 SAMPLE_S = 0.01
@@ -96,7 +97,7 @@ def plan_joint(model: RobotModel, q0: Vector, q1: Vector, pace: Pace | None = No
     return Trajectory(times, start + s[:, None] * way, sd[:, None] * way, sdd[:, None] * way)
 
 
-def _line_poses(start: Matrix, goal: Matrix, fractions: NDArray[np.float64]) -> list[Matrix]:
+def _line_poses(start: Matrix, goal: FloatArray, fractions: NDArray[np.float64]) -> list[Matrix]:
     rotations = Slerp([0.0, 1.0], Rotation.from_matrix([start[:3, :3], goal[:3, :3]]))(fractions).as_matrix()
     poses = np.tile(np.eye(4), (len(fractions), 1, 1))
     poses[:, :3, :3] = rotations
@@ -104,7 +105,7 @@ def _line_poses(start: Matrix, goal: Matrix, fractions: NDArray[np.float64]) -> 
     return list(poses)
 
 
-def plan_line(model: RobotModel, q0: Vector, T1: Matrix, pace: Pace | None = None) -> Trajectory:
+def plan_line(model: RobotModel, q0: Vector, T1: FloatArray, pace: Pace | None = None) -> Trajectory:
     """Rest to rest with the tip on the straight line from its pose at q0 (J,) to T1 (4, 4).
 
     The joints follow a spline through inverse kinematics every centimetre; a jerk-limited law of
