@@ -35,6 +35,8 @@ ROOM_M = 0.011
 """Where the plate comes down, no block's centre is nearer to its middle plane."""
 RUN_UP_M = 0.015
 DIRECTIONS = 16
+DEPTHS_M = (0.0, 0.02, 0.04)
+"""How far into the zone the plate goes, considered by the expert."""
 LANE_M = 0.0125
 """Room that a swept block takes, along the plate and ahead of it."""
 STEP_M = 0.02
@@ -119,7 +121,7 @@ class SweepingPiles(Task):
         return float(outside.sum() + OUTSIDE_COST_M * (self._outside(centres) > 0).sum())
 
     def _sweeps(self, centres: FloatArray, rng: np.random.Generator) -> Iterator[Sweep]:
-        """Pushes across the blocks outside that end at the zone's edge, in random directions and the zone's own."""
+        """Pushes over blocks outside, along the zone's axes and between them, that end at its edge or within it."""
         first = float(np.arctan2(self._zone[1, 0], self._zone[0, 0]))
         outside = self._outside(centres) > 0
         for yaw in first + np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS:
@@ -134,7 +136,7 @@ class SweepingPiles(Task):
                 covered = outside & (np.abs(u - lane) < PLATE_M / 2 - BLOCK_M / 2)
                 if not covered.any():
                     continue
-                for end in (zone_s - half, zone_s - half + 0.02, zone_s - half + 0.04):
+                for end in (zone_s - half + depth for depth in DEPTHS_M):
                     behind = covered & (s < end)
                     if not behind.any():
                         continue
