@@ -105,7 +105,10 @@ def plan_pick_place(
     """
     settings = settings or MotionSettings()
     pace = settings.pace
-    lift_pick, lift_place = (_lift(model, pose, settings) for pose in (action.pick, action.place))
+    poses = (action.pick, action.place)
+    # Both ends of the way between lie as high as the higher pose asks: what is carried passes over a stack at either.
+    travel = max(float(pose[2, 3]) for pose in poses) + settings.approach_m
+    lift_pick, lift_place = (_lift(model, pose, settings, travel) for pose in poses)
     if model.spin != "none":
         lift_pick, lift_place = _share_turn(model, q_now, action, lift_pick, lift_place)
     start = _retract(model, q_now, settings)
@@ -245,11 +248,14 @@ def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tupl
     return (Segment("retract", plan_line(model, q_now, goal, settings.pace)),)
 
 
-def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings) -> Trajectory:
-    """The straight way up from a pose to the height of travel; a tool that may spin at any angle about its axis."""
+def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings, height: float = 0.0) -> Trajectory:
+    """The straight way up from a pose to the height of travel, at least `height`.
+
+    A tool that may spin takes any angle about its axis.
+    """
     q = solve_pose(model, pose, model.home, free_spin=model.spin != "none")
     raised = model.forward(q)
-    raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m)
+    raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m, height)
     return plan_line(model, q, raised, settings.pace)
 
 

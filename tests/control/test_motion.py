@@ -195,3 +195,12 @@ def test_an_unknown_primitive_is_named(model: RobotModel) -> None:
     action = PickPlace(pick=tool_down(0.5, 0, 0.1), place=tool_down(0.5, 0.1, 0.1), primitive="throw")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="'throw'; send pick_place, drag, push or grasp"):
         plan(model, model.home, action)
+
+
+def test_what_is_carried_passes_over_a_stack_at_either_end(model: RobotModel) -> None:
+    low, high = tool_down(0.5, -0.25, 0.05), tool_down(0.5, 0.25, 0.18)
+    for pick, place in ((low, high), (high, low)):
+        motion = plan_pick_place(model, model.home, PickPlace(pick=pick, place=place))
+        transfer = next(s.trajectory for s in motion.segments if s.name == "transfer")
+        heights = [model.forward(q)[2, 3] for q in transfer.positions]
+        assert min(heights) > 0.18 + MotionSettings().approach_m - 0.005

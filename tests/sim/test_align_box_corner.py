@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sim_scenes import (
+
+from embodied_vision.errors import RunFailed
+from embodied_vision_sim.tasks.align_box_corner import AlignBoxCorner
+from embodied_vision_sim.world import World
+from tests.sim_scenes import (
     PENETRATION_M,
     assert_within_reach,
     bodies,
@@ -16,10 +20,6 @@ from sim_scenes import (
     shifted,
     solved_by_expert,
 )
-
-from embodied_vision.errors import RunFailed
-from embodied_vision_sim.tasks.align_box_corner import AlignBoxCorner
-from embodied_vision_sim.world import World
 
 
 @pytest.fixture(scope="module")

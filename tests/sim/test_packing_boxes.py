@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sim_scenes import (
+
+from embodied_vision.errors import RunFailed
+from embodied_vision_sim.tasks.packing_boxes import GAP_M, PIECE_M, PackingBoxes, split
+from embodied_vision_sim.tasks.reached import grid_points
+from embodied_vision_sim.world import World
+from tests.sim_scenes import (
     PENETRATION_M,
     assert_within_reach,
     bodies,
@@ -16,11 +21,6 @@ from sim_scenes import (
     shifted,
     solved_by_expert,
 )
-
-from embodied_vision.errors import RunFailed
-from embodied_vision_sim.tasks.packing_boxes import GAP_M, PIECE_M, PackingBoxes, split
-from embodied_vision_sim.tasks.reached import grid_points
-from embodied_vision_sim.world import World
 
 
 @pytest.fixture(scope="module")

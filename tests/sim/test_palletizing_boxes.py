@@ -8,12 +8,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from sim_scenes import PENETRATION_M, assert_within_reach, bodies, least_gap, poses, shifted, solved_by_expert
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import project, yaw_of
 from embodied_vision_sim.tasks.palletizing_boxes import BOX_M, FEED_XY, PalletizingBoxes, stack_poses
 from embodied_vision_sim.world import World
+from tests.sim_scenes import PENETRATION_M, assert_within_reach, bodies, least_gap, poses, shifted, solved_by_expert
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
-from sim_scenes import (
+
+from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
+from embodied_vision_sim.world import World
+from tests.sim_scenes import (
     PENETRATION_M,
     assert_within_reach,
     bodies,
@@ -17,9 +20,6 @@ from sim_scenes import (
     shifted,
     solved_by_expert,
 )
-
-from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
-from embodied_vision_sim.world import World
 
 ROWS = (("purple", "blue", "green"), ("yellow", "orange"), ("red",))
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from sim_scenes import PENETRATION_M, assert_within_reach, bodies, least_gap, poses, shifted, solved_by_expert
 
 from embodied_vision.errors import RunFailed
 from embodied_vision_sim.tasks.poses import upright
 from embodied_vision_sim.tasks.towers_of_hanoi import State, TowersOfHanoi, next_move, optimal_states
 from embodied_vision_sim.world import World
+from tests.sim_scenes import PENETRATION_M, assert_within_reach, bodies, least_gap, poses, shifted, solved_by_expert
 
 MOVES = ((0, 2), (1, 1), (0, 1), (2, 2), (0, 0), (1, 2), (0, 2))
 """Disk and rod; disk 0 is the smallest."""
