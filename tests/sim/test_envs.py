@@ -58,6 +58,7 @@ def test_registering_twice_is_harmless() -> None:
 
 def test_observation_is_what_the_cameras_saw(env: Env) -> None:
     observation, info = env.reset(seed=scene_seed("train", 5))
+    assert info.pop("randomisation")["preset"] == "none"
     assert info == {"reward_total": 0.0, "solved": False, "seed": scene_seed("train", 5)}
     assert env.observation_space.contains(observation)
     (frame,) = env.unwrapped.frames()
