@@ -41,14 +41,16 @@ class PickPlaceEnv(SceneEnv):
     Increase of the task's score, which is 1 when solved.
 
     ## Start and end
-    A random scene determined by the seed alone; same seed and actions, same episode, bit for bit. Terminates when
-    solved; truncates after `max_steps` actions, or when an object does not come to rest, which
+    A random scene determined by the seed alone, and by the randomisation, if one is asked for: `info["randomisation"]`
+    of `reset` tells what it drew. Same seed and actions, same episode, bit for bit. Terminates when solved; truncates after `max_steps` actions, or when an object does not come to rest, which
     `info["failed"]` then names.
 
     Attributes:
         task_name: what users call the task.
         max_steps: actions allowed.
         workspace: part of the table in use.
+        renderer: who draws the pictures, egl or software; EGL's are the same bits on the same machine only.
+        preset: name of the randomisation.
         object_names: names of all bodies by the ids in `views`.
     """
 
