@@ -42,8 +42,8 @@ class PickPlaceEnv(SceneEnv):
 
     ## Start and end
     A random scene determined by the seed alone, and by the randomisation, if one is asked for: `info["randomisation"]`
-    of `reset` tells what it drew. Same seed and actions, same episode, bit for bit. Terminates when solved; truncates after `max_steps` actions, or when an object does not come to rest, which
-    `info["failed"]` then names.
+    of `reset` tells what it drew. Same seed and actions, same episode, bit for bit. Terminates when solved; truncates
+    after `max_steps` actions, or when an object does not come to rest, which `info["failed"]` then names.
 
     Attributes:
         task_name: what users call the task.
