@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets
 
 setup: $(INSTALLED)
 
@@ -65,6 +65,10 @@ bench-resets: $(INSTALLED)
 bench-oracles: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/oracles.py --json --workers 2 $(if $(SMALL),--scenes 2)
+
+# docs/tasks.md and its pictures, from the tasks' own definitions.
+docs: $(INSTALLED)
+	$(BIN)/python -m embodied_vision_sim.gallery
 
 clean:
 	rm -rf $(VENV) .tmp .cache .ros_log build dist *.egg-info demo
