@@ -24,8 +24,8 @@ LEAST_HOLD_M, LEAST_WIDTH_M = 0.006, 0.004
 """Contact, along the face, and thickness below which nothing is gripped."""
 STROKE_MARGIN_M = 0.008
 """By how much the open jaw is wider than what it takes, at least."""
-FLOOR_M = 0.004
-"""Least height of the fingertips above the table."""
+FLOOR_M, BELOW_M = 0.004, 0.002
+"""Least height of the fingertips above the table, and above the lower edge of the faces: they may end on something."""
 ROOM_M = 0.005
 """Gap kept about the fingers: a held object may shift a little and must not jam them."""
 FACE_M = 0.003
@@ -104,7 +104,7 @@ def grips(world: World, body: int, jaw: ParallelJaw) -> Iterator[Grip]:
             continue
         across = float((faces.centres[i] + faces.centres[j]) @ normal) / 2
         for depth in DEPTHS_M:
-            z = max(float(top) - depth, float(bottom), FLOOR_M)
+            z = max(float(top) - depth, float(bottom) + BELOW_M, FLOOR_M)
             if float(top) - z < LEAST_HOLD_M:
                 continue
             for along in np.linspace(low, high, 1 + 2 * int(np.ceil((high - low) / STEP_M / 2))):
@@ -130,7 +130,7 @@ def has_room(world: World, jaw: ParallelJaw, pose: FloatArray, width_m: float, m
     fingers = np.array([(x, side * y) for x in across for y in room for side in (-1, 1)])
     palm_x, palm_y = jaw.palm_m / 2 + ROOM_M
     palm = np.array([(x, y) for x in _spread(-palm_x, palm_x) for y in _spread(-palm_y, palm_y)])
-    floors = np.r_[np.full(len(fingers), -FLOOR_M / 2), np.full(len(palm), length - ROOM_M)]
+    floors = np.r_[np.full(len(fingers), -BELOW_M / 2), np.full(len(palm), length - ROOM_M)]
     xy = np.r_[fingers, palm] @ pose[:2, :2].T + pose[:2, 3]
     ends = np.c_[xy, pose[2, 3] + floors]
     starts = np.c_[xy, np.full(len(xy), pose[2, 3] + 1.0)]
