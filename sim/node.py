@@ -179,6 +179,7 @@ class CellNode(ManagedNode):
                     "settled": judgement.settled,
                     "motions": judgement.motions,
                     "max_steps": cell.max_steps,
+                    "renderer": cell.world.renderer,
                     "stamp_ns": self._stamp_ns(judgement.time_s),
                 }
             )

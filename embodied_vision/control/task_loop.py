@@ -204,6 +204,8 @@ class TaskLoop:
         outcome = self._cell.reset(task, seed)
         max_steps = self._max_steps or outcome.max_steps
         common = {"task": task, "seed": seed, "scene": outcome.raw.get("scene", ""), "attempt": attempt}
+        if "renderer" in outcome.raw:  # who drew the pictures of a simulated cell
+            common["renderer"] = outcome.raw["renderer"]
         episode = self._cell.start_episode({"event": "start", **common})
         decisions: list[str] = []
         steps, late = 0, 0

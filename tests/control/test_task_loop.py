@@ -37,7 +37,8 @@ class ScriptedCell:
 
     def _outcome(self) -> Outcome:
         reward = min(1.0, self._executed / self._needed)
-        return Outcome(self._seed, reward, reward >= 1.0, self._clock, 3, {"scene": f"s{self._seed}"})
+        raw = {"scene": f"s{self._seed}", "renderer": "software"}
+        return Outcome(self._seed, reward, reward >= 1.0, self._clock, 3, raw)
 
     def wait_ready(self) -> None:
         self._call("ready")
@@ -91,7 +92,8 @@ def test_scenes_are_worked_through_in_order() -> None:
     assert progress.state == "finished"
     assert [(r.seed, r.solved, r.steps, r.attempts) for r in progress.results] == [(7, True, 2, 1), (8, True, 2, 1)]
     assert len(set(progress.results[0].decisions)) == 2
-    assert cell.events[0] == {"event": "start", "task": "stacking", "seed": 7, "scene": "s7", "attempt": 1}
+    common = {"task": "stacking", "scene": "s7", "attempt": 1, "renderer": "software"}
+    assert cell.events[0] == {"event": "start", "seed": 7, **common}
     assert cell.events[1]["outcome"] == {"reward": 1.0, "solved": True}
     assert said[0].state == "running"
     assert said[-1].to_dict()["solved"] == 2
