@@ -16,6 +16,8 @@ from embodied_vision_sim.tasks.grips import grips, has_room
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
 
+EDGE_M, GRAZE_M = 0.001, 0.0015
+"""A ray within this distance of an edge may meet the side; it has then gone this far down, at least."""
 LEVER_STEP_M = 0.01
 """Grips whose levers differ by less are as good as each other."""
 
@@ -34,9 +36,15 @@ def visible_point(world: World, body: int, rng: np.random.Generator) -> tuple[fl
     for cell in rng.permutation(cells):
         x, y = cell_to_xy(cell + rng.uniform(-0.5, 0.5, 2), world.workspace)
         top, z = world.surface(x, y)
-        if top == body:
+        if top == body and not _grazes(world, body, x, y, z):
             return float(x), float(y), z
     raise RunFailed(f"no camera sees the top of {world.object_names[body]!r}; move what covers it")
+
+
+def _grazes(world: World, body: int, x: float, y: float, z: float) -> bool:
+    """Whether the ray down at (x, y) met a side of `body` at height z instead of its top: a hair away it is higher."""
+    around = (world.surface(x + dx, y + dy) for dx, dy in ((EDGE_M, 0), (-EDGE_M, 0), (0, EDGE_M), (0, -EDGE_M)))
+    return any(other == body and height > z + GRAZE_M for other, height in around)
 
 
 def carry(world: World, body: int, goal: FloatArray, release_height: float, rng: np.random.Generator) -> PickPlace:
