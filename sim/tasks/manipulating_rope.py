@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import tool_down
@@ -121,13 +122,21 @@ class ManipulatingRope(Task):
         free = [world.object_names[body] != world.holding for body in self._beads]
         return float((placed & free).mean(axis=1).max())
 
+    def _first_seen(self, world: World, order: NDArray[np.int64]) -> int:
+        """The first bead in an order that nothing lies upon; the first of all where there is none."""
+        for i in order.tolist():
+            x, y = world.pose(self._beads[i])[:2, 3].tolist()
+            if world.surface(x, y)[0] == self._beads[i]:
+                return int(i)
+        return int(order[0])
+
     def oracle(self, world: World, rng: np.random.Generator) -> PickPlace:
-        """Drag the bead that is farthest from its place to it, in the order that is nearer."""
+        """Drag the uncovered bead that is farthest from its place to it, in the order that is nearer."""
         if self.score(world) >= 1:
             raise RunFailed("the rope already closes the square; reset the scene")
         errors = self._errors(world)
         order = int(np.argmin(errors.mean(axis=1)))
-        i = int(np.argmax(errors[order]))
+        i = self._first_seen(world, np.argsort(-errors[order]))
         x, y, z = visible_point(world, self._beads[i], rng)
         goal = (self._places if order == 0 else self._places[::-1])[i]
         now = world.pose(self._beads[i])[:2, 3]
