@@ -11,6 +11,7 @@ from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import FootprintPlacer
+from embodied_vision_sim.tasks.grips import widest
 from embodied_vision_sim.tasks.oracle import carry
 from embodied_vision_sim.tasks.poses import turn_between, upright
 from embodied_vision_sim.tasks.reached import reached
@@ -38,16 +39,20 @@ def marker_boxes() -> tuple[Box, ...]:
 class AlignBoxCorner(Task):
     """A box of 5–15 × 5–15 × 1–6 cm and a green L on the table, which nothing can touch, both at random poses.
 
+    For a jaw one edge is no longer than its stroke.
+
     Solved when the box lies within 1 cm and 15° of one of the four poses in which its sides touch both arms.
     """
 
     name: ClassVar[str] = "align-box-corner"
     max_steps: ClassVar[int] = 3
-    tools: ClassVar[tuple[str, ...]] = ("suction",)
+    tools: ClassVar[tuple[str, ...]] = ("suction", "parallel_jaw")
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Marker and box apart from each other; the box is within reach now and in all four poses."""
         length, width, height = (float(edge) for edge in rng.uniform(LEAST_M, MOST_M))
+        if min(length, width) > widest(world):
+            width = float(rng.uniform(LEAST_M[1], widest(world)))
         self._size = (length, width, height)
         placer = FootprintPlacer(world, rng)
         edge = max(length, width) + LINE_M  # of a square around marker and box, whichever way that lies

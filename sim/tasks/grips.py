@@ -1,4 +1,5 @@
-"""Where a parallel jaw can take a rigid body of boxes: between opposite upright faces, with room for the fingers."""
+"""Where a parallel jaw can take a rigid body of boxes: between opposite upright faces or, where it has none, between a
+side of its outline and the corner opposite; always with room for the fingers."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pybullet
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
 
 from embodied_vision.geometry import tool_down
 from embodied_vision.types import FloatArray
@@ -41,13 +43,15 @@ class Grip:
 
     Attributes:
         pose: tip pose (4, 4) in the base frame, looking down, fingers opening along its y axis.
-        width_m: distance of the two faces.
+        width_m: distance of the two faces, or of side and corner.
         lever_m: horizontal distance of the tip from the body's centre of mass.
+        firm: whether it holds between two faces.
     """
 
     pose: FloatArray
     width_m: float
     lever_m: float
+    firm: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +91,50 @@ def _upright_faces(world: World, body: int) -> _Faces:
 
 
 def grips(world: World, body: int, jaw: ParallelJaw) -> Iterator[Grip]:
-    """Every grip that the faces of a body of boxes allow, in no particular order and whether or not there is room."""
+    """Every grip that a body of boxes allows, in no particular order and whether or not there is room.
+
+    Two opposite faces hold best; the outline is for what has none that fingers get at, such as a star.
+    """
     faces = _upright_faces(world, body)
+    yield from _between_faces(world, body, jaw, faces)
+    yield from _across_outline(world, body, jaw, faces)
+
+
+def _across_outline(world: World, body: int, jaw: ParallelJaw, faces: _Faces) -> Iterator[Grip]:
+    """Grips between a side of the convex outline and the corner opposite, which lies over that side and so stays."""
+    if not len(faces.tops):
+        return
+    ends = faces.halves[:, None] * np.c_[-faces.normals[:, 1], faces.normals[:, 0]]
+    outline = ConvexHull(np.r_[faces.centres + ends, faces.centres - ends])
+    corners = outline.points[outline.vertices]
+    centre, bottom, top = world.pose(body)[:2, 3], float(faces.bottoms.max()), float(faces.tops.min())
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        length = float(np.linalg.norm(end - start))
+        if length < 2 * LEAST_HOLD_M:
+            continue
+        tangent = (end - start) / length
+        normal = np.array([tangent[1], -tangent[0]])  # outwards: the corners run anticlockwise
+        depths = (start - corners) @ normal
+        corner, width = corners[int(np.argmax(depths))], float(depths.max())
+        along = float((corner - start) @ tangent)
+        if not LEAST_WIDTH_M <= width <= jaw.stroke_m - STROKE_MARGIN_M:
+            continue
+        if not LEAST_HOLD_M <= along <= length - LEAST_HOLD_M:
+            continue
+        x, y = corner + normal * width / 2
+        for depth in DEPTHS_M:
+            z = max(top - depth, bottom + BELOW_M, FLOOR_M)
+            if top - z >= LEAST_HOLD_M:
+                pose = tool_down(float(x), float(y), z, float(np.arctan2(normal[0], -normal[1])))
+                yield Grip(pose, width, float(np.hypot(x - centre[0], y - centre[1])), False)
+
+
+def widest(world: World) -> float:
+    """Greatest width in m that the world's tool grips with ease; without a jaw there is no limit."""
+    return world.tool.stroke_m - STROKE_MARGIN_M - FACE_M if isinstance(world.tool, ParallelJaw) else np.inf
+
+
+def _between_faces(world: World, body: int, jaw: ParallelJaw, faces: _Faces) -> Iterator[Grip]:
     centre = world.pose(body)[:2, 3]
     facing = faces.normals @ faces.normals.T < -PARALLEL
     for i, j in zip(*np.nonzero(np.triu(facing)), strict=True):
@@ -110,7 +156,7 @@ def grips(world: World, body: int, jaw: ParallelJaw) -> Iterator[Grip]:
             for along in np.linspace(low, high, 1 + 2 * int(np.ceil((high - low) / STEP_M / 2))):
                 x, y = across * normal + along * tangent
                 pose = tool_down(float(x), float(y), z, float(np.arctan2(normal[0], -normal[1])))
-                yield Grip(pose, width, float(np.hypot(x - centre[0], y - centre[1])))
+                yield Grip(pose, width, float(np.hypot(x - centre[0], y - centre[1])), True)
 
 
 def has_room(world: World, jaw: ParallelJaw, pose: FloatArray, width_m: float, moved: int | None = None) -> bool:

@@ -11,13 +11,15 @@ from embodied_vision.errors import Refused, RunFailed
 from embodied_vision.geometry import cell_to_xy, deproject, tool_down, xy_to_cell, yaw_of
 from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.parallel_jaw import ParallelJaw
-from embodied_vision_sim.tasks.grips import grips, has_room
+from embodied_vision_sim.tasks.grips import Grip, grips, has_room
 
 if TYPE_CHECKING:
     from embodied_vision_sim.world import World
 
 EDGE_M, GRAZE_M = 0.001, 0.0015
 """A ray within this distance of an edge may meet the side; it has then gone this far down, at least."""
+HIGHER_M = (0.0, 0.012, 0.024)
+"""By how much a jaw lets go higher than a cup, where its fingers have no room beside the place otherwise."""
 LEVER_STEP_M = 0.01
 """Grips whose levers differ by less are as good as each other."""
 
@@ -89,13 +91,13 @@ def _carry_gripped(
     release_height: float,
     rng: np.random.Generator,
 ) -> PickPlace:
-    """`carry` for a jaw: of the grips with room at both ends of the way, one of those with the shortest lever."""
+    """`carry` for a jaw: of the grips with room at both ends of the way, a firm one with the shortest lever."""
     now, q = world.pose(body), world.joint_state()[0]
     possible = list(grips(world, body, jaw))
-    order = sorted(rng.permutation(len(possible)), key=lambda i: round(possible[i].lever_m / LEVER_STEP_M))
+    order = sorted(rng.permutation(len(possible)), key=lambda i: _reluctance(possible[i]))
     blocked = unreachable = 0
-    for grip in (possible[i] for i in order):
-        place = _moved(grip.pose, now, goal, release_height)
+    for higher, grip in ((higher, possible[i]) for higher in HIGHER_M for i in order):
+        place = _moved(grip.pose, now, goal, release_height + higher)
         if not has_room(world, jaw, grip.pose, grip.width_m) or not has_room(world, jaw, place, grip.width_m, body):
             blocked += 1
             continue
@@ -107,7 +109,11 @@ def _carry_gripped(
             continue
         return action
     raise RunFailed(
-        f"the jaw finds no grip on {world.object_names[body]!r}: of {len(possible)} pairs of opposite faces "
-        f"within its stroke {blocked} leave its fingers no room and {unreachable} are out of reach; "
+        f"the jaw finds no grip on {world.object_names[body]!r}: of {len(possible)} within its stroke, let "
+        f"go at {len(HIGHER_M)} heights, {blocked} leave its fingers no room and {unreachable} are out of reach; "
         "move what stands around it or use suction"
     )
+
+
+def _reluctance(grip: Grip) -> tuple[bool, int]:
+    return not grip.firm, round(grip.lever_m / LEVER_STEP_M)

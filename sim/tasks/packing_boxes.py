@@ -11,6 +11,7 @@ from embodied_vision.types import FloatArray, PickPlace
 from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.base import Task, jitter
 from embodied_vision_sim.tasks.footprints import Footprint, FootprintPlacer
+from embodied_vision_sim.tasks.grips import widest
 from embodied_vision_sim.tasks.oracle import carry
 from embodied_vision_sim.tasks.poses import least_turned, turn_between, upright
 from embodied_vision_sim.tasks.reached import grid_points, inside
@@ -53,6 +54,12 @@ def split(low: FloatArray, high: FloatArray, rng: np.random.Generator) -> list[t
     return [*split(low, below, rng), *split(above, high, rng)]
 
 
+def _narrowed(size: tuple[float, float], widest: float) -> tuple[float, float]:
+    """A size with its shorter edge no longer than what can be gripped, m."""
+    length, width = size
+    return (length, min(width, widest)) if width <= length else (min(length, widest), width)
+
+
 def container_boxes(inner: tuple[float, float]) -> tuple[Box, ...]:
     """Floor and four walls around an inner rectangle, standing at z = 0."""
     length, width = inner
@@ -68,12 +75,13 @@ class PackingBoxes(Task):
     """A container of 5–30 × 5–30 × 5 cm, glued to the table, and boxes of many colors that fill it with 1 cm to spare.
 
     The boxes are the pieces of the container's volume, cut at random with edges of at least 5 cm, less the room
-    between them. The score is the share of a grid of 2 cm of points on all boxes that lie over the container.
+    between them; for a jaw the shorter edge is no longer than its stroke. The score is the share of a grid of 2 cm
+    of points on all boxes that lie over the container.
     """
 
     name: ClassVar[str] = "packing-boxes"
     max_steps: ClassVar[int] = 20
-    tools: ClassVar[tuple[str, ...]] = ("suction",)
+    tools: ClassVar[tuple[str, ...]] = ("suction", "parallel_jaw")
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Container and boxes apart from each other, all within reach."""
@@ -81,7 +89,7 @@ class PackingBoxes(Task):
         half = np.array([length, width]) / 2 - GAP_M
         pieces = split(-half, half, rng)
         pieces.sort(key=lambda piece: -float(np.prod(piece[1] - piece[0])))
-        sizes = [(float(high[0] - low[0]), float(high[1] - low[1])) for low, high in pieces]
+        sizes = [_narrowed((float(high[0] - low[0]), float(high[1] - low[1])), widest(world)) for low, high in pieces]
         container, spots = self._arrange(world, (length + 2 * WALL_M, width + 2 * WALL_M), sizes, rng)
         self._half = ((length + WALL_M) / 2, (width + WALL_M) / 2)
         self._container = world.add_boxes(

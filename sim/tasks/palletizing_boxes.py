@@ -63,7 +63,7 @@ class PalletizingBoxes(Task):
 
     name: ClassVar[str] = "palletizing-boxes"
     max_steps: ClassVar[int] = 30
-    tools: ClassVar[tuple[str, ...]] = ("suction",)
+    tools: ClassVar[tuple[str, ...]] = ("suction", "parallel_jaw")
 
     def build(self, world: World, rng: np.random.Generator) -> None:
         """Pallet and feed at their places, one box at the feed, the others waiting."""

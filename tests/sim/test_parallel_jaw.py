@@ -9,14 +9,17 @@ import pybullet
 import pytest
 
 from embodied_vision.control.guard import Guard
-from embodied_vision.control.motion import plan
+from embodied_vision.control.motion import plan, plan_grasp
 from embodied_vision.errors import RunFailed
-from embodied_vision.geometry import tool_down
+from embodied_vision.geometry import pose_to_vector, tool_down
+from embodied_vision.learning.environments import make_env
+from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.types import PickPlace
 from embodied_vision_sim.execution import execute
 from embodied_vision_sim.parallel_jaw import ParallelJaw
 from embodied_vision_sim.shapes import Box
 from embodied_vision_sim.tasks.grips import grips, has_room
+from embodied_vision_sim.tasks.kit_shapes import TEST_SHAPES
 from embodied_vision_sim.tasks.oracle import carry
 from embodied_vision_sim.world import STEP_HZ, World
 
@@ -198,3 +201,45 @@ def test_carries_rigidly_to_the_goal(world: World) -> None:
     reached = world.pose(body)
     np.testing.assert_allclose(reached[:3, 3], goal[:3, 3], atol=0.003)
     np.testing.assert_allclose(reached[:2, :2], goal[:2, :2], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "align-box-corner",
+        "assembling-kits",
+        "packing-boxes",
+        "palletizing-boxes",
+        "stack-block-pyramid",
+        "towers-of-hanoi",
+    ],
+)
+def test_the_jaw_does_every_rigid_task(task: str) -> None:
+    env = make_env(task, tool="parallel_jaw", renderer="software")
+    env.reset(seed=scene_seed("train", 1))  # with a star among the kit's shapes, and a large box to pack
+    over = False
+    while not over:
+        decision = env.unwrapped.oracle()
+        vectors = {"pick": pose_to_vector(decision.pick), "place": pose_to_vector(decision.place)}
+        _, _, terminated, truncated, info = env.step(vectors)
+        over = terminated or truncated
+        assert "refused" not in info
+        assert "failed" not in info
+    assert info["solved"]
+    env.close()
+
+
+def test_a_pentagon_is_taken_between_a_side_of_its_outline_and_a_corner(world: World) -> None:
+    jaw = world.tool
+    assert isinstance(jaw, ParallelJaw)
+    pentagon = next(shape for shape in TEST_SHAPES if shape.name == "pentagon")
+    body = world.add_boxes("pentagon", pentagon.boxes(), (X, Y, 0.01), 0.3, BLUE)
+    world.settle()
+    found = [grip for grip in grips(world, body, jaw) if not grip.firm]
+    assert found
+    for grip in found:
+        assert 0.05 < grip.width_m < 0.08
+        assert has_room(world, jaw, grip.pose, grip.width_m)
+    action = PickPlace(pick=found[0].pose, place=tool_down(X + 0.05, Y, 0.15))
+    execute(world, plan_grasp(world.robot, world.joint_state()[0], action))
+    assert world.holding == "pentagon"
