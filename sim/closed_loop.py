@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.diverse import BIN_CENTRE_M, DiverseBin, Objects
 from embodied_vision_sim.grasping import action_of, bin_world, observation, observation_space
+from embodied_vision_sim.randomisation import Randomisation
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
+from embodied_vision_sim.sensor import Delay
 from embodied_vision_sim.world import STEP_HZ, World
 
 CONTROL_HZ = 10
@@ -70,6 +73,7 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         shaped: bool = False,
         robot: str = "panda",
         renderer: str = "software",
+        randomisation: str | Mapping[str, Any] | Randomisation = "none",
         render_mode: str | None = None,
     ) -> None:
         """A bin and an arm with a jaw.
@@ -80,7 +84,7 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
             horizon: steps of 0.1 s until the episode is truncated.
             shaped: whether the reward leads on the way.
             robot: name of the arm.
-            renderer: see `World`.
+            renderer, randomisation: see `World`; what the camera sees is observed after the latency drawn.
             render_mode: see `SceneEnv`.
 
         Raises:
@@ -89,7 +93,7 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         super().__init__(render_mode)
         if horizon < 1:
             raise BadInput(f"horizon is {horizon}; give at least 1")
-        self._world = bin_world(objects, image_size, robot, renderer)
+        self._world = bin_world(objects, image_size, robot, renderer, randomisation)
         self._shaped = shaped
         self.task_name = f"{self._world.task.name}-closed-loop"
         self.max_steps = horizon
@@ -129,6 +133,7 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
             "image_size": self.cameras[0].width,
             "horizon": self.max_steps,
             "shaped": self._shaped,
+            "randomisation": self._world.randomisation.to_dict(),
         }
 
     def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
@@ -139,7 +144,8 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         self._command = np.array([*BIN_CENTRE_M, START_M, 0.0])
         self._q = world.robot.inverse(tool_down(*self._command), world.robot.home)
         world.move_arm(self._q, np.zeros_like(self._q), 0)
-        return self._observe(), {"solved": False, "reward_total": 0.0}
+        self._delay: Delay[RGBD] = Delay(world.drawn.latency_s)
+        return self._observe(), {"solved": False, "reward_total": 0.0, "randomisation": world.drawn.to_dict()}
 
     def advance(self, action: NDArray[np.floating[Any]]) -> Step:
         """Move for 0.1 s of simulated time."""
@@ -166,10 +172,8 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
             pose = world.robot.forward(q)
             command = np.clip(np.array([*pose[:3, 3], yaw_of(pose)]), *self._bounds.T)
         world.set_gripper(float(action[4] + 1) / 2)
-        velocity = (q - self._q) * CONTROL_HZ
-        for share in np.arange(1, STEPS + 1) / STEPS:
-            world.set_joint_targets(self._q + share * (q - self._q), velocity)
-            world.step()
+        shares = np.arange(1, STEPS + 1)[:, None] / STEPS
+        world.follow(self._q + shares * (q - self._q), np.tile((q - self._q) * CONTROL_HZ, (STEPS, 1)))
         self._q, self._command = q, command
         return None
 
@@ -203,7 +207,8 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         return self._frame.color
 
     def _observe(self) -> Observation:
-        (self._frame,) = self._world.render()
+        (seen,) = self._world.render(self._world.time_ns)
+        self._frame = self._delay.push(self._world.time_ns * 1e-9, seen)
         return observation(self._world, self._frame)
 
     def close(self) -> None:

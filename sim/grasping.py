@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from embodied_vision.types import RGBD, Camera, PickPlace
 from embodied_vision_sim.diverse import DiverseBin, Objects, bin_camera, bin_workspace, grasp_action
 from embodied_vision_sim.execution import execute
 from embodied_vision_sim.parallel_jaw import ParallelJaw
+from embodied_vision_sim.randomisation import Randomisation
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
 from embodied_vision_sim.world import NotSettled, World
 
@@ -59,6 +61,7 @@ class GraspDiverseEnv(SceneEnv):
         attempts: int = DiverseBin.max_steps,
         robot: str = "panda",
         renderer: str = "software",
+        randomisation: str | Mapping[str, Any] | Randomisation = "none",
         render_mode: str | None = None,
     ) -> None:
         """A bin and an arm with a jaw.
@@ -68,7 +71,7 @@ class GraspDiverseEnv(SceneEnv):
             image_size: rows and columns of the images.
             attempts: grasps before the episode is truncated.
             robot: name of the arm.
-            renderer: see `World`.
+            renderer, randomisation: see `World`.
             render_mode: see `SceneEnv`.
 
         Raises:
@@ -77,7 +80,7 @@ class GraspDiverseEnv(SceneEnv):
         super().__init__(render_mode)
         if attempts < 1:
             raise BadInput(f"attempts is {attempts}; give at least 1")
-        self._world = bin_world(objects, image_size, robot, renderer)
+        self._world = bin_world(objects, image_size, robot, renderer, randomisation)
         self.max_steps = attempts
         self._guard = Guard(self._world.robot, self._world.workspace)
         self._frame: RGBD
@@ -118,13 +121,14 @@ class GraspDiverseEnv(SceneEnv):
             "objects": task.objects,
             "image_size": camera.width,
             "attempts": self.max_steps,
+            "randomisation": self._world.randomisation.to_dict(),
         }
 
     def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
         """Drop the objects of a seed into the bin."""
         self._world.reset(scene)
         self._grasps = 0
-        return self._observe(), {"solved": False, "reward_total": 0.0}
+        return self._observe(), {"solved": False, "reward_total": 0.0, "randomisation": self._world.drawn.to_dict()}
 
     def advance(self, action: NDArray[np.float64]) -> Step:
         """Execute one grasp."""
@@ -212,7 +216,13 @@ def _looking_down(x: float, y: float, z: float, yaw: float) -> NDArray[np.float6
     return np.asarray(tool_down(x, y, z, yaw), np.float64)
 
 
-def bin_world(objects: Objects, image_size: int, robot: str, renderer: str) -> World:
+def bin_world(
+    objects: Objects,
+    image_size: int,
+    robot: str,
+    renderer: str,
+    randomisation: str | Mapping[str, Any] | Randomisation,
+) -> World:
     """A world with the bin, not yet built.
 
     Raises:
@@ -226,6 +236,7 @@ def bin_world(objects: Objects, image_size: int, robot: str, renderer: str) -> W
         cameras=(bin_camera(image_size),),
         workspace=bin_workspace(),
         renderer=renderer,
+        randomisation=randomisation,
     )
 
 

@@ -15,8 +15,11 @@ import numpy as np
 
 from embodied_vision.geometry import pose_to_vector
 from embodied_vision.learning.seeds import scene_seed
-from embodied_vision_sim.registration import ENV_IDS
+from embodied_vision_sim.grasping import GraspDiverseEnv
+from embodied_vision_sim.registration import ENV_IDS, GRASP_ENVS
+from embodied_vision_sim.tasks import TASKS
 
+ALL_IDS = {**ENV_IDS, **{env_id.split("/")[1]: env_id for env_id in GRASP_ENVS}}
 SEED = scene_seed("train", 42)
 ACTIONS = 2
 
@@ -29,7 +32,7 @@ def tabletop(env_id: str, renderer: str = "software") -> dict[str, str]:
     cell = env.unwrapped
     over = False
     for action in range(ACTIONS + 1):
-        poses = np.array([cell._world.pose(body) for body in sorted(cell.object_names)])
+        poses = np.array([cell.world.pose(body) for body in sorted(cell.object_names)])
         states.update(poses.tobytes() + observation["joint_positions"].tobytes())
         for camera in cell.cameras:
             pictures.update(observation[camera.name]["color"].tobytes() + observation[camera.name]["depth"].tobytes())
@@ -43,9 +46,28 @@ def tabletop(env_id: str, renderer: str = "software") -> dict[str, str]:
     return {"states": states.hexdigest()[:16], "pictures": pictures.hexdigest()[:16]}
 
 
+def grasping(env_id: str, renderer: str = "software") -> dict[str, str]:
+    """The same of an episode in the bin: the expert's grasp, or small random motions in closed loop."""
+    env = gymnasium.make(env_id, renderer=renderer)
+    states, pictures = hashlib.sha256(), hashlib.sha256()
+    observation, _ = env.reset(seed=SEED)
+    cell = env.unwrapped
+    env.action_space.seed(0)
+    for _ in range(1 if isinstance(cell, GraspDiverseEnv) else 8):
+        action = cell.oracle() if isinstance(cell, GraspDiverseEnv) else env.action_space.sample()
+        observation, *_ = env.step(action)
+        poses = np.array([cell.world.pose(body) for body in sorted(cell.world.object_names)])
+        states.update(poses.tobytes() + observation["joint_positions"].tobytes())
+        pictures.update(observation["color"].tobytes() + observation["depth"].tobytes())
+    env.close()
+    return {"states": states.hexdigest()[:16], "pictures": pictures.hexdigest()[:16]}
+
+
 def digests(tasks: list[str] | None = None, renderer: str = "software") -> dict[str, dict[str, str]]:
     """Digests of all environments, or of those of some tasks, by task."""
-    return {task: tabletop(ENV_IDS[task], renderer) for task in sorted(tasks or ENV_IDS)}
+    return {
+        task: (tabletop if task in TASKS else grasping)(ALL_IDS[task], renderer) for task in sorted(tasks or ALL_IDS)
+    }
 
 
 if __name__ == "__main__":

@@ -339,3 +339,37 @@ def test_labels_are_stored_resumed_and_independent_of_workers(tmp_path: Path) ->
             assert a.info["success"] == b.info["success"]
         successes = [one.decisions[index].info["success"] for index in range(4)]
         assert sum(successes) == result.succeeded == one.outcome["succeeded"]
+
+
+def test_randomisation_changes_what_is_seen_but_not_where_things_lie(env: Env) -> None:
+    other = gymnasium.make(env.spec.id, randomisation="strong")
+    plain, info = env.reset(seed=5)
+    drawn, other_info = other.reset(seed=5)
+    assert info["randomisation"]["preset"] == "none"
+    assert other_info["randomisation"]["preset"] == "strong"
+    assert (plain["color"] != drawn["color"]).mean() > 0.5
+    one, two = env.unwrapped.world, other.unwrapped.world
+    for body, name in one.object_names.items():
+        if name not in ("robot", "table"):
+            np.testing.assert_array_equal(one.pose(body), two.pose(body))
+    with pytest.raises(BadInput, match="randomisation is"):
+        other.unwrapped.restore_state(env.unwrapped.save_state())
+    other.close()
+
+
+def test_latency_hands_on_older_pictures_in_closed_loop() -> None:
+    prompt, late = (
+        gymnasium.make("embodied_vision/GraspDiverseClosedLoop-v0", randomisation=description)
+        for description in ("none", {"latency_s": (0.2, 0.2)})
+    )
+    seen, delayed = [prompt.reset(seed=1)[0]], [late.reset(seed=1)[0]]
+    prompt.action_space.seed(0)
+    for _ in range(6):
+        action = prompt.action_space.sample()
+        seen.append(prompt.step(action)[0])
+        delayed.append(late.step(action)[0])
+    for step in range(7):
+        np.testing.assert_array_equal(delayed[step]["color"], seen[max(0, step - 2)]["color"])
+        np.testing.assert_array_equal(delayed[step]["joint_positions"], seen[step]["joint_positions"])
+    prompt.close()
+    late.close()

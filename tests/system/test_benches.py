@@ -1,0 +1,36 @@
+"""Every bench runs in its smallest form and prints figures that a script can read."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = {"bench", "figure", "value", "unit", "reference", "reference_value", "ratio"}
+SMALLEST = {
+    "ros": ["--scenes", "2"],
+    "sim": ["--decisions", "2", "--steps", "20"],
+    "resets": ["--resets", "20"],
+    "oracles": ["--scenes", "1", "--json", "--workers", "2"],
+}
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("bench", sorted(path.stem for path in (ROOT / "bench").glob("*.py")))
+def test_a_bench_prints_its_figures(bench: str) -> None:
+    run = subprocess.run(
+        [sys.executable, f"bench/{bench}.py", *SMALLEST[bench]], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    # The bench of resets says by its exit code whether memory grew; after so few resets it still may.
+    assert run.returncode == 0 or bench == "resets", run.stderr[-2000:]
+    figures = [json.loads(line) for line in run.stdout.splitlines() if line.startswith('{"bench"')]
+    assert figures
+    for figure in figures:
+        assert figure.keys() >= FIELDS
+        assert figure["bench"] == bench
+        assert math.isfinite(figure["value"])
