@@ -26,10 +26,12 @@ from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.types import Camera
 from embodied_vision_sim.camera import front_camera
 from embodied_vision_sim.renderer import egl_available
+from embodied_vision_sim.world import World
 
 RAVENS_S = 0.77
 TARGET_S, TARGET_HZ, TARGET_RATIO = 0.2, 60.0, 1.8
 CLOSED_LOOP = "embodied_vision_sim:embodied_vision/GraspDiverseClosedLoop-v0"
+SIZES = ((64, 64), (320, 240), (424, 240), (640, 480))
 EYES = {"front": (1.0, 0.0, 0.85), "left": (0.55, 0.75, 0.75), "right": (0.55, -0.75, 0.75)}
 
 
@@ -98,6 +100,18 @@ def _workers_seconds(workers: int, count: int) -> float:
     return time.perf_counter() - begun
 
 
+def _picture_ms(renderer: str, width: int, height: int, count: int) -> float:
+    """Median milliseconds of an RGB-D picture of a scene of block insertion, conversion included."""
+    with World("block-insertion", cameras=(camera("front", width, height),), renderer=renderer) as world:
+        world.reset(0)
+        seconds = []
+        for _ in range(count + 1):
+            begun = time.perf_counter()
+            world.render()
+            seconds.append(time.perf_counter() - begun)
+    return 1e3 * float(np.median(seconds[1:]))
+
+
 def _line(figure: str, value: float, unit: str, reference: str, reference_value: float, **more: Any) -> None:
     ratio = round(value / reference_value, 3)
     line = {"bench": "sim", "figure": figure, "value": round(value, 4), "unit": unit, **more}
@@ -139,6 +153,9 @@ def main(
                 if name.startswith("one"):
                     _line(f"decision, {name}", float(middle), "s", "target", TARGET_S, **spread)
                 progress.advance(bar)
+            for width, height in SIZES:
+                ms = _on_one_core(lambda w=width, h=height, r=renderer: _picture_ms(r, w, h, decisions))
+                _line(f"picture, {width}×{height}", ms, "ms", "one frame at 30 Hz", 1e3 / 30, renderer=renderer)
             rate = _on_one_core(lambda r=renderer: _closed_loop_steps(r, steps))
             _line("closed-loop steps, 64×64 view", rate, "1/s", "target", TARGET_HZ, renderer=renderer)
             progress.advance(bar)
