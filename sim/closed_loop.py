@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from embodied_vision.control.guard import GuardSettings
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import tool_down, yaw_of
-from embodied_vision.types import RGBD, Camera
+from embodied_vision.types import RGBD
 from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.diverse import BIN_CENTRE_M, DiverseBin, Objects
 from embodied_vision_sim.grasping import action_of, bin_world, observation, observation_space
 from embodied_vision_sim.randomisation import Randomisation
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
 from embodied_vision_sim.sensor import Delay
-from embodied_vision_sim.world import STEP_HZ, World
+from embodied_vision_sim.world import STEP_HZ
 
 CONTROL_HZ = 10
 STEPS = STEP_HZ // CONTROL_HZ
@@ -90,15 +90,13 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         Raises:
             BadInput: an argument cannot be used.
         """
-        super().__init__(render_mode)
         if horizon < 1:
             raise BadInput(f"horizon is {horizon}; give at least 1")
-        self._world = bin_world(objects, image_size, robot, renderer, randomisation)
+        super().__init__(bin_world(objects, image_size, robot, renderer, randomisation), render_mode)
         self._shaped = shaped
         self.task_name = f"{self._world.task.name}-closed-loop"
         self.max_steps = horizon
         self._count = 0
-        self._frame: RGBD
         self._q: NDArray[np.float64]
         self._command = np.zeros(4)
         x, y = ((low + SIDE_M, high - SIDE_M) for low, high in (self._world.workspace.x, self._world.workspace.y))
@@ -106,21 +104,6 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         self._bounds = np.array([x, y, (floor, CEILING_M), (-YAW_RAD, YAW_RAD)])
         self.observation_space = observation_space(self._world)
         self.action_space = spaces.Box(-1.0, 1.0, (5,), np.float32)
-
-    @property
-    def world(self) -> World:
-        """The simulated cell, for what only a simulator knows."""
-        return self._world
-
-    @property
-    def cameras(self) -> tuple[Camera, ...]:
-        """The camera that looks into the bin."""
-        return self._world.cameras
-
-    @property
-    def robot_name(self) -> str:
-        """Name of the robot model."""
-        return self._world.robot.name
 
     def identity(self) -> dict[str, Any]:
         """Task, robot and what else changes the episode."""
@@ -194,24 +177,7 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         """
         return action_of(self._world.task.oracle(self._world, self.np_random).pick)
 
-    def frames(self) -> list[RGBD]:
-        """The frame of the last observation."""
-        return [self._frame]
-
-    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,)."""
-        return self._world.joint_state()
-
-    def picture(self) -> NDArray[np.uint8]:
-        """Color image (H, W, 3) of the last observation."""
-        return self._frame.color
-
     def _observe(self) -> Observation:
         (seen,) = self._world.render(self._world.time_ns)
-        self._frame = self._delay.push(self._world.time_ns * 1e-9, seen)
-        return observation(self._world, self._frame)
-
-    def close(self) -> None:
-        """Free the simulator."""
-        super().close()
-        self._world.close()
+        self._frames = [self._delay.push(self._world.time_ns * 1e-9, seen)]
+        return observation(self._world, self._frames[0])

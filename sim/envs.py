@@ -14,11 +14,9 @@ from embodied_vision.control.guard import Guard
 from embodied_vision.control.motion import OPEN, plan
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, vector_to_pose
-from embodied_vision.types import RGBD, Camera, PickPlace, Workspace
-from embodied_vision_sim.camera import Light
+from embodied_vision.types import Camera, PickPlace
 from embodied_vision_sim.execution import execute
 from embodied_vision_sim.randomisation import Randomisation
-from embodied_vision_sim.renderer import Renderer
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
 from embodied_vision_sim.world import NotSettled, World
 
@@ -79,53 +77,15 @@ class PickPlaceEnv(SceneEnv):
         Raises:
             BadInput: something has no such name, or the task cannot be done with the tool.
         """
-        super().__init__(render_mode)
-        self._world = World(
-            task, robot=robot, tool=tool, cameras=cameras, renderer=renderer, randomisation=randomisation
-        )
+        world = World(task, robot=robot, tool=tool, cameras=cameras, renderer=renderer, randomisation=randomisation)
+        super().__init__(world, render_mode)
         self.task_name = task
         self.max_steps = self._world.task.max_steps
         self._guard = Guard(self._world.robot, self._world.workspace)
-        self._frames: list[RGBD] = []
         self._score = 0.0
         self._actions = 0
         self.observation_space = _observation_space(self._world)
         self.action_space = spaces.Dict({"pick": _pose_space(), "place": _pose_space()})
-
-    @property
-    def world(self) -> World:
-        """The simulated cell, for what only a simulator knows."""
-        return self._world
-
-    @property
-    def workspace(self) -> Workspace:
-        """Part of the table in use."""
-        return self._world.workspace
-
-    @property
-    def cameras(self) -> tuple[Camera, ...]:
-        """The calibrated cameras whose frames are observed, as reported for this scene."""
-        return self._world.cameras
-
-    @property
-    def renderer(self) -> Renderer:
-        """Who draws the pictures."""
-        return self._world.renderer
-
-    @property
-    def preset(self) -> str:
-        """Name of the randomisation."""
-        return self._world.randomisation.name
-
-    @property
-    def robot_name(self) -> str:
-        """Name of the robot model."""
-        return self._world.robot.name
-
-    @property
-    def object_names(self) -> dict[int, str]:
-        """Names of all bodies in the scene by the ids in `views`."""
-        return dict(self._world.object_names)
 
     def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
         """Build the scene of a seed."""
@@ -188,14 +148,6 @@ class PickPlaceEnv(SceneEnv):
     def _info(self) -> dict[str, Any]:
         return {"reward_total": self._score, "solved": self._score >= 1.0 - 1e-9}
 
-    def frames(self) -> list[RGBD]:
-        """The camera frames of the last observation, one a camera."""
-        return list(self._frames)
-
-    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,)."""
-        return self._world.joint_state()
-
     def oracle(self) -> PickPlace:
         """An expert's next action from the true poses; its randomness is the environment's `np_random`.
 
@@ -205,25 +157,10 @@ class PickPlaceEnv(SceneEnv):
         decision = self._world.task.oracle(self._world, self.np_random)
         return replace(decision, stamp_ns=self._frames[0].stamp_ns)
 
-    def views(
-        self, cameras: Sequence[Camera], light: Light | None = None, segmentation: bool = True
-    ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
-        """The scene from any cameras: frames and, with `segmentation`, body ids int32 (H, W) as in `object_names`."""
-        return self._world.views(cameras, light=light, segmentation=segmentation)
-
-    def picture(self) -> NDArray[np.uint8]:
-        """Color image (H, W, 3) of the last observation of the first camera."""
-        return self._frames[0].color
-
     def identity(self) -> dict[str, Any]:
         """Task, robot and randomisation."""
         randomisation = self._world.randomisation.to_dict()
         return {"task": self.task_name, "robot": self.robot_name, "randomisation": randomisation}
-
-    def close(self) -> None:
-        """Free the simulator and close the window."""
-        super().close()
-        self._world.close()
 
 
 def _pose_space() -> spaces.Box:

@@ -13,7 +13,7 @@ from embodied_vision.control.guard import Guard
 from embodied_vision.control.motion import OPEN, plan, plan_home
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, tool_down
-from embodied_vision.types import RGBD, Camera, PickPlace
+from embodied_vision.types import RGBD, PickPlace
 from embodied_vision_sim.diverse import DiverseBin, Objects, bin_camera, bin_workspace, grasp_action
 from embodied_vision_sim.execution import execute
 from embodied_vision_sim.parallel_jaw import ParallelJaw
@@ -77,38 +77,16 @@ class GraspDiverseEnv(SceneEnv):
         Raises:
             BadInput: an argument cannot be used.
         """
-        super().__init__(render_mode)
         if attempts < 1:
             raise BadInput(f"attempts is {attempts}; give at least 1")
-        self._world = bin_world(objects, image_size, robot, renderer, randomisation)
+        super().__init__(bin_world(objects, image_size, robot, renderer, randomisation), render_mode)
         self.max_steps = attempts
         self._guard = Guard(self._world.robot, self._world.workspace)
-        self._frame: RGBD
         self._grasps = 0
         self.observation_space = observation_space(self._world)
         workspace = self._world.workspace
         bounds = np.array([workspace.x, workspace.y, (LOWEST_M, HIGHEST_M), (-np.pi / 2, np.pi / 2)])
         self.action_space = spaces.Box(bounds[:, 0], bounds[:, 1], dtype=np.float64)
-
-    @property
-    def world(self) -> World:
-        """The simulated cell, for what only a simulator knows."""
-        return self._world
-
-    @property
-    def cameras(self) -> tuple[Camera, ...]:
-        """The camera that looks into the bin."""
-        return self._world.cameras
-
-    @property
-    def robot_name(self) -> str:
-        """Name of the robot model."""
-        return self._world.robot.name
-
-    @property
-    def object_names(self) -> dict[int, str]:
-        """Names of all bodies in the scene by their ids."""
-        return dict(self._world.object_names)
 
     def identity(self) -> dict[str, Any]:
         """Task, robot and what else changes the episode."""
@@ -172,7 +150,7 @@ class GraspDiverseEnv(SceneEnv):
         if np.shape(action) != (4,):
             raise BadInput(f"a grasp has shape {np.shape(action)}; give x, y, z in m and yaw in rad")
         x, y, z, yaw = (float(value) for value in action)
-        return grasp_action(_looking_down(x, y, z, yaw), self._frame.stamp_ns)
+        return grasp_action(_looking_down(x, y, z, yaw), self._frames[0].stamp_ns)
 
     def oracle(self) -> NDArray[np.float64]:
         """An action (4,) that the true geometry makes look good; its randomness is the environment's `np_random`.
@@ -182,26 +160,9 @@ class GraspDiverseEnv(SceneEnv):
         """
         return action_of(self._world.task.oracle(self._world, self.np_random).pick)
 
-    def frames(self) -> list[RGBD]:
-        """The frame of the last observation."""
-        return [self._frame]
-
-    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,)."""
-        return self._world.joint_state()
-
-    def picture(self) -> NDArray[np.uint8]:
-        """Color image (H, W, 3) of the last observation."""
-        return self._frame.color
-
     def _observe(self) -> Observation:
-        (self._frame,) = self._world.render()
-        return observation(self._world, self._frame)
-
-    def close(self) -> None:
-        """Free the simulator."""
-        super().close()
-        self._world.close()
+        self._frames = self._world.render()
+        return observation(self._world, self._frames[0])
 
 
 def action_of(pose: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

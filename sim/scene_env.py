@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.seeds import SPLIT_SIZE, Split, scene_seed, split_of
+from embodied_vision.lights import Light
+from embodied_vision.types import RGBD, Camera, Workspace
+from embodied_vision_sim.renderer import Renderer
 from embodied_vision_sim.window import Window
+from embodied_vision_sim.world import World
 
 Observation = dict[str, Any]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 
 
 class SceneEnv(gymnasium.Env[Any, Any]):
-    """An environment whose episode is determined by the seed of its scene and the actions alone.
+    """An environment about one world, whose episode is determined by the seed of its scene and the actions alone.
 
     Attributes:
         render_mode: rgb_array: `render` returns what the first camera saw; human: a window shows it after every step.
@@ -26,9 +31,12 @@ class SceneEnv(gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array", "human"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own convention
 
-    def __init__(self, render_mode: str | None = None) -> None:
+    def __init__(self, world: World, render_mode: str | None = None) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
+            world.close()
             raise BadInput(f"render mode {render_mode!r} is unknown; use rgb_array, human or none")
+        self._world = world
+        self._frames: list[RGBD] = []
         self.render_mode = render_mode
         self._window: Window | None = None
         self._split: Split = "train"
@@ -44,12 +52,57 @@ class SceneEnv(gymnasium.Env[Any, Any]):
         """Execute an action; what `step` returns."""
 
     @abstractmethod
-    def picture(self) -> NDArray[np.uint8]:
-        """Color image (H, W, 3) of the last observation of the first camera."""
-
-    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What a saved state belongs to, JSON-ready: task, robot and whatever else changes the episode."""
+
+    @property
+    def world(self) -> World:
+        """The simulated cell, for what only a simulator knows."""
+        return self._world
+
+    @property
+    def workspace(self) -> Workspace:
+        """Part of the table in use."""
+        return self._world.workspace
+
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """The calibrated cameras whose frames are observed, as reported for this scene."""
+        return self._world.cameras
+
+    @property
+    def renderer(self) -> Renderer:
+        """Who draws the pictures."""
+        return self._world.renderer
+
+    @property
+    def preset(self) -> str:
+        """Name of the randomisation."""
+        return self._world.randomisation.name
+
+    @property
+    def robot_name(self) -> str:
+        """Name of the robot model."""
+        return self._world.robot.name
+
+    @property
+    def object_names(self) -> dict[int, str]:
+        """Names of all bodies in the scene by the ids in `views`."""
+        return dict(self._world.object_names)
+
+    def frames(self) -> list[RGBD]:
+        """The camera frames of the last observation, one a camera."""
+        return list(self._frames)
+
+    def joint_state(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Positions in rad, velocities in rad/s and efforts in Nm, each (J,)."""
+        return self._world.joint_state()
+
+    def views(
+        self, cameras: Sequence[Camera], light: Light | None = None, segmentation: bool = True
+    ) -> tuple[list[RGBD], list[NDArray[np.int32]]]:
+        """The scene from any cameras: frames and, with `segmentation`, body ids int32 (H, W) as in `object_names`."""
+        return self._world.views(cameras, light=light, segmentation=segmentation)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -133,16 +186,17 @@ class SceneEnv(gymnasium.Env[Any, Any]):
         """Color image (H, W, 3) of the first camera in the mode `rgb_array`; `human` shows it by itself."""
         if self.render_mode != "rgb_array" or self._scene is None:
             return None
-        return self.picture().copy()
+        return self._frames[0].color.copy()
 
     def _show(self) -> None:
         if self.render_mode == "human":
             if self._window is None:
                 self._window = Window(type(self).__name__)
-            self._window.show(self.picture())
+            self._window.show(self._frames[0].color)
 
     def close(self) -> None:
-        """Close the window, if there is one."""
+        """Free the simulator and close the window."""
+        self._world.close()
         if self._window is not None:
             self._window.close()
             self._window = None
