@@ -15,7 +15,7 @@ from embodied_vision.geometry import tool_down, yaw_of
 from embodied_vision.types import RGBD
 from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.diverse import BIN_CENTRE_M, DiverseBin, Objects
-from embodied_vision_sim.grasping import action_of, bin_world, observation, observation_space
+from embodied_vision_sim.grasping import bin_world, grasp_of, observation, observation_space
 from embodied_vision_sim.randomisation import Randomisation
 from embodied_vision_sim.scene_env import Observation, SceneEnv, Step
 from embodied_vision_sim.sensor import Delay
@@ -170,12 +170,12 @@ class GraspDiverseClosedLoopEnv(SceneEnv):
         return height - 0.01 * distance
 
     def oracle(self) -> NDArray[np.float64]:
-        """A grasp (4,) worth steering for: x, y, z of the tip in m and yaw in rad, as `GraspDiverseEnv.oracle`.
+        """A grasp (4,) worth steering for: x, y, z of the tip in m and yaw in rad.
 
         Raises:
             RunFailed: no object can be gripped from above.
         """
-        return action_of(self._world.task.oracle(self._world, self.np_random).pick)
+        return grasp_of(self._world.task.oracle(self._world, self.np_random).pick)
 
     def _observe(self) -> Observation:
         (seen,) = self._world.render(self._world.time_ns)

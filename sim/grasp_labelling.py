@@ -23,7 +23,7 @@ from embodied_vision.learning.seeds import Split, scene_seed
 from embodied_vision.learning.workers import Here, Pool, Workers
 from embodied_vision_sim.diverse import DiverseBin, objects_of
 from embodied_vision_sim.grasp_candidates import Candidate, candidates, random_grasps
-from embodied_vision_sim.grasping import GraspDiverseEnv, action_of
+from embodied_vision_sim.grasping import GraspDiverseEnv, grasp_of
 
 SAMPLER = "grasp-sampler"
 """Policy id under which labelled grasps are stored."""
@@ -98,7 +98,7 @@ class Labeller:
             for number, (kind, candidate) in enumerate(chosen):
                 if number:
                     env.reset(seed=seed)
-                action = action_of(np.asarray(candidate.pose, np.float64))
+                action = env.action_at(*grasp_of(np.asarray(candidate.pose, np.float64)))
                 decision = env.decision(action)
                 reward, info = self._try(action)
                 succeeded += int(reward)

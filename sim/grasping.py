@@ -34,9 +34,11 @@ class GraspDiverseEnv(SceneEnv):
     fingers in m. The arm is at home.
 
     ## Action
-    (4,): x, y, z of the tip in m in the base frame and yaw in rad. At yaw 0 the fingers open along the base's y axis.
-    The arm opens the jaw, comes down from above, closes, lifts, and returns home; the motion is planned and guarded
-    as on the real arm. What the guard refuses is not executed and `info["refused"]` says why.
+    (4,) in [−1, 1]: x, y, z of the tip over the inside of the bin and the heights of 5 mm to 15 cm above the table,
+    yaw over ±90°, each linear; `env.unwrapped.action_at(x, y, z, yaw)` takes metres in the base frame and radians.
+    At yaw 0 the fingers open along the base's y axis. The arm opens the jaw, comes down from above, closes, lifts,
+    and returns home; the motion is planned and guarded as on the real arm. What the guard refuses is not executed
+    and `info["refused"]` says why.
 
     ## Reward
     1 when an object was lifted and hangs clear of the bin, held by friction alone, else 0.
@@ -85,8 +87,8 @@ class GraspDiverseEnv(SceneEnv):
         self._grasps = 0
         self.observation_space = observation_space(self._world)
         workspace = self._world.workspace
-        bounds = np.array([workspace.x, workspace.y, (LOWEST_M, HIGHEST_M), (-np.pi / 2, np.pi / 2)])
-        self.action_space = spaces.Box(bounds[:, 0], bounds[:, 1], dtype=np.float64)
+        self._bounds = np.array([workspace.x, workspace.y, (LOWEST_M, HIGHEST_M), (-np.pi / 2, np.pi / 2)])
+        self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float64)
 
     def identity(self) -> dict[str, Any]:
         """Task, robot and what else changes the episode."""
@@ -142,14 +144,15 @@ class GraspDiverseEnv(SceneEnv):
         return {}
 
     def decision(self, action: NDArray[np.float64]) -> PickPlace:
-        """What an action (4,) means: close at `pick`, lift to `place`.
+        """What an action (4,) means, in m in the base frame: close at `pick`, lift to `place`.
 
         Raises:
             BadInput: wrong shape.
         """
         if np.shape(action) != (4,):
-            raise BadInput(f"a grasp has shape {np.shape(action)}; give x, y, z in m and yaw in rad")
-        x, y, z, yaw = (float(value) for value in action)
+            raise BadInput(f"a grasp has shape {np.shape(action)}; give x, y, z and yaw in [-1, 1]")
+        low, high = self._bounds.T
+        x, y, z, yaw = (float(value) for value in low + (np.asarray(action, float) + 1) / 2 * (high - low))
         return grasp_action(_looking_down(x, y, z, yaw), self._frames[0].stamp_ns)
 
     def oracle(self) -> NDArray[np.float64]:
@@ -158,15 +161,20 @@ class GraspDiverseEnv(SceneEnv):
         Raises:
             RunFailed: no object can be gripped from above.
         """
-        return action_of(self._world.task.oracle(self._world, self.np_random).pick)
+        return self.action_at(*grasp_of(self._world.task.oracle(self._world, self.np_random).pick))
+
+    def action_at(self, x: float, y: float, z: float, yaw: float) -> NDArray[np.float64]:
+        """Action (4,) that closes the jaw with the tip at x, y, z in m in the base frame, turned by yaw in rad."""
+        low, high = self._bounds.T
+        return np.asarray(2 * (np.array([x, y, z, yaw]) - low) / (high - low) - 1)
 
     def _observe(self) -> Observation:
         self._frames = self._world.render()
         return observation(self._world, self._frames[0])
 
 
-def action_of(pose: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Action (4,) whose grasp has this tip pose (4, 4), which looks straight down."""
+def grasp_of(pose: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """x, y, z in m and yaw in rad, within ±90°, of a tip pose (4, 4) that looks straight down."""
     yaw = float(np.arctan2(pose[1, 0], pose[0, 0]))
     return np.array([*pose[:3, 3], (yaw + np.pi / 2) % np.pi - np.pi / 2])
 

@@ -26,7 +26,7 @@ GRASP_ENVS: dict[str, str] = {
 
 
 def register_envs() -> None:
-    """Register every task's environment once; Gymnasium's plugin entry point calls this as well."""
+    """Register every environment once; `import embodied_vision_sim` does so."""
     for task, env_id in ENV_IDS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(id=env_id, entry_point="embodied_vision_sim.envs:PickPlaceEnv", kwargs={"task": task})

@@ -228,3 +228,17 @@ def test_views_show_named_objects_from_anywhere(env: Env) -> None:
     assert "table" in seen
     assert len(seen - {"table", "robot"}) >= 2
     assert cell.views([front_camera()], segmentation=False)[1] == []
+
+
+@pytest.mark.parametrize("task", ["block-insertion", "stack-block-pyramid", "sweeping-piles"])
+def test_another_arm_does_the_tasks_as_well(task: str) -> None:
+    env = gymnasium.make(ENV_IDS[task], robot="kuka_iiwa", renderer="software")
+    env.reset(seed=scene_seed("train", 0))
+    assert env.unwrapped.robot_name.startswith("kuka_iiwa_")
+    over = False
+    while not over:
+        _, _, terminated, truncated, info = env.step(_action(env.unwrapped.oracle()))
+        over = terminated or truncated
+        assert "refused" not in info
+    assert info["solved"]
+    env.close()

@@ -19,7 +19,7 @@ from embodied_vision.errors import BadInput
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision_sim.cartesian import step_towards
 from embodied_vision_sim.closed_loop import FLOOR_M, LAG_M, MOVE_M, GraspDiverseClosedLoopEnv
-from embodied_vision_sim.diverse import inside_bin, is_clear, object_numbers, object_urdf, objects_of
+from embodied_vision_sim.diverse import BIN_CENTRE_M, inside_bin, is_clear, object_numbers, object_urdf, objects_of
 from embodied_vision_sim.grasp_labelling import label
 from embodied_vision_sim.grasping import GraspDiverseEnv
 from embodied_vision_sim.registration import GRASP_ENVS
@@ -122,8 +122,6 @@ def test_memory_does_not_grow_with_resets(grasp: GraspDiverseEnv) -> None:
 def test_gymnasium_finds_no_fault(env: Env) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Advice, not a fault: a grasp's action is in metres of the base frame.
-        warnings.filterwarnings("ignore", message=".*we recommend using a symmetric and normalized space")
         check_env(env.unwrapped)
 
 
@@ -179,12 +177,13 @@ def test_oracle_lifts_objects(grasp: GraspDiverseEnv, split: Any) -> None:
 def test_a_grasp_beside_the_objects_lifts_nothing() -> None:
     env = GraspDiverseEnv(image_size=32, attempts=2)
     env.reset(seed=0)
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
-    _, reward, terminated, truncated, info = env.step(np.array([*((low + high) / 2)[:2], high[2], 0.0]))
+    above_the_middle = np.array([0.0, 0.0, 1.0, 0.0])
+    np.testing.assert_allclose(env.action_at(*BIN_CENTRE_M, 0.15, 0.0), above_the_middle, atol=1e-9)
+    _, reward, terminated, truncated, info = env.step(above_the_middle)
     assert (reward, terminated, truncated) == (0, False, False)
     assert "refused" not in info
     np.testing.assert_allclose(env.joint_state()[0], env.world.robot.home, atol=1e-3)
-    assert env.step(np.array([*((low + high) / 2)[:2], high[2], 0.0]))[3]
+    assert env.step(above_the_middle)[3]
     env.close()
 
 
@@ -195,7 +194,7 @@ def test_a_grasp_beside_the_objects_lifts_nothing() -> None:
 def test_what_the_guard_refuses_moves_nothing(grasp: GraspDiverseEnv, action: list[float], rule: str) -> None:
     before, _ = grasp.reset(seed=0)
     time_ns = grasp.world.time_ns
-    after, reward, terminated, truncated, info = grasp.step(np.array(action))
+    after, reward, terminated, truncated, info = grasp.step(grasp.action_at(*action))
     assert info["refused"].startswith(rule)
     assert (reward, terminated, truncated) == (0, False, False)
     assert grasp.world.time_ns == time_ns
