@@ -7,7 +7,6 @@ Nothing is shared between workers, and results do not depend on how many there a
 from __future__ import annotations
 
 import logging
-import pickle
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from embodied_vision.errors import RunFailed
+from embodied_vision.errors import EmbodiedVisionError, Refused, RunFailed
 
 Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
@@ -198,14 +197,15 @@ class Pool(Workers[Item, Result]):
 
 
 def outcome(call: Callable[[], Any]) -> tuple[bool, Any]:
-    """What a call gives in a worker: (True, result), or (False, exception) with its trace, fit to be pickled."""
+    """What a call gives in a worker: (True, result), or (False, exception) with its trace.
+
+    Errors of this package and of the operating system stay what they are; any other becomes a `RunFailed`.
+    """
     try:
         return True, call()
     except Exception as error:
         trace = "".join(traceback.format_exception(error))
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301 - made one line above
-        except Exception:
+        if isinstance(error, Refused) or not isinstance(error, EmbodiedVisionError | OSError):
             return False, RunFailed(f"in a worker:\n{trace}")
         error.add_note(f"in a worker:\n{trace}")
         return False, error

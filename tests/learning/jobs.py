@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embodied_vision.errors import Refused
+from embodied_vision.errors import BadInput, Refused
 
 
 class Squares:
@@ -57,8 +57,13 @@ def refuse(number: int) -> int:
 
 
 def misread(number: int) -> int:
-    """Raise an ordinary error."""
-    raise ValueError(f"{number} is odd")
+    """Raise an error of this package."""
+    raise BadInput(f"{number} is odd")
+
+
+def blunder(number: int) -> int:
+    """Raise an error that nobody meant to raise."""
+    raise ZeroDivisionError(f"{number} / 0")
 
 
 def give(job: Callable[[int], int]) -> Callable[[int], int]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from learning import jobs
 
-from embodied_vision.errors import RunFailed
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning.processes import Processes
 from embodied_vision.learning.workers import LOSSES, Here, Pool, Workers
 
@@ -47,9 +47,11 @@ def test_each_worker_makes_its_job_once_and_runs_on_one_thread(monkeypatch: pyte
 
 
 def test_errors_arrive_as_they_were_with_where_they_came_from() -> None:
-    with pool(partial(jobs.give, jobs.misread)) as workers, pytest.raises(ValueError, match="7 is odd") as caught:
+    with pool(partial(jobs.give, jobs.misread)) as workers, pytest.raises(BadInput, match="7 is odd") as caught:
         list(workers.run([7]))
     assert "in misread" in caught.value.__notes__[0]
+    with pool(partial(jobs.give, jobs.blunder)) as workers, pytest.raises(RunFailed, match="in blunder"):
+        list(workers.run([7]))
     with pool(partial(jobs.give, jobs.refuse)) as workers, pytest.raises(RunFailed, match="joint 1 is 7, limit 3"):
         list(workers.run([7]))
     with pool(jobs.fail) as workers, pytest.raises(FileNotFoundError, match="no checkpoint"):
