@@ -124,6 +124,8 @@ class PickPlaceEnv(SceneEnv):
         return {}
 
     def _decision(self, action: dict[str, NDArray[np.float64]]) -> PickPlace:
+        if not isinstance(action, dict) or not {"pick", "place"} <= action.keys():
+            raise BadInput(f"an action is a dict of pick and place, this one is {action!r:.80}")
         return PickPlace(
             pick=vector_to_pose(action["pick"]),
             place=vector_to_pose(action["place"]),

@@ -156,6 +156,8 @@ class World:
     def reset(self, seed: int) -> None:
         """Build the scene of `seed` with the arm at home and everything at rest."""
         client = self._client
+        if client < 0:
+            raise BadInput("the world was closed; make another one")
         self.seed = seed
         self._use_context()
         pybullet.resetSimulation(physicsClientId=client)

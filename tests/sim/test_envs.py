@@ -242,3 +242,15 @@ def test_another_arm_does_the_tasks_as_well(task: str) -> None:
         assert "refused" not in info
     assert info["solved"]
     env.close()
+
+
+@pytest.mark.parametrize("action", [None, {"pick": np.zeros(7)}, np.zeros(14)], ids=["nothing", "half", "a vector"])
+def test_what_is_no_action_is_refused_and_named(action: Any) -> None:
+    env = gymnasium.make(ENV_IDS["block-insertion"], renderer="software", disable_env_checker=True)
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step(action)
+    assert "an action is a dict of pick and place" in info["refused"]
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    env.close()
+    with pytest.raises(BadInput, match="was closed; make another one"):
+        env.reset(seed=0)
