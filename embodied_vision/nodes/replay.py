@@ -53,7 +53,9 @@ class ReplayNode(ManagedNode):
         self.param("play", True, "play once as soon as active")
         self.param("exit_when_done", False, "end the process after playing")
         self.param("readers", 0, "start when so many nodes subscribe to the replayed color images", (0, 100))
-        self.param("settle", 1.0, "time for subscribers to find the topics before the first message, s", (0.0, 60.0))
+        self.param(
+            "settle", 1.0, "the first message waits until no subscriber has joined or left for so long, s", (0.0, 60.0)
+        )
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         DeferredTrigger(self, "~/play", self._play_on_demand)
         self._replayed: dict[str, Publisher[Any]] = {}
@@ -158,7 +160,7 @@ class ReplayNode(ManagedNode):
         self._length = len(steps)
         while not self._subscribed(episode) and not self._ended.wait(0.02):
             pass
-        if self._ended.wait(self.value("settle")):
+        if not self._settled():
             return
         rate = float(self.value("rate"))
         self._publish("episode/event", to_json(self._event(episode, "start")))
@@ -170,6 +172,20 @@ class ReplayNode(ManagedNode):
             publish()
             self._latest_ns = max(self._latest_ns, round((time.monotonic() - due) * 1e9))
         self._publish("episode/event", to_json(self._event(episode, "end")))
+
+    def _settled(self) -> bool:
+        """Wait until no subscriber has joined or left any topic for the time `settle`; false when stopped meanwhile."""
+        known, since = self._subscribers(), time.monotonic()
+        while time.monotonic() < since + self.value("settle"):
+            if self._ended.wait(0.02):
+                return False
+            now = self._subscribers()
+            if now != known:
+                known, since = now, time.monotonic()
+        return True
+
+    def _subscribers(self) -> list[int]:
+        return [publisher.get_subscription_count() for publisher in self._replayed.values()]
 
     def _subscribed(self, episode: Episode) -> bool:
         wanted: int = self.value("readers")

@@ -66,7 +66,7 @@ def test_streams_come_back_with_their_stamps_and_their_timing(graph: Graph, stor
     ):
         listen(kind, topic)
     node = graph.start(
-        "replay", wait=False, store=str(store.path), rate=0.5, readers=1, settle=0.5, exit_when_done=True
+        "replay", wait=False, store=str(store.path), rate=0.5, readers=1, settle=1.0, exit_when_done=True
     )
     assert node.wait(60.0)
     assert node.exit_code() == 0, node.last_lines(20)
