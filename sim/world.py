@@ -44,6 +44,7 @@ WINDOW_STEPS, STAY_M, STAY_RAD, STILL_SHARE = 30, 0.0005, 0.02, 0.02
 """A body of many convex parts trembles on the points that it stands on. Where it has stayed within these bounds for a
 window of steps, only so large a share of its speed counts."""
 REST_STEPS = 24
+FRICTION, SPIN_FRICTION_M = 0.8, 0.002
 BALL_DAMPING = 5.0
 """Share of its turn that a ball loses, per second: a link of a chain would spin about it for long."""
 LINK_FORCE_N = 100.0
@@ -208,16 +209,10 @@ class World:
         if mesh is None and self.renderer == "egl":
             mesh = self._meshes.boxes(boxes)
         body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh)
-        self.object_names[body] = name
-        pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
-        pybullet.changeDynamics(
-            body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
-        )
-        self._objects.append(body)
+        self._know(body, name, movable=not fixed, spinningFriction=SPIN_FRICTION_M)
         if not fixed:
             extent = max(float(np.linalg.norm(box.centre) + np.linalg.norm(box.size) / 2) for box in boxes)
             self._rest_turn[body] = max(REST_TURN_RAD_S, REST_SPEED_M_S / extent)
-            self._movable.append(body)
         return body
 
     def add_urdf(self, name: str, urdf: str, pose: FloatArray) -> int:
@@ -229,14 +224,8 @@ class World:
             file.write(urdf)
             file.flush()
             body: int = pybullet.loadURDF(file.name, physicsClientId=self._client)
-        self.object_names[body] = name
-        pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
-        pybullet.changeDynamics(
-            body, -1, lateralFriction=0.8, spinningFriction=0.002, restitution=0.0, physicsClientId=self._client
-        )
-        self._rest_turn[body], self._trembling[body] = REST_TURN_RAD_S, pose
-        self._objects.append(body)
-        self._movable.append(body)
+        self._know(body, name, movable=True, spinningFriction=SPIN_FRICTION_M)
+        self._trembling[body] = pose
         self.put(body, pose)
         return body
 
@@ -246,15 +235,20 @@ class World:
         """Put a ball into the scene; see `shapes.create_ball`. Returns its id."""
         self._use_context()
         body = shapes.create_ball(self._client, radius, mass, xyz, yaw, rgba)
+        self._know(body, name, movable=True, angularDamping=BALL_DAMPING)
+        self._rest_turn[body] = REST_SPEED_M_S / radius
+        return body
+
+    def _know(self, body: int, name: str, *, movable: bool, **dynamics: float) -> None:
+        """Take a new body into the books, with the contacts of all objects and further dynamics of its own."""
         self.object_names[body] = name
         pybullet.setCollisionFilterGroupMask(body, -1, OBJECT_GROUP, 0xFF, physicsClientId=self._client)
         pybullet.changeDynamics(
-            body, -1, lateralFriction=0.8, restitution=0.0, angularDamping=BALL_DAMPING, physicsClientId=self._client
+            body, -1, lateralFriction=FRICTION, restitution=0.0, physicsClientId=self._client, **dynamics
         )
-        self._rest_turn[body] = REST_SPEED_M_S / radius
         self._objects.append(body)
-        self._movable.append(body)
-        return body
+        if movable:
+            self._movable.append(body)
 
     def link(self, parent: int, child: int, offset: Sequence[float]) -> None:
         """Hinge the centre of one body to the point `offset` m in the frame of another; it turns freely about it."""

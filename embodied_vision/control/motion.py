@@ -111,8 +111,7 @@ def plan_pick_place(
     lift_pick, lift_place = (_lift(model, pose, settings, travel) for pose in poses)
     if model.spin != "none":
         lift_pick, lift_place = _share_turn(model, q_now, action, lift_pick, lift_place)
-    start = _retract(model, q_now, settings)
-    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    start, q_start = _retract(model, q_now, settings)
     q_above_pick, q_above_place = lift_pick.positions[-1], lift_place.positions[-1]
     return Motion(
         (
@@ -153,8 +152,7 @@ def plan_drag(model: RobotModel, q_now: Vector, action: PickPlace, settings: Mot
     drag = plan_line(model, raise_.positions[-1], over, pace)
     lower = plan_line(model, drag.positions[-1], let_go, pace)
     lift_place = plan_line(model, lower.positions[-1], away, pace)
-    start = _retract(model, q_now, settings)
-    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    start, q_start = _retract(model, q_now, settings)
     return Motion(
         (
             *start,
@@ -187,8 +185,7 @@ def plan_push(model: RobotModel, q_now: Vector, action: PickPlace, settings: Mot
     raised[:3, :3] = end_pose[:3, :3]
     raised[2, 3] = max(settings.clearance_m, float(action.place[2, 3]) + settings.approach_m)
     lift_end = plan_line(model, push.positions[-1], raised, pace)
-    start = _retract(model, q_now, settings)
-    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    start, q_start = _retract(model, q_now, settings)
     return Motion(
         (
             *start,
@@ -214,8 +211,7 @@ def plan_grasp(model: RobotModel, q_now: Vector, action: PickPlace, settings: Mo
     if model.spin != "none":
         lift, turned = _face(model, action.pick, lift)
         raised = action.place @ turned
-    start = _retract(model, q_now, settings)
-    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    start, q_start = _retract(model, q_now, settings)
     return Motion(
         (
             *start,
@@ -233,19 +229,20 @@ def plan_home(model: RobotModel, q_now: Vector, settings: MotionSettings | None 
         Refused: rule `unreachable`, there is no straight way up.
     """
     settings = settings or MotionSettings()
-    start = _retract(model, q_now, settings)
-    q_start = start[-1].trajectory.positions[-1] if start else np.asarray(q_now, float)
+    start, q_start = _retract(model, q_now, settings)
     return Motion((*start, Segment("home", plan_joint(model, q_start, model.home, settings.pace))))
 
 
-def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tuple[Segment, ...]:
-    """The way up to the clearance height, empty when the tip is there."""
-    pose = model.forward(np.asarray(q_now, float))
+def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tuple[tuple[Segment, ...], Vector]:
+    """The way up to the clearance height, empty when the tip is there, and the joint position (J,) at its end."""
+    q = np.asarray(q_now, float)
+    pose = model.forward(q)
     if pose[2, 3] >= settings.clearance_m - 0.01:
-        return ()
+        return (), q
     goal = pose.copy()
     goal[2, 3] = settings.clearance_m
-    return (Segment("retract", plan_line(model, q_now, goal, settings.pace)),)
+    way = plan_line(model, q_now, goal, settings.pace)
+    return (Segment("retract", way),), way.positions[-1]
 
 
 def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings, height: float = 0.0) -> Trajectory:
