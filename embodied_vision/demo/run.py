@@ -225,7 +225,7 @@ def _drive(
     )
     if task["state"] == "failed":
         raise RunFailed(f"{task['error']}; the logs are in {cell.run_dir / 'logs'}")
-    recorder = client.wait("recorder/status", lambda s: not s["episode"], 30.0, alive)
+    recorder = client.wait("recorder/status", lambda s: not s["unfinished"], 30.0, alive)
     received, published = witness.stamps("recorder.receive"), witness.stamps("cell.publish")
     span = {stamp for stamp in published if min(received) <= stamp <= max(received)}
     encoder, status = client.messages("encoder/status")[-1], client.messages("cell/status")

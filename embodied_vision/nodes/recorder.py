@@ -101,6 +101,7 @@ class RecorderNode(ManagedNode):
         self._writer: BackgroundWriter | None = None
         self._episode: _Episode | None = None
         self._last_episode = self._closing = ""
+        self._unfinished = 0
         self._counts = _Counts()
         self._recent: OrderedDict[_FrameKey, RGBD] = OrderedDict()
         self._joint_names: list[str] = []
@@ -118,7 +119,7 @@ class RecorderNode(ManagedNode):
             log(f"episode {repaired.id} in staging: {repaired.state}, {repaired.records} records {repaired.detail}")
 
     def start(self) -> None:
-        self._counts, self._activated_ns = _Counts(), self.now_ns()
+        self._counts, self._activated_ns, self._unfinished = _Counts(), self.now_ns(), 0
         self._recent.clear()
         self._writer = BackgroundWriter(self.value("queue"), self._on_write_error)
         for camera in self._cameras.values():
@@ -168,6 +169,8 @@ class RecorderNode(ManagedNode):
                 quality=self.value("quality"),
             )
 
+        self._unfinished += 1
+
         def begun(episode_id: str) -> None:
             episode.id = episode_id
             if answer is not None:
@@ -185,6 +188,7 @@ class RecorderNode(ManagedNode):
 
         def ended(episode_id: str) -> None:
             self._last_episode, self._closing = episode_id, ""
+            self._unfinished -= 1
             self.get_logger().info(f"episode {episode_id} logged: {dict(outcome)}")
             if answer is not None:
                 answer.give(True, episode_id)
@@ -365,6 +369,7 @@ class RecorderNode(ManagedNode):
         episode = self._episode
         status = {
             "episode": episode.id if episode else self._closing,
+            "unfinished": self._unfinished,
             "task": episode.task if episode else "",
             "seed": episode.seed if episode else None,
             "episode_frames_received": episode.frames_received if episode else 0,

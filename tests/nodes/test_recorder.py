@@ -53,7 +53,7 @@ class Announcer:
     def end(self, **outcome: Any) -> None:
         """End it and wait until it is in the store."""
         self._say(event="end", outcome=outcome)
-        self._graph.wait("recorder/status", lambda s: not s["episode"])
+        self._graph.wait("recorder/status", lambda s: not s["unfinished"])
 
     def _say(self, **event: Any) -> None:
         self._events.publish(conversions.to_json({**event, "stamp_ns": time.time_ns()}))

@@ -93,12 +93,14 @@ def test_an_arm_that_was_killed_stands_and_comes_back_stopped_until_it_is_releas
 
 
 def test_no_episode_was_lost_or_is_wrong(rig: Rig, store: Path) -> None:
+    def begun() -> int:
+        return sum(event["event"] == "start" for event in rig.client.messages("episode/event"))
+
     rig.client.trigger("task/cancel")
     until(lambda: rig.status("task/status")["state"] == "failed", 60, "the run to end")
-    until(lambda: not rig.status("recorder/status")["episode"], 30, "the last episode to be logged")
     opened = EpisodeStore(store)
+    until(lambda: len(opened.ids()) == begun() and not opened.staging_ids(), 30, "every episode to be in the store")
     assert all(report.ok for report in verify(opened))
-    assert not opened.staging_ids()
     episodes = {episode_id: opened.open(episode_id) for episode_id in opened.ids()}
     results = rig.status("task/status")["results"]
     assert len(results) >= 5
@@ -107,8 +109,7 @@ def test_no_episode_was_lost_or_is_wrong(rig: Rig, store: Path) -> None:
         assert episode.outcome["solved"] == result["solved"]
         assert [decision.action.decision_id for decision in episode.decisions] == list(result["decisions"])
         assert episode.attributes["seed"] == result["seed"]
-    begun = sum(event["event"] == "start" for event in rig.client.messages("episode/event"))
-    assert len(episodes) == begun, "every episode that was begun is there, whole or marked as interrupted"
+    assert len(episodes) == begun(), "every episode that was begun is there, whole or marked as interrupted"
     finished = {result["episode"] for result in results}
     for episode_id, episode in episodes.items():
         if episode_id not in finished:
