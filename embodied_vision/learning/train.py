@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from embodied_vision.errors import BadInput, RunFailed
-from embodied_vision.learning import augment
 from embodied_vision.learning.dataset import Dataset
+from embodied_vision.learning.losses import stage_losses
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import CoarseNet, FineNet, NetworkConfig, PolicyNetwork
 
@@ -173,19 +173,7 @@ class StageTrainer:
         for k in range(self.config.batch):
             dataset = self.datasets[k % len(self.datasets)]
             chosen.append(dataset.examples[int(rng.integers(len(dataset)))])
-        if isinstance(self.net, CoarseNet):
-            coarse = [augment.coarse_sample(e, self.normalisation, self.net.config, rng) for e in chosen]
-            pick, rest = self.net(torch.stack([s.pooled for s in coarse]))
-            place = self.net.place(rest, torch.stack([s.picked for s in coarse]))
-            return {
-                "pick": cross_entropy(pick, torch.stack([s.pick for s in coarse])),
-                "place": cross_entropy(place, torch.stack([s.place for s in coarse])),
-            }
-        fine = [augment.fine_sample(e, self.normalisation, self.net.config, self.config.tried, rng) for e in chosen]
-        views = [augment.fine_views(self.net, s) for s in fine]
-        logits = self.net(torch.stack([q for q, _ in views]), torch.stack([k for _, k in views]))
-        logits = logits + torch.stack([s.log_weight for s in fine])[:, :, None, None]
-        return {"fine": cross_entropy(logits, torch.stack([s.label for s in fine]))}
+        return stage_losses(self.net, chosen, self.normalisation, self.config, rng)
 
     def save(self, path: Path) -> None:
         """Write everything that `restore` needs, in one rename."""
@@ -222,12 +210,6 @@ class StageTrainer:
             keys = ("step", "exp_avg", "exp_avg_sq")
             self.optimiser.state[parameter] = {k: tensors[f"{k}.{name}"] for k in keys if f"{k}.{name}" in tensors}
         self.step = int(metadata["step"])
-
-
-def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Mean over the batch; logits and label (N, …), a label sums to one over all but its first axis."""
-    log_probability = logits.flatten(1).log_softmax(1)
-    return -(label.flatten(1) * log_probability).sum(1).mean()
 
 
 def _schedule(done: float) -> float:

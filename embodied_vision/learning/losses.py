@@ -1,0 +1,53 @@
+"""What the two stages minimise on a batch of examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_vision.learning import augment
+from embodied_vision.learning.dataset import Example
+from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import CoarseNet, FineNet
+
+
+class LossConfig(Protocol):
+    """What the losses need of the settings of a training run."""
+
+    @property
+    def tried(self) -> int:
+        """Rotation bins that a fine step tries, of all."""
+        ...
+
+
+def stage_losses(
+    net: CoarseNet | FineNet,
+    examples: Sequence[Example],
+    normalisation: Normalisation,
+    config: LossConfig,
+    rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    """Scalar losses of a stage on a batch, each example augmented anew."""
+    if isinstance(net, CoarseNet):
+        coarse = [augment.coarse_sample(e, normalisation, net.config, rng) for e in examples]
+        pick, rest = net(torch.stack([s.pooled for s in coarse]))
+        place = net.place(rest, torch.stack([s.picked for s in coarse]))
+        return {
+            "pick": cross_entropy(pick, torch.stack([s.pick for s in coarse])),
+            "place": cross_entropy(place, torch.stack([s.place for s in coarse])),
+        }
+    fine = [augment.fine_sample(e, normalisation, net.config, config.tried, rng) for e in examples]
+    views = [augment.fine_views(net, s) for s in fine]
+    logits = net(torch.stack([q for q, _ in views]), torch.stack([k for _, k in views]))
+    logits = logits + torch.stack([s.log_weight for s in fine])[:, :, None, None]
+    return {"fine": cross_entropy(logits, torch.stack([s.label for s in fine]))}
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Mean over the batch; logits and label (N, …), a label sums to one over all but its first axis."""
+    log_probability = logits.flatten(1).log_softmax(1)
+    return -(label.flatten(1) * log_probability).sum(1).mean()
