@@ -27,7 +27,7 @@ Objects = Literal["auto", "train", "test"]
 OBJECTS, HELD_OUT_EVERY = 1000, 10
 DAMAGED = (168,)
 """All vertices of this mesh are NaN."""
-IN_BIN = 5
+IN_BIN, MOST_IN_BIN = 5, 10
 BIN_CENTRE_M = (0.52, 0.0)
 BIN_SIZE_M, WALL_HEIGHT_M, WALL_M = (0.28, 0.36), 0.06, 0.01
 """Inner edges of the bin along x and y, height and thickness of its walls."""
@@ -98,10 +98,11 @@ def bin_camera(size: int) -> Camera:
 
 
 class DiverseBin(Task):
-    """Five objects of any shape in a bin, one of which is to be lifted out.
+    """Objects of any shape in a bin, one of which is to be lifted out.
 
     Attributes:
         objects: which objects scenes are made of.
+        in_bin: how many lie in the bin.
         numbers: of the objects in the bin, by body id.
     """
 
@@ -109,9 +110,12 @@ class DiverseBin(Task):
     max_steps: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("parallel_jaw",)
 
-    def __init__(self, objects: Objects = "auto") -> None:
+    def __init__(self, objects: Objects = "auto", in_bin: int = IN_BIN) -> None:
         objects_of(0, objects)
+        if not 1 <= in_bin <= MOST_IN_BIN:
+            raise BadInput(f"{in_bin} objects in the bin; give 1 to {MOST_IN_BIN}")
         self.objects: Objects = objects
+        self.in_bin = in_bin
         self.numbers: dict[int, int] = {}
 
     def build(self, world: World, rng: np.random.Generator) -> None:
@@ -127,7 +131,7 @@ class DiverseBin(Task):
             + [Box((width, t, h), (0.0, side * (depth + t) / 2, 0.0)) for side in (-1, 1)]
         )
         world.add_boxes("bin", walls, (*BIN_CENTRE_M, h / 2), 0.0, BIN_RGBA, fixed=True)
-        chosen = rng.choice(object_numbers(objects_of(world.seed, self.objects)), IN_BIN, replace=False)
+        chosen = rng.choice(object_numbers(objects_of(world.seed, self.objects)), self.in_bin, replace=False)
         self.numbers = {}
         for number in map(int, chosen):
             body = world.add_urdf(f"object {number:03d}", object_urdf(number), _above_bin(rng))

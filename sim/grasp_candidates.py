@@ -14,7 +14,7 @@ import pybullet
 from numpy.typing import NDArray
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.geometry import tool_down
+from embodied_vision.geometry import tool_down, yaw_of
 from embodied_vision.types import FloatArray
 from embodied_vision_sim.diverse import BIN_CENTRE_M, BIN_SIZE_M, WALL_M, DiverseBin
 from embodied_vision_sim.parallel_jaw import ParallelJaw
@@ -32,6 +32,8 @@ FLOOR_M, DEPTH_M = 0.008, 0.045
 ROOM_M, STROKE_MARGIN_M, LEAST_WIDTH_M = 0.003, 0.008, 0.004
 LEAST_DEPTH_M = 0.012
 """What the fingers must reach below the top of both sides."""
+NEAR_M, NEAR_RAD = 0.01, 0.35
+"""Standard deviations of a grasp beside another one, along each axis and about the vertical."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +203,15 @@ def random_grasps(world: World, rng: np.random.Generator, count: int) -> list[Ca
         pose = tool_down(float(x), float(y), z, float(rng.uniform(-np.pi / 2, np.pi / 2)))
         found.append(Candidate(pose, int(surface.bodies[row, column]), 0.0, 0.0))
     return found
+
+
+def near(grasp: Candidate, rng: np.random.Generator) -> Candidate:
+    """A grasp beside another one, turned, shifted and raised or lowered a little: good or bad; the quality is 0."""
+    pose = grasp.pose
+    x, y = pose[:2, 3] + rng.normal(0.0, NEAR_M, 2)
+    z = max(FLOOR_M, float(pose[2, 3] + rng.normal(0.0, NEAR_M)))
+    yaw = yaw_of(pose) + float(rng.normal(0.0, NEAR_RAD))
+    return Candidate(tool_down(float(x), float(y), z, yaw), grasp.body, 0.0, 0.0)
 
 
 def best_grasp(world: World, rng: np.random.Generator) -> FloatArray:

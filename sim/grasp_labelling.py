@@ -21,8 +21,8 @@ from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.learning.processes import Processes
 from embodied_vision.learning.seeds import Split, scene_seed
 from embodied_vision.learning.workers import Here, Pool, Workers
-from embodied_vision_sim.diverse import DiverseBin, objects_of
-from embodied_vision_sim.grasp_candidates import Candidate, candidates, random_grasps
+from embodied_vision_sim.diverse import IN_BIN, DiverseBin, objects_of
+from embodied_vision_sim.grasp_candidates import Candidate, candidates, near, random_grasps
 from embodied_vision_sim.grasping import GraspDiverseEnv, grasp_of
 
 SAMPLER = "grasp-sampler"
@@ -50,19 +50,20 @@ class Labelled:
 class Labeller:
     """Tries grasps in scenes and stores them, an episode a scene.
 
-    Half of the grasps are antipodal by geometry, of any quality, the other half close at random on an object. Every
-    one starts from the same state of its scene.
+    A third of the grasps are antipodal by geometry, of any quality, a third lie beside such a grasp, and the others
+    close at random on an object. Every one starts from the same state of its scene.
 
     Args:
         store_path: folder of the episode store.
         grasps: tried in each scene.
         image_size: rows and columns of the images, px.
+        in_bin: objects in the bin.
     """
 
-    def __init__(self, store_path: Path, grasps: int, image_size: int) -> None:
+    def __init__(self, store_path: Path, grasps: int, image_size: int, in_bin: int) -> None:
         self._store = EpisodeStore(store_path)
         self._grasps = grasps
-        self._env = GraspDiverseEnv(image_size=image_size)
+        self._env = GraspDiverseEnv(image_size=image_size, in_bin=in_bin)
 
     def __call__(self, seed: int) -> Labelled:
         """Label the scene of `seed`."""
@@ -121,9 +122,9 @@ class Labeller:
     def _choose(self, rng: np.random.Generator) -> list[tuple[str, Candidate]]:
         world = self._env.world
         antipodal = candidates(world, rng)
-        picked = rng.permutation(len(antipodal))[: self._grasps // 2]
-        good = [("antipodal", antipodal[index]) for index in picked]
-        return good + [("random", grasp) for grasp in random_grasps(world, rng, self._grasps - len(good))]
+        picked = [antipodal[index] for index in rng.permutation(len(antipodal))[: self._grasps // 3]]
+        chosen = [("antipodal", grasp) for grasp in picked] + [("near", near(grasp, rng)) for grasp in picked]
+        return chosen + [("random", grasp) for grasp in random_grasps(world, rng, self._grasps - len(chosen))]
 
     def _try(self, action: NDArray[np.float64]) -> tuple[float, dict[str, str]]:
         _, reward, _, _, info = self._env.step(action)
@@ -148,6 +149,7 @@ def label(
     split: Split = "train",
     seed_offset: int = 0,
     image_size: int = 128,
+    in_bin: int = IN_BIN,
     workers: int = 1,
 ) -> Iterator[Labelled]:
     """Label the scenes number `seed_offset` … `seed_offset + scenes − 1` of a split.
@@ -162,6 +164,7 @@ def label(
         split: of the scenes; test scenes show held-out objects.
         seed_offset: number of the first scene.
         image_size: rows and columns of the images, px.
+        in_bin: objects in the bin.
         workers: how many scenes to run at once, each in a process of its own when there are more than one.
 
     Yields:
@@ -178,7 +181,7 @@ def label(
     known = labelled_seeds(store)
     seeds = [scene_seed(split, seed_offset + index) for index in range(scenes)]
     yield from (Labelled(seed, known[seed]) for seed in seeds if seed in known)
-    make = partial(Labeller, store.path, grasps, image_size)
+    make = partial(Labeller, store.path, grasps, image_size, in_bin)
     pool: Workers[int, Labelled] = Here(make) if workers == 1 else Pool(Processes(make), workers)
     with pool:
         yield from pool.run(seed for seed in seeds if seed not in known)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embodied_vision.errors import EmbodiedVisionError
+from embodied_vision_sim.diverse import IN_BIN
 from embodied_vision_sim.grasp_labelling import Labelled, label
 
 
@@ -23,6 +24,7 @@ def command(
     split: str = typer.Option("train", help="train, validation or test; test scenes show held-out objects."),
     seed_offset: int = typer.Option(0, min=0, help="Number of the first scene of the split."),
     image_size: int = typer.Option(128, min=16, help="Rows and columns of the images, px."),
+    in_bin: int = typer.Option(IN_BIN, min=1, help="Objects in the bin."),
     workers: int = typer.Option(1, min=1, help="Scenes that run at once."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
@@ -32,8 +34,8 @@ def command(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=as_json) as progress:
         bar = progress.add_task("scenes", total=scenes)
-        options = {"grasps": grasps, "seed_offset": seed_offset, "image_size": image_size, "workers": workers}
-        for result in label(output, scenes, split=split, **options):  # type: ignore[arg-type]
+        options = {"grasps": grasps, "seed_offset": seed_offset, "image_size": image_size, "in_bin": in_bin}
+        for result in label(output, scenes, split=split, workers=workers, **options):  # type: ignore[arg-type]
             results.append(result)
             progress.advance(bar)
             if result.episode_id is None:

@@ -14,7 +14,7 @@ from embodied_vision.control.motion import OPEN, plan, plan_home
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import quantise_depth, tool_down
 from embodied_vision.types import RGBD, PickPlace
-from embodied_vision_sim.diverse import DiverseBin, Objects, bin_camera, bin_workspace, grasp_action
+from embodied_vision_sim.diverse import IN_BIN, DiverseBin, Objects, bin_camera, bin_workspace, grasp_action
 from embodied_vision_sim.execution import execute
 from embodied_vision_sim.parallel_jaw import ParallelJaw
 from embodied_vision_sim.randomisation import Randomisation
@@ -59,6 +59,7 @@ class GraspDiverseEnv(SceneEnv):
         self,
         *,
         objects: Objects = "auto",
+        in_bin: int = IN_BIN,
         image_size: int = 128,
         attempts: int = DiverseBin.max_steps,
         robot: str = "panda",
@@ -70,6 +71,7 @@ class GraspDiverseEnv(SceneEnv):
 
         Args:
             objects: `train` or `test` for those objects whatever the seed; with `auto` the seed's split decides.
+            in_bin: objects in the bin.
             image_size: rows and columns of the images.
             attempts: grasps before the episode is truncated.
             robot: name of the arm.
@@ -81,7 +83,7 @@ class GraspDiverseEnv(SceneEnv):
         """
         if attempts < 1:
             raise BadInput(f"attempts is {attempts}; give at least 1")
-        super().__init__(bin_world(objects, image_size, robot, renderer, randomisation), render_mode)
+        super().__init__(bin_world(objects, image_size, robot, renderer, randomisation, in_bin), render_mode)
         self.max_steps = attempts
         self._guard = Guard(self._world.robot, self._world.workspace)
         self._grasps = 0
@@ -99,6 +101,7 @@ class GraspDiverseEnv(SceneEnv):
             "task": self.task_name,
             "robot": self.robot_name,
             "objects": task.objects,
+            "in_bin": task.in_bin,
             "image_size": camera.width,
             "attempts": self.max_steps,
             "randomisation": self._world.randomisation.to_dict(),
@@ -191,6 +194,7 @@ def bin_world(
     robot: str,
     renderer: str,
     randomisation: str | Mapping[str, Any] | Randomisation,
+    in_bin: int = IN_BIN,
 ) -> World:
     """A world with the bin, not yet built.
 
@@ -200,7 +204,7 @@ def bin_world(
     if image_size < 16:
         raise BadInput(f"image size is {image_size} px; give at least 16")
     return World(
-        DiverseBin(objects),
+        DiverseBin(objects, in_bin),
         robot=robot,
         cameras=(bin_camera(image_size),),
         workspace=bin_workspace(),
