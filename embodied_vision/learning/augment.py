@@ -7,6 +7,7 @@ floats in cells, index = centre, so no turn leaves half a cell behind.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,7 @@ PLACE_SIGMA_COARSE = 0.8
 PLACE_SIGMA_FINE = 0.8
 YAW_SIGMA_BINS = 0.6
 OFF_CENTRE_CELLS = 6.0
+WRONG_PLACES = 1
 SHOWN_AS_IT_IS = 0.15
 """Share of the coarse examples that are not turned."""
 
@@ -57,8 +59,8 @@ class FineSample:
         patch, mask, anchor: crop around the object, its cells, and its anchor in the crop's cells.
         angles_rad: (R,) turns to try; the first few are near the truth.
         log_weight: (R,) logarithm of how many bins each stands for.
-        key_patch, key_centre, key_angle_rad: crop around the place.
-        label: (R, window, window), sums to one.
+        key_patches, key_centres, key_angle_rad: crops around the place and around other places, (P,).
+        label: (P, R, window, window), sums to one; all of it lies at the first place.
     """
 
     patch: Tensor
@@ -66,8 +68,8 @@ class FineSample:
     anchor: Cells
     angles_rad: NDArray[np.float64]
     log_weight: Tensor
-    key_patch: Tensor
-    key_centre: Cells
+    key_patches: Sequence[Tensor]
+    key_centres: Sequence[Cells]
     key_angle_rad: float
     label: Tensor
 
@@ -106,23 +108,55 @@ def coarse_sample(
         pooled = torch.cat([pooled, shown * (pooled[4:5] > 0)])
     picked = torch.from_numpy(picked_weights(moved, pooled.shape[-2:], factor))
     thick = torch.nn.functional.avg_pool2d(turned[-1:][None], factor)[0, 0] ** 2
-    pick = thick / thick.sum() if thick.sum() > 0 else picked
+    pick = thick / thick.sum() if thick.sum() > 0 else _blob_at(moved.anchor, factor, pooled.shape[-2:])
     place = target + rotation(theta) @ (example.place - origin)
     return CoarseSample(
         pooled=pooled,
         pick=pick,
         picked=picked,
-        place=_blob((place + 0.5) / factor - 0.5, pooled.shape[-2:], PLACE_SIGMA_COARSE),
+        place=_blob_at(place, factor, pooled.shape[-2:]),
+    )
+
+
+def mirrored(example: Example) -> Example:
+    """The example as seen in a mirror: the base's y axis runs the other way, so turns do as well.
+
+    What is to be done with rigid things on a table does not depend on which way it is mirrored, and an object that
+    is not like its mirror image becomes a new one.
+    """
+    last = example.scene.valid.shape[1] - 1
+
+    def across(cells: Cells) -> Cells:
+        return np.stack([cells[..., 0], last - cells[..., 1]], axis=-1)
+
+    scene, segment, pooled = example.scene, example.segment, example.pooled_features
+    return replace(
+        example,
+        scene=replace(
+            scene,
+            color=scene.color[:, ::-1],
+            height=scene.height[:, ::-1],
+            valid=scene.valid[:, ::-1],
+            features=None if scene.features is None else scene.features[:, ::-1],
+        ),
+        segment=replace(
+            segment, mask=segment.mask[:, ::-1], anchor=across(segment.anchor), grasp=across(segment.grasp)
+        ),
+        place=across(example.place),
+        elsewhere=across(example.elsewhere),
+        yaw_rad=-example.yaw_rad,
+        pooled_features=None if pooled is None else pooled[:, ::-1],
     )
 
 
 def fine_sample(
     example: Example, normalisation: Normalisation, config: NetworkConfig, tried: int, rng: np.random.Generator
 ) -> FineSample:
-    """Object and place, seen along independently turned axes, and a few of the rotation bins.
+    """Object and places, seen along independently turned axes, and a few of the rotation bins.
 
     The object's axes turn by α, the place's by β about a point off the place by v: what the network must answer is
-    the turn φ = yaw + α − β and the place v in turned cells.
+    the turn φ = yaw + α − β and the place v in turned cells. What has no turn of its own, a bead of a rope or the
+    start of a push, is seen along the axes of its place.
 
     Args:
         example: what to learn from.
@@ -132,43 +166,74 @@ def fine_sample(
         rng: all randomness.
     """
     alpha, beta = rng.uniform(-math.pi, math.pi, 2)
-    radius, bearing = OFF_CENTRE_CELLS * math.sqrt(rng.uniform()), rng.uniform(-math.pi, math.pi)
-    shift = radius * np.array([math.cos(bearing), math.sin(bearing)])
-    phi = (example.yaw_rad + alpha - beta) % (2 * math.pi)
-
-    bins, exact = config.bins, phi / (2 * math.pi / config.bins)
-    near = (math.floor(exact) + np.arange(-1, 3)) % bins
-    rest = np.setdiff1d(np.arange(bins), near)
-    drawn = rng.choice(rest, max(0, min(tried, bins) - len(near)), replace=False)
-    chosen = np.concatenate([near, drawn])
-    weights = np.concatenate([np.zeros(len(near)), np.full(len(drawn), math.log(len(rest) / max(1, len(drawn))))])
-
-    away = np.remainder(chosen - exact + bins / 2, bins) - bins / 2
-    yaw_label = np.exp(-0.5 * (away / YAW_SIGMA_BINS) ** 2) * (weights == 0)
+    v = _off_centre(rng)
+    if example.primitive == "pick_place":
+        angles_rad, log_weight, yaw_label = _tried_turns(example.yaw_rad + alpha - beta, config.bins, tried, rng)
+        angles_rad = angles_rad - alpha
+    else:
+        angles_rad, log_weight, yaw_label = np.array([-beta]), np.zeros(1), np.ones(1)
     middle = (config.window - 1) / 2
-    place_label = _blob(middle + shift, (config.window, config.window), PLACE_SIGMA_FINE)
-    label = torch.from_numpy((yaw_label / yaw_label.sum()).astype(np.float32))[:, None, None] * place_label
+    right = torch.from_numpy(yaw_label.astype(np.float32))[:, None, None] * _blob(
+        middle + v, (config.window, config.window), PLACE_SIGMA_FINE
+    )
 
     patch, mask, anchor = object_crop(example.scene, example.segment, normalisation, config)
-    key_middle = example.place - rotation(beta) @ shift
-    around, key_centre = maps.crop(example.scene, key_middle, math.ceil(config.key * math.sqrt(2)) + 4)
+    middles = [example.place - rotation(beta) @ v]
+    middles += [wrong - rotation(beta) @ _off_centre(rng) for wrong in _wrong_places(example, config, rng)]
+    size = math.ceil(config.key * math.sqrt(2)) + 4
+    keys = [maps.crop(example.scene, each, size) for each in middles]
     return FineSample(
         patch=patch,
         mask=mask,
         anchor=anchor,
-        angles_rad=maps.rotations(bins)[chosen] - alpha,
-        log_weight=torch.from_numpy(weights.astype(np.float32)),
-        key_patch=maps.stack_scene(around, normalisation),
-        key_centre=key_centre,
+        angles_rad=angles_rad,
+        log_weight=torch.from_numpy(log_weight.astype(np.float32)),
+        key_patches=[maps.stack_scene(around, normalisation) for around, _ in keys],
+        key_centres=[centre for _, centre in keys],
         key_angle_rad=beta,
-        label=label,
+        label=torch.stack([right, *[torch.zeros_like(right)] * (len(keys) - 1)]),
     )
 
 
+def _off_centre(rng: np.random.Generator) -> Cells:
+    """A random offset within `OFF_CENTRE_CELLS`: the coarse place is never exact."""
+    radius, bearing = OFF_CENTRE_CELLS * math.sqrt(rng.uniform()), rng.uniform(-math.pi, math.pi)
+    return radius * np.array([math.cos(bearing), math.sin(bearing)])
+
+
+def _tried_turns(
+    phi: float, bins: int, tried: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Angles (R,) of the bins that are tried, logarithms (R,) of how many each stands for, soft label (R,)."""
+    exact = (phi % (2 * math.pi)) / (2 * math.pi / bins)
+    near = (math.floor(exact) + np.arange(-1, 3)) % bins
+    rest = np.setdiff1d(np.arange(bins), near)
+    drawn = rng.choice(rest, max(0, min(tried, bins) - len(near)), replace=False)
+    chosen = np.concatenate([near, drawn])
+    log_weight = np.concatenate([np.zeros(len(near)), np.full(len(drawn), math.log(len(rest) / max(1, len(drawn))))])
+    away = np.remainder(chosen - exact + bins / 2, bins) - bins / 2
+    label = np.exp(-0.5 * (away / YAW_SIGMA_BINS) ** 2) * (log_weight == 0)
+    return maps.rotations(bins)[chosen], log_weight, label / label.sum()
+
+
+def _wrong_places(example: Example, config: NetworkConfig, rng: np.random.Generator) -> Cells:
+    """(`WRONG_PLACES`, 2) cells where the object does not go: where others of its episode do, where it is, anywhere.
+
+    They are so far from the right place that no window about them shows it.
+    """
+    shape = example.scene.valid.shape
+    known = np.concatenate([example.elsewhere, example.segment.anchor[None]])
+    known = known[rng.permutation(len(known))]
+    candidates = np.concatenate([known[:WRONG_PLACES], rng.uniform([0, 0], np.array(shape) - 1, (20, 2))])
+    apart = np.linalg.norm(candidates - example.place, axis=1) > config.window
+    return candidates[apart][:WRONG_PLACES]
+
+
 def fine_views(net: FineNet, sample: FineSample) -> tuple[Tensor, Tensor]:
-    """What `FineNet` correlates for a sample: views of the object (R, …) and of the place."""
+    """What `FineNet` correlates for a sample: views of the object (R, …) and of its places (P, …)."""
     query = net.query_views(sample.patch, sample.mask, sample.anchor, sample.angles_rad)
-    return query, net.key_view(sample.key_patch, sample.key_centre, sample.key_angle_rad)
+    keys = zip(sample.key_patches, sample.key_centres, strict=True)
+    return query, torch.stack([net.key_view(patch, centre, sample.key_angle_rad) for patch, centre in keys])
 
 
 def _turn_within(
@@ -198,6 +263,11 @@ def _gather(stack: Tensor, theta: float, origin: Cells, target: Cells) -> Tensor
     flat = np.where(inside, source[..., 0] * columns + source[..., 1], 0)
     out = stack.flatten(1)[:, torch.from_numpy(flat.ravel())].view(channels, rows, columns)
     return out * torch.from_numpy(inside)
+
+
+def _blob_at(cell: Cells, factor: int, shape: torch.Size) -> Tensor:
+    """Label (h, w) of the coarse stage around a fractional cell of the map."""
+    return _blob((cell + 0.5) / factor - 0.5, shape, PLACE_SIGMA_COARSE)
 
 
 def _blob(centre: Cells, shape: tuple[int, ...] | torch.Size, sigma: float) -> Tensor:

@@ -8,7 +8,7 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig
-from embodied_vision.policies.segments import Segment, place_support, segment_at
-from embodied_vision.types import PickPlace, Scene, Workspace
+from embodied_vision.policies.segments import Segment, place_support, point_at, segment_at
+from embodied_vision.types import PickPlace, Primitive, Scene, Workspace
 
 POOL = NetworkConfig.coarse_pool
 SOLVED_REWARD = 0.99
 """An episode teaches when its total reward, in [0, 1], lies above this."""
+SAME_HEIGHT_M = 0.004
+"""Heights at which objects are let go count as the same when their central 90 % spread no further."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,9 @@ class Example:
         place: (2,) fractional cell where the object's anchor went.
         yaw_rad: turn of the object.
         release_m: how far above the seen support the object was let go.
+        tip_m: heights of the tool's tip at the two poses, in the base frame.
+        primitive: what was done with the two poses.
+        elsewhere: (M, 2) fractional cells of other places of the same episode: where this object did not go.
         source: episode id and number of the decision.
         pooled_features: float16 (h, w, D), mean of the features over the seen ones of `POOL` × `POOL` cells.
     """
@@ -52,16 +57,20 @@ class Example:
     place: NDArray[np.float64]
     yaw_rad: float
     release_m: float
+    tip_m: tuple[float, float]
+    primitive: Primitive = "pick_place"
+    elsewhere: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     source: str = ""
     pooled_features: NDArray[np.float16] | None = None
 
 
 def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
-    """Read a demonstrated action on its scene; the object's centroid stands for wherever it was picked."""
+    """Read a demonstrated action on its scene; a rigid object's centroid stands for wherever it was picked."""
     pick = geometry.xy_to_cell(action.pick[:2, 3], scene.workspace)
     place = geometry.xy_to_cell(action.place[:2, 3], scene.workspace)
-    yaw = geometry.yaw_of(action.place) - geometry.yaw_of(action.pick)
-    segment = segment_at(scene, pick)
+    rigid = action.primitive == "pick_place"
+    yaw = geometry.yaw_of(action.place) - geometry.yaw_of(action.pick) if rigid else 0.0
+    segment = segment_at(scene, pick) if rigid else point_at(scene, pick)
     c, s = math.cos(yaw), math.sin(yaw)
     arm = segment.anchor - pick
     anchor_place = place + np.array([c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]])
@@ -73,6 +82,8 @@ def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
         place=anchor_place,
         yaw_rad=math.remainder(yaw, 2 * math.pi),
         release_m=release_m,
+        tip_m=(float(action.pick[2, 3]), float(action.place[2, 3])),
+        primitive=action.primitive,
         source=source,
         pooled_features=_pool_features(scene),
     )
@@ -127,10 +138,37 @@ class Dataset:
         """Median height above their support at which the demonstrations let go."""
         return float(np.median([example.release_m for example in self.examples]))
 
+    def hang_m(self) -> float | None:
+        """How far the tip was above what carries the object when it let go, where that was always the same.
+
+        None where it followed from the thickness that is seen, which is told by the smaller spread: the sides of
+        a disk on a stack of disks cannot be seen, but all are as thick.
+        """
+        release_m = np.array([example.release_m for example in self.examples])
+        hang_m = release_m + [example.segment.top_m - example.segment.support_m for example in self.examples]
+        if _spread(release_m) <= max(_spread(hang_m), SAME_HEIGHT_M):
+            return None
+        return float(np.median(hang_m))
+
+    def tip_m(self) -> tuple[float, float]:
+        """Median heights of the tool's tip at the two poses of the demonstrations, m."""
+        pick_m, place_m = np.median([example.tip_m for example in self.examples], axis=0)
+        return float(pick_m), float(place_m)
+
+    @property
+    def primitive(self) -> Primitive:
+        """What the demonstrations do with the two poses of an action."""
+        return self.examples[0].primitive
+
     def digest(self) -> str:
         """16 hex digits that name the data: episodes, encoder and task."""
         text = json.dumps([self.task, self.encoder_id, list(self.episode_ids), len(self.examples)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    low, high = np.percentile(values, [5, 95])
+    return float(high - low)
 
 
 def renderer_of(training: Mapping[str, Any]) -> str:
@@ -192,9 +230,11 @@ def load_dataset(
         if index.get("seed") is not None:
             renderer = index.get("renderer") or FIRST_RENDERER
             drawn[renderer] = drawn.get(renderer, 0) + 1
+        episode: list[Example] = []
         for number, action in enumerate(index["actions"]):
             scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
-            examples.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
+            episode.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
+        examples += _beside_each_other(episode)
     if not examples:
         raise BadInput(
             f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
@@ -208,6 +248,12 @@ def load_dataset(
         )
     encoder_id = encoder.encoder_id if encoder is not None else ""
     return Dataset(examples, ids, task, encoder_id, sorted(seeds), "".join(drawn))
+
+
+def _beside_each_other(episode: Sequence[Example]) -> list[Example]:
+    """The examples of one episode, each knowing the places of the others."""
+    places = np.array([example.place for example in episode]).reshape(-1, 2)
+    return [replace(example, elsewhere=np.delete(places, i, axis=0)) for i, example in enumerate(episode)]
 
 
 def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:

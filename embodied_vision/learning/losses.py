@@ -32,6 +32,7 @@ def stage_losses(
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Scalar losses of a stage on a batch, each example augmented anew."""
+    examples = [augment.mirrored(example) if rng.uniform() < 0.5 else example for example in examples]
     if isinstance(net, CoarseNet):
         coarse = [augment.coarse_sample(e, normalisation, net.config, rng) for e in examples]
         pick, rest = net(torch.stack([s.pooled for s in coarse]))
@@ -43,7 +44,7 @@ def stage_losses(
     fine = [augment.fine_sample(e, normalisation, net.config, config.tried, rng) for e in examples]
     views = [augment.fine_views(net, s) for s in fine]
     logits = net(torch.stack([q for q, _ in views]), torch.stack([k for _, k in views]))
-    logits = logits + torch.stack([s.log_weight for s in fine])[:, :, None, None]
+    logits = logits + torch.stack([s.log_weight for s in fine])[:, None, :, None, None]
     return {"fine": cross_entropy(logits, torch.stack([s.label for s in fine]))}
 
 

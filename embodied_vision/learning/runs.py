@@ -98,7 +98,10 @@ def train_run(
         config=shapes,
         normalisation=normalisation,
         weights=weights,
+        primitive=dataset.primitive,
         release_m=dataset.release_m(),
+        hang_m=dataset.hang_m(),
+        tip_m=dataset.tip_m(),
         training=training_record(
             dataset.episode_ids,
             config,

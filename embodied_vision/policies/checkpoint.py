@@ -20,12 +20,12 @@ from embodied_vision.digests import read_verified
 from embodied_vision.errors import CheckpointError
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
-from embodied_vision.types import Workspace
+from embodied_vision.types import Primitive, Workspace
 
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
 CARD = "card.md"
-FORMAT = "embodied-vision-policy-1"
+FORMAT = "embodied-vision-policy-2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,10 @@ class Checkpoint:
         config: shapes of the networks.
         normalisation: of the encoder features.
         weights: state of `PolicyNetwork`.
+        primitive: what is done with the two poses of an action.
         release_m: how far above its support an object is let go, as the demonstrations do.
+        hang_m: how far the tip is above what carries an object when it is let go, where all are as thick.
+        tip_m: heights of the tool's tip at start and end of a push, in the base frame.
         training: provenance, JSON-ready: data ids, seeds, settings, versions, git commit.
         measured: success by split, JSON-ready, with intervals; empty before any evaluation.
     """
@@ -50,7 +53,10 @@ class Checkpoint:
     config: NetworkConfig
     normalisation: Normalisation
     weights: Mapping[str, Tensor]
+    primitive: Primitive = "pick_place"
     release_m: float = 0.002
+    hang_m: float | None = None
+    tip_m: tuple[float, float] = (0.0, 0.0)
     training: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,7 +69,10 @@ class Checkpoint:
             "workspace": self.workspace.to_dict(),
             "network": self.config.to_dict(),
             "normalisation": self.normalisation.to_dict(),
+            "primitive": self.primitive,
             "release_m": self.release_m,
+            "hang_m": self.hang_m,
+            "tip_m": list(self.tip_m),
         }
 
     @property
@@ -135,7 +144,10 @@ def load(folder: Path) -> Checkpoint:
             config=NetworkConfig.from_dict(manifest["network"]),
             normalisation=Normalisation.from_dict(manifest["normalisation"]),
             weights=load_tensors(contents[WEIGHTS]),
+            primitive=manifest["primitive"],
             release_m=float(manifest["release_m"]),
+            hang_m=None if manifest["hang_m"] is None else float(manifest["hang_m"]),
+            tip_m=(float(manifest["tip_m"][0]), float(manifest["tip_m"][1])),
             training=manifest["training"],
             measured=manifest["measured"],
         )

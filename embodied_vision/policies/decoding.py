@@ -16,9 +16,49 @@ def softmax(logits: FloatMap) -> FloatMap:
     return weights / weights.sum()
 
 
+def log_sum(logits: FloatMap) -> NDArray[np.float64]:
+    """Logarithm of the sum of exp over all axes but the first, (P,)."""
+    flat = logits.reshape(len(logits), -1)
+    top = flat.max(1)
+    total: NDArray[np.float64] = top + np.log(np.exp(flat - top[:, None]).sum(1))
+    return total
+
+
+def modes(probability: FloatMap, most: int, apart: int, least: float) -> list[NDArray[np.int_]]:
+    """Indices (2,) of the largest entries in order, each more than `apart` cells from those before in row or column.
+
+    Args:
+        probability: (h, w).
+        most: how many at most.
+        apart: half the edge of the square around an entry in which no further one is taken.
+        least: an entry with a smaller share of the largest one is left out.
+    """
+    left = probability.copy()
+    found: list[NDArray[np.int_]] = []
+    while len(found) < most:
+        i, j = (int(k) for k in np.unravel_index(int(left.argmax()), left.shape))
+        if left[i, j] <= least * probability.max() and found:
+            break
+        found.append(np.array([i, j]))
+        left[max(i - apart, 0) : i + apart + 1, max(j - apart, 0) : j + apart + 1] = -1.0
+    return found
+
+
+def mass(probability: FloatMap, cell: NDArray[np.float64], reach: int) -> float:
+    """Sum over the square of `reach` cells around a fractional index."""
+    i, j = np.floor(cell + 0.5).astype(int)
+    return float(probability[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1].sum())
+
+
 def peak(probability: FloatMap, reach: int = 2) -> NDArray[np.float64]:
     """(2,) fractional index of the mode: the mean of the square of `reach` cells around the largest entry."""
-    i, j = (int(k) for k in np.unravel_index(int(probability.argmax()), probability.shape))
+    mode = np.array(np.unravel_index(int(probability.argmax()), probability.shape))
+    return peak_at(probability, mode, reach)
+
+
+def peak_at(probability: FloatMap, mode: NDArray[np.int_], reach: int) -> NDArray[np.float64]:
+    """(2,) fractional index: the mean of the square of `reach` cells around a mode."""
+    i, j = (int(k) for k in mode)
     rows = np.arange(max(i - reach, 0), min(i + reach + 1, probability.shape[0]))
     columns = np.arange(max(j - reach, 0), min(j + reach + 1, probability.shape[1]))
     area = probability[np.ix_(rows, columns)]

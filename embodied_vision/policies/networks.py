@@ -40,7 +40,7 @@ class NetworkConfig:
     features: int = 0
     projected: int = 8
     coarse_pool: int = 2
-    coarse_widths: tuple[int, ...] = (32, 48, 64)
+    coarse_widths: tuple[int, ...] = (32, 48, 64, 64)
     embedding: int = 16
     fine_widths: tuple[int, ...] = (24, 48)
     fine_channels: int = 6
@@ -178,20 +178,37 @@ class FineNet(nn.Module):
         return turned[0]
 
     def forward(self, query_views: Tensor, key_views: Tensor) -> Tensor:
-        """Correlate turned objects with the surroundings of their places.
+        """Correlate turned objects with the surroundings of places.
 
         Args:
             query_views: (N, R, C + 1, query, query).
-            key_views: (N, C, key, key).
+            key_views: (N, P, C, key, key), P places for each object.
 
         Returns:
-            (N, R, window, window) logits: object turned as in view r, its anchor at a cell about the key's middle.
+            (N, P, R, window, window) logits: object turned as in view r, its anchor at a cell about the key's middle.
         """
-        samples, turns = query_views.shape[:2]
+        (samples, turns), places = query_views.shape[:2], key_views.shape[1]
         kernels = self.query_net(query_views.flatten(0, 1)) * self.window_mask
-        columns = functional.unfold(self.key_net(key_views), self.config.query)
-        scores = torch.bmm(kernels.view(samples, turns, -1), columns) / self.config.query
-        return scores.view(samples, turns, self.config.window, self.config.window)
+        keys = self.key_net(key_views.flatten(0, 1))
+        scores = correlate(kernels.unflatten(0, (samples, turns)), keys.unflatten(0, (samples, places)))
+        return scores / self.config.query
+
+
+def correlate(kernels: Tensor, keys: Tensor) -> Tensor:
+    """Cross-correlation where kernels lie wholly within keys, through the FFT.
+
+    Args:
+        kernels: (N, R, C, q, q).
+        keys: (N, P, C, k, k).
+
+    Returns:
+        (N, P, R, k − q + 1, k − q + 1), summed over channels.
+    """
+    edge = keys.shape[-1]
+    window = edge - kernels.shape[-1] + 1
+    kernel_spectra = torch.fft.rfft2(kernels, s=(edge, edge)).conj()
+    spectra = (kernel_spectra[:, None] * torch.fft.rfft2(keys)[:, :, None]).sum(3)
+    return torch.fft.irfft2(spectra, s=(edge, edge))[..., :window, :window]
 
 
 class PolicyNetwork(nn.Module):

@@ -16,12 +16,15 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies import decoding, maps
-from embodied_vision.policies.networks import NetworkConfig
-from embodied_vision.policies.segments import Segment, place_support, segment_at
+from embodied_vision.policies.networks import CoarseNet, NetworkConfig
+from embodied_vision.policies.segments import Segment, climb, place_support, point_at, segment_at
 from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
 """The tool aims this far below the seen surface, so that the cup seals."""
+HYPOTHESES, APART_CELLS, LEAST_SHARE = 4, 4, 0.1
+"""Places that the fine stage looks at: so many at most, so many coarse cells apart, none much less likely than the
+likeliest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ class Policy:
         self.workspace: Workspace = checkpoint.workspace
         self.task = checkpoint.task
         self._network = checkpoint.network()
-        self._angles = maps.rotations(checkpoint.config.bins)
+        self._angles = maps.rotations(checkpoint.config.bins if checkpoint.primitive == "pick_place" else 1)
 
     @classmethod
     def load(cls, path: str | Path, encoder: Encoder | None) -> Policy:
@@ -114,21 +117,22 @@ class Policy:
                 "check the depth stream and the calibration"
             )
         config = self.checkpoint.config
-        pooled = maps.pool(maps.stack_scene(scene, self.checkpoint.normalisation), config.coarse_pool)[None]
-        pick_logits, rest = self._network.coarse(pooled)
-        pick_probability = decoding.softmax(pick_logits[0].double().numpy())
-        pick_cell = np.array(np.unravel_index(int(pick_probability.argmax()), pick_probability.shape), float)
-        segment = segment_at(scene, _unpooled(pick_cell, config.coarse_pool))
-
+        pooled = maps.pool(maps.stack_scene(scene, self.checkpoint.normalisation), config.coarse_pool)
+        views = SymmetricViews(self._network.coarse, pooled)
+        pick_probability = views.pick()
+        segment = self._object(scene, pick_probability)
         picked = picked_weights(segment, pooled.shape[-2:], config.coarse_pool)
-        place_logits = self._network.coarse.place(rest, torch.from_numpy(picked)[None])
-        place_probability = decoding.softmax(place_logits[0].double().numpy())
+        place_probability = views.place(torch.from_numpy(picked))
         # An even crop about the corner of four cells is cut out without interpolation.
-        middle = np.floor(_unpooled(decoding.peak(place_probability, 1), config.coarse_pool)) + 0.5
-
-        fine = self._fine(scene, segment, middle)
-        offset, yaw, confidence = decoding.place_and_yaw(fine)
-        place = middle + offset - (config.window - 1) / 2
+        middles = [
+            np.floor(_unpooled(decoding.peak_at(place_probability, mode, 1), config.coarse_pool)) + 0.5
+            for mode in decoding.modes(place_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
+        ]
+        fine = self._fine(scene, segment, middles)
+        prior = np.array([decoding.mass(place_probability, _pooled(m, config.coarse_pool), 2) for m in middles])
+        best = int((np.log(prior) + decoding.log_sum(fine)).argmax())
+        offset, yaw, confidence = decoding.place_and_yaw(fine[best])
+        place = middles[best] + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}
         return Explanation(
             action=self._action(scene, segment, place, yaw, scores),
@@ -136,39 +140,115 @@ class Policy:
             segment=segment,
             pick_probability=pick_probability,
             place_probability=place_probability,
-            fine_probability=decoding.softmax(fine).sum(0),
+            fine_probability=decoding.softmax(fine[best]).sum(0),
             place=place,
             yaw_rad=yaw,
         )
 
-    def _fine(self, scene: Scene, segment: Segment, middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _object(self, scene: Scene, pick_probability: NDArray[np.float64]) -> Segment:
+        """What to pick: of the objects under the likeliest cells the one with the largest probability in all."""
+        factor = self.checkpoint.config.coarse_pool
+        modes = decoding.modes(pick_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
+        if self.checkpoint.primitive != "pick_place":
+            cell = _unpooled(decoding.peak_at(pick_probability, modes[0], 1), factor)
+            return point_at(scene, climb(scene, cell) if self.checkpoint.primitive == "drag" else cell)
+        segments = [segment_at(scene, _unpooled(mode.astype(float), factor)) for mode in modes]
+        totals = [float(pick_probability[_covered(s, pick_probability.shape, factor)].sum()) for s in segments]
+        return segments[int(np.argmax(totals))]
+
+    def _fine(self, scene: Scene, segment: Segment, middles: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """(P, R, window, window) logits about P places."""
         config, fine = self.checkpoint.config, self._network.fine
         normalisation = self.checkpoint.normalisation
         patch, mask, anchor = object_crop(scene, segment, normalisation, config)
         query = fine.query_views(patch, mask, anchor, self._angles)
-        around, centre = maps.crop(scene, middle, config.key)
-        key = fine.key_view(maps.stack_scene(around, normalisation), centre, 0.0)
-        logits: NDArray[np.float64] = fine(query[None], key[None])[0].double().numpy()
+        keys = []
+        for middle in middles:
+            around, centre = maps.crop(scene, middle, config.key)
+            keys.append(fine.key_view(maps.stack_scene(around, normalisation), centre, 0.0))
+        logits: NDArray[np.float64] = fine(query[None], torch.stack(keys)[None])[0].double().numpy()
         return logits
 
     def _action(
         self, scene: Scene, segment: Segment, place: NDArray[np.float64], yaw: float, scores: dict[str, float]
     ) -> PickPlace:
+        primitive = self.checkpoint.primitive
         c, s = math.cos(yaw), math.sin(yaw)
         grasp = segment.grasp - segment.anchor
         release = place + np.array([c * grasp[0] - s * grasp[1], s * grasp[0] + c * grasp[1]])
-        pick_z = segment.top_m - OVERTRAVEL_M
-        below_m = place_support(scene, segment, place, yaw)
-        place_z = segment.top_m - segment.support_m + below_m + self.checkpoint.release_m
         pick_xy = geometry.cell_to_xy(segment.grasp, self.workspace)
         place_xy = geometry.cell_to_xy(release, self.workspace)
-        # Half the turn before and half after: the wrist stays within ±90° of straight.
+        if primitive == "push":
+            heading = math.atan2(place_xy[1] - pick_xy[1], place_xy[0] - pick_xy[0])
+            (pick_z, place_z), (pick_yaw, place_yaw) = self.checkpoint.tip_m, (heading, heading)
+        else:
+            below_m = place_support(scene, segment, place, yaw)
+            pick_z = segment.top_m - OVERTRAVEL_M
+            hang_m = self.checkpoint.hang_m
+            if hang_m is None:
+                hang_m = segment.top_m - segment.support_m + self.checkpoint.release_m
+            place_z = below_m + hang_m
+            # Half the turn before and half after: the wrist stays within ±90° of straight.
+            pick_yaw, place_yaw = -yaw / 2, yaw / 2
         return PickPlace(
-            pick=geometry.tool_down(float(pick_xy[0]), float(pick_xy[1]), pick_z, -yaw / 2),
-            place=geometry.tool_down(float(place_xy[0]), float(place_xy[1]), place_z, yaw / 2),
+            pick=geometry.tool_down(float(pick_xy[0]), float(pick_xy[1]), pick_z, pick_yaw),
+            place=geometry.tool_down(float(place_xy[0]), float(place_xy[1]), place_z, place_yaw),
+            primitive=primitive,
             scores=scores,
             stamp_ns=scene.stamp_ns,
         )
+
+
+class SymmetricViews:
+    """The coarse stage, asked about a map and its seven turns by 90° and mirror images, answers averaged.
+
+    What is to be done does not depend on how the map lies, so eight answers are one opinion with less noise.
+    """
+
+    def __init__(self, net: CoarseNet, pooled: torch.Tensor) -> None:
+        """Run the network.
+
+        Args:
+            net: the coarse stage.
+            pooled: (5 + D, h, w).
+        """
+        self._net = net
+        self._out: list[tuple[tuple[int, bool], torch.Tensor, torch.Tensor]] = []
+        for quarters in ((0, 2), (1, 3)):
+            symmetries = [(quarter, mirror) for quarter in quarters for mirror in (False, True)]
+            views = torch.stack([_seen(pooled, *symmetry) for symmetry in symmetries])
+            pick, rest = net(views)
+            self._out += zip(symmetries, pick, rest, strict=True)
+
+    def pick(self) -> NDArray[np.float64]:
+        """Probability (h, w) of the pick."""
+        return _average([_unseen(logits, *symmetry) for symmetry, logits, _ in self._out])
+
+    def place(self, picked: torch.Tensor) -> NDArray[np.float64]:
+        """Probability (h, w) of the place for what covers `picked`, weights (h, w) that sum to one."""
+        logits = [
+            _unseen(self._net.place(rest[None], _seen(picked, *symmetry)[None])[0], *symmetry)
+            for symmetry, _, rest in self._out
+        ]
+        return _average(logits)
+
+
+def _seen(array: torch.Tensor, quarter: int, mirror: bool) -> torch.Tensor:
+    """(…, h, w) mirrored, then turned by quarters."""
+    return torch.rot90(array.flip(-1) if mirror else array, quarter, (-2, -1))
+
+
+def _unseen(array: torch.Tensor, quarter: int, mirror: bool) -> torch.Tensor:
+    """Inverse of `_seen`."""
+    turned = torch.rot90(array, -quarter, (-2, -1))
+    return turned.flip(-1) if mirror else turned
+
+
+def _average(logits: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+    """Probability (h, w), normalised mean of the logarithms of several opinions."""
+    return decoding.softmax(
+        torch.stack(list(logits)).double().flatten(1).log_softmax(1).mean(0).view(logits[0].shape).numpy()
+    )
 
 
 def object_crop(
@@ -194,6 +274,16 @@ def picked_weights(segment: Segment, shape: Sequence[int], factor: int) -> NDArr
         weights[i, j] = 1
     normal: NDArray[np.float32] = weights / weights.sum()
     return normal
+
+
+def _covered(segment: Segment, shape: Sequence[int], factor: int) -> NDArray[np.bool_]:
+    """Pooled cells (h, w) that an object covers any of, at least the one under its anchor."""
+    return picked_weights(segment, shape, factor) > 0
+
+
+def _pooled(cell: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Inverse of `_unpooled`."""
+    return (cell + 0.5) / factor - 0.5
 
 
 def _unpooled(cell: NDArray[np.float64], factor: int) -> NDArray[np.float64]:

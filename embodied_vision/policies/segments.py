@@ -16,9 +16,11 @@ from embodied_vision.types import Scene
 
 HEIGHT_TOLERANCE_M = 0.008
 CHROMA_TOLERANCE = 0.12
-WINDOW_M = 0.16
+WINDOW_M = 0.24
 GRASP_MARGIN_M = 0.012
 RING_M = (0.008, 0.03)
+POINT_M = 0.006
+SUMMIT_M = 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,7 @@ def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     face = labels == labels[local]
     extent = np.abs(np.argwhere(face) - local).max()
     if extent >= reach or face.sum() < 4:
-        top = float(np.median(height[face]))
-        return Segment(mask, cell.astype(float), cell.astype(float), top, top)
+        return point_at(scene, cell)
     mask[area] = face
     cells = np.argwhere(mask).astype(float)
     anchor = cells.mean(axis=0)
@@ -97,6 +98,35 @@ def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
     tops = scene.height[mask][close]
     top = float(np.median(tops if len(tops) else scene.height[mask]))
     return Segment(mask, anchor, grasp, top, _support(scene, mask, top))
+
+
+def point_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
+    """A place that stands for itself, on no object in particular: a bead of a rope, the start of a push.
+
+    Args:
+        scene: the fused map.
+        cell: (2,) fractional map coordinates.
+    """
+    cell = cell.astype(float)
+    i, j = np.indices(scene.valid.shape)
+    distance = np.hypot(i - cell[0], j - cell[1]) * scene.workspace.cell
+    top, around = scene.valid & (distance < POINT_M), scene.valid & (distance < RING_M[1])
+    top_m = float(scene.height[top].max()) if top.any() else 0.0
+    support_m = float(np.percentile(scene.height[around], 20)) if around.any() else top_m
+    return Segment(np.zeros(scene.valid.shape, bool), cell, cell, top_m, support_m)
+
+
+def climb(scene: Scene, cell: NDArray[np.float64], reach_m: float = 0.012) -> NDArray[np.float64]:
+    """(2,) fractional cell of the nearest small summit: mean of the highest millimetres within `reach_m` of a cell."""
+    i, j = np.indices(scene.valid.shape)
+    near = scene.valid & (np.hypot(i - cell[0], j - cell[1]) * scene.workspace.cell <= reach_m)
+    if not near.any():
+        return cell.astype(float)
+    best = np.flatnonzero(near & (scene.height >= scene.height[near].max() - SUMMIT_M))
+    points = np.stack(np.unravel_index(best, near.shape), axis=1).astype(float)
+    first = points[np.linalg.norm(points - cell, axis=1).argmin()]
+    summit: NDArray[np.float64] = points[np.linalg.norm(points - first, axis=1) <= 1.5].mean(axis=0)
+    return summit
 
 
 def _grasp(mask: NDArray[np.bool_], anchor: NDArray[np.float64], margin: float) -> NDArray[np.float64]:

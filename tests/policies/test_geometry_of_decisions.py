@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from embodied_vision.learning import augment
 from embodied_vision.learning.dataset import Example, to_example
 from embodied_vision.policies import decoding, maps
 from embodied_vision.policies.maps import Normalisation
-from embodied_vision.policies.networks import FineNet, NetworkConfig
-from embodied_vision.policies.segments import place_support, segment_at
+from embodied_vision.policies.networks import FineNet, NetworkConfig, correlate
+from embodied_vision.policies.segments import climb, place_support, segment_at
 from policies import synthetic
 
 CONFIG = NetworkConfig()
@@ -32,11 +33,9 @@ class Template(FineNet):
 
     def forward(self, query_views: torch.Tensor, key_views: torch.Tensor) -> torch.Tensor:
         kernels = query_views[:, :, -1]  # the object's cells
-        green = (key_views[:, 1] - key_views[:, 0]).clamp_min(0) - 0.3 * (key_views[:, 0] > key_views[:, 1])
-        columns = torch.nn.functional.unfold(green[:, None], self.config.query)
-        scores = torch.bmm(kernels.flatten(2), columns)
-        window = self.config.window
-        return scores.view(*kernels.shape[:2], window, window)
+        red, green = key_views[:, :, 0], key_views[:, :, 1]
+        green = (green - red).clamp_min(0) - 0.3 * (red > green)
+        return correlate(kernels[:, :, None], green[:, :, None])
 
 
 @settings(max_examples=12, deadline=None)
@@ -44,15 +43,19 @@ class Template(FineNet):
 def test_labels_agree_with_matching_silhouettes_however_scene_and_crops_are_turned(seed: int) -> None:
     """Object and fixture have one shape, so where their silhouettes match best must be what the label says."""
     rng = np.random.default_rng(seed)
-    one = example(seed)
+    one = augment.mirrored(example(seed)) if seed % 2 else example(seed)
     sample = augment.fine_sample(one, PLAIN, CONFIG, CONFIG.bins, rng)
     query, key = augment.fine_views(Template(CONFIG), sample)
     scores = Template(CONFIG)(query[None], key[None])[0]
     order = np.argsort(np.mod(sample.angles_rad - sample.angles_rad[0], 2 * math.pi))
-    label_place, label_yaw, _ = decoding.place_and_yaw(np.log(sample.label.numpy()[order].astype(float) + 1e-30))
-    sharp = scores.numpy()[order].astype(float)
+    right, *wrong = sample.label.numpy()
+    assert not np.any(wrong)
+    label_place, label_yaw, _ = decoding.place_and_yaw(np.log(right[order].astype(float) + 1e-30))
+    assert scores[0].max() > scores[1:].max(), "nothing fits at the wrong places"
+    sharp = scores[0].numpy()[order].astype(float)
     r, i, j = np.unravel_index(int(sharp.argmax()), sharp.shape)
-    assert np.hypot(i - label_place[0], j - label_place[1]) < 1.6
+    slack = 0.05 * 0.1 / one.scene.workspace.cell  # the fixture is larger by 5 % of 10 cm on every side
+    assert np.hypot(i - label_place[0], j - label_place[1]) < math.hypot(slack, slack)
     turn = math.remainder(2 * math.pi * r / CONFIG.bins - label_yaw, 2 * math.pi)
     assert abs(turn) <= math.radians(10)
 
@@ -66,6 +69,69 @@ def test_coarse_labels_stay_on_object_and_fixture(seed: int) -> None:
     assert float((sample.place * (green > 0.3)).sum()) > 0.5
     for label in (sample.pick, sample.picked, sample.place):
         assert float(label.sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_mirror_image_is_the_mirrored_world() -> None:
+    """What the mirror shows of an action is the action that is right in the mirrored scene."""
+    one = example(3)
+    seen = augment.mirrored(one)
+    assert np.array_equal(seen.scene.color[:, ::-1], one.scene.color)
+    place_xy = geometry.cell_to_xy(one.place, one.scene.workspace)
+    seen_xy = geometry.cell_to_xy(seen.place, one.scene.workspace)
+    assert seen_xy == pytest.approx([place_xy[0], -place_xy[1]])
+    assert seen.yaw_rad == -one.yaw_rad
+    i, j = np.floor(seen.segment.anchor + 0.5).astype(int)
+    assert abs(float(seen.scene.height[i, j]) - one.segment.top_m) < 0.005
+    again = augment.mirrored(seen)
+    assert np.array_equal(again.scene.height, one.scene.height)
+    assert again.place == pytest.approx(one.place)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_has_no_turn_is_seen_along_the_axes_of_its_place(seed: int) -> None:
+    """A drag's object and place lie towards each other in the views as they do in the scene, turned by one angle."""
+    scene, action = synthetic.insertion(np.random.default_rng(seed))
+    one = to_example(scene, replace(action, primitive="drag"))
+    assert one.yaw_rad == 0
+    assert not one.segment.mask.any()
+    views = []
+    for mark in (one.segment.anchor + np.array([0.0, 10.0]), one.place):
+        scene.height[:] = 0.0
+        i, j = np.floor(mark + 0.5).astype(int)
+        scene.height[i - 1 : i + 2, j - 1 : j + 2] = 0.1
+        sample = augment.fine_sample(one, PLAIN, CONFIG, CONFIG.bins, np.random.default_rng(seed))
+        views.append(augment.fine_views(FineNet(CONFIG), sample))
+    assert sample.label.shape == (1 + augment.WRONG_PLACES, 1, CONFIG.window, CONFIG.window)
+    query, keys = views[0][0], views[1][1]
+    seen, label = keys[0, 3].numpy().astype(float), sample.label[0, 0].numpy()
+    beyond = (CONFIG.key - CONFIG.window) / 2  # of the window on every side
+    for axis, label_axis in zip(np.indices(seen.shape), np.indices(label.shape), strict=True):
+        assert (seen * axis).sum() / seen.sum() - beyond == pytest.approx((label * label_axis).sum(), abs=0.75)
+    beside = query[0, 3].numpy().astype(float)
+    row, column = ((beside * axis).sum() / beside.sum() - (CONFIG.query - 1) / 2 for axis in np.indices(beside.shape))
+    c, s = math.cos(sample.key_angle_rad), math.sin(sample.key_angle_rad)
+    assert [row, column] == pytest.approx([10 * s, 10 * c], abs=0.75)  # R(−β) takes the scene into the view
+
+
+def test_the_fft_correlates_where_kernels_lie_wholly_within_keys() -> None:
+    kernels, keys = torch.randn(2, 3, 4, 7, 7), torch.randn(2, 5, 4, 11, 11)
+    slow = torch.stack(
+        [
+            torch.stack([torch.nn.functional.conv2d(k[None], q)[0] for k in ks])
+            for q, ks in zip(kernels, keys, strict=True)
+        ]
+    )
+    assert torch.allclose(correlate(kernels, keys), slow, atol=1e-4)
+
+
+def test_climbing_ends_on_the_nearest_bead() -> None:
+    scene = synthetic.empty_scene()
+    for row in (60, 64):
+        scene.height[row : row + 2, 100:102] = 0.01
+    assert climb(scene, np.array([59.0, 99.2])) == pytest.approx([60.5, 100.5])
+    assert climb(scene, np.array([66.2, 101.0])) == pytest.approx([64.5, 100.5])
+    assert climb(scene, np.array([20.0, 20.0])) == pytest.approx([20.0, 20.0], abs=0.5)
 
 
 @settings(max_examples=15, deadline=None)

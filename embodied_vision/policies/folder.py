@@ -1,0 +1,90 @@
+"""A folder of weights, manifest and card, written in one rename and read only as it was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from embodied_vision.digests import read_verified
+from embodied_vision.errors import CheckpointError
+
+WEIGHTS = "model.safetensors"
+MANIFEST = "manifest.json"
+CARD = "card.md"
+
+
+def pack(weights: Mapping[str, Tensor]) -> bytes:
+    """Weights as a safetensors file, the same bytes for the same weights."""
+    packed: bytes = save_tensors({name: weights[name].contiguous() for name in sorted(weights)})
+    return packed
+
+
+def identify(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """16 hex digits of a sha256 over settings and weights."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(pack(weights))
+    return digest.hexdigest()[:16]
+
+
+def write(folder: Path, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str) -> None:
+    """Write weights, card and manifest, which gains their sha256, beside `folder` and rename it into place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    contents = {WEIGHTS: pack(weights), CARD: card.encode()}
+    full = {**manifest, "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+    contents[MANIFEST] = (json.dumps(full, indent=2, ensure_ascii=False) + "\n").encode()
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    former = staging.with_name(staging.name + ".former")
+    staging.mkdir()
+    try:
+        for name, data in contents.items():
+            with open(staging / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(former)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def read_manifest(folder: Path, form: str) -> dict[str, Any]:
+    """The manifest of a folder, nothing else checked.
+
+    Raises:
+        CheckpointError: there is no folder, no manifest, or it is of another format than `form`.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"no policy checkpoint at {folder}: {MANIFEST} is missing; give its folder") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint again") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != form:
+        raise CheckpointError(f"{path} has format {found!r}, this reads {form!r}; give a checkpoint of that format")
+    return dict(manifest)
+
+
+def read_weights(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights, after every file's sha256 was checked.
+
+    Raises:
+        CheckpointError: a file is missing or differs from what was written.
+    """
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, Mapping) or not {WEIGHTS, CARD} <= set(hashes):
+        raise CheckpointError(f"{folder / MANIFEST} lacks the sha256 of its files; copy the checkpoint again")
+    return load_tensors(read_verified(folder, hashes, "checkpoint", CheckpointError)[WEIGHTS])
