@@ -25,6 +25,7 @@ def command(
     seed_offset: int = typer.Option(0, min=0, help="Number of the first scene of the split."),
     image_size: int = typer.Option(128, min=16, help="Rows and columns of the images, px."),
     in_bin: int = typer.Option(IN_BIN, min=1, help="Objects in the bin."),
+    policy: Path | None = typer.Option(None, help="Folder of a grasp policy that proposes what to try."),
     workers: int = typer.Option(1, min=1, help="Scenes that run at once."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
@@ -34,8 +35,14 @@ def command(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=as_json) as progress:
         bar = progress.add_task("scenes", total=scenes)
-        options = {"grasps": grasps, "seed_offset": seed_offset, "image_size": image_size, "in_bin": in_bin}
-        for result in label(output, scenes, split=split, workers=workers, **options):  # type: ignore[arg-type]
+        options = {
+            "grasps": grasps,
+            "seed_offset": seed_offset,
+            "image_size": image_size,
+            "in_bin": in_bin,
+            "policy": policy,
+        }
+        for result in label(output, scenes, split=split, **options):  # type: ignore[arg-type]
             results.append(result)
             progress.advance(bar)
             if result.episode_id is None:

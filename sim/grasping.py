@@ -166,6 +166,10 @@ class GraspDiverseEnv(SceneEnv):
         """
         return self.action_at(*grasp_of(self._world.task.oracle(self._world, self.np_random).pick))
 
+    def action_of(self, decision: PickPlace) -> NDArray[np.float64]:
+        """Action (4,) that carries out a decision to grasp."""
+        return self.action_at(*grasp_of(decision.pick))
+
     def action_at(self, x: float, y: float, z: float, yaw: float) -> NDArray[np.float64]:
         """Action (4,) that closes the jaw with the tip at x, y, z in m in the base frame, turned by yaw in rad."""
         low, high = self._bounds.T
