@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-grasp-ceiling
 
 setup: $(INSTALLED)
 
@@ -61,6 +61,10 @@ bench-sim: $(INSTALLED)
 bench-grasps: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/grasps.py $(if $(SMALL),--scenes 2)
+
+bench-grasp-ceiling: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl)
 
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

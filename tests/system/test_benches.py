@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"bench", "figure", "value", "unit", "reference", "reference_value", "ratio"}
 SMALLEST = {
     "grasps": ["--scenes", "2"],
+    "grasp_ceiling": ["--scenes", "1"],
     "ros": ["--scenes", "2"],
     "sim": ["--decisions", "2", "--steps", "20"],
     "resets": ["--resets", "20"],
