@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from embodied_vision import __version__
-from embodied_vision.cli import collect, demo, doctor, encoder, episodes, evaluate, launch, learn, replay, train
+from embodied_vision.cli import collect, demo, doctor, encoder, episodes, evaluate, grasp, launch, learn, replay, train
 from embodied_vision.errors import EmbodiedVisionError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.add_typer(launch.app, name="launch")
 app.command("collect", cls=collect.Command)(collect.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.add_typer(grasp.app, name="grasp")
 app.add_typer(learn.app, name="learn")
 app.command("replay")(replay.command)
 app.add_typer(episodes.app, name="episodes")
