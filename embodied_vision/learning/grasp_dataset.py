@@ -98,8 +98,11 @@ class GraspDataset:
         return Normalisation(everything.mean(0), np.maximum(everything.std(0), 1e-3))
 
     def parted(self, share: float) -> tuple[GraspDataset, GraspDataset]:
-        """The scenes without, and with only, every so many-th, so that the second part has about `share` of them."""
-        every = max(2, round(1 / share))
+        """The scenes without, and with only, every so many-th, so that the second part has about `share` of them.
+
+        Neither part is empty where there are two scenes.
+        """
+        every = min(max(2, round(1 / share)), max(2, len(self.scenes)))
         kept = tuple(s for k, s in enumerate(self.scenes) if k % every != every - 1)
         return replace(self, scenes=kept), replace(self, scenes=self.scenes[every - 1 :: every])
 

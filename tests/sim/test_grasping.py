@@ -89,6 +89,17 @@ def test_test_scenes_show_held_out_objects(grasp: GraspDiverseEnv) -> None:
         GraspDiverseEnv(objects="all")  # type: ignore[arg-type]
 
 
+def test_as_many_objects_lie_in_the_bin_as_asked_for() -> None:
+    for count in (1, 3):
+        env = GraspDiverseEnv(image_size=16, in_bin=count)
+        env.reset(seed=4)
+        assert len(env.world.task.numbers) == count  # type: ignore[attr-defined]
+        assert env.identity()["in_bin"] == count
+        env.close()
+    with pytest.raises(BadInput, match="0 objects in the bin"):
+        GraspDiverseEnv(in_bin=0)
+
+
 def test_objects_lie_still_in_the_bin(grasp: GraspDiverseEnv) -> None:
     for index in range(6):
         grasp.reset(seed=scene_seed("train", index))
