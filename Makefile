@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-grasp-ceiling
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-grasp-ceiling results
 
 setup: $(INSTALLED)
 
@@ -73,6 +73,12 @@ bench-resets: $(INSTALLED)
 bench-oracles: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/oracles.py --json --workers 2 $(if $(SMALL),--scenes 2)
+
+# Measures what docs/results.md lacks and makes the page. CELL='align-box-corner/*' takes those cells alone.
+results: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/embodied-vision results run $(if $(CELL),--cell '$(CELL)')
+	$(BIN)/embodied-vision results table
 
 # docs/tasks.md and its pictures, from the tasks' own definitions.
 docs: $(INSTALLED)

@@ -54,6 +54,21 @@ def heat(scene: Scene, scores: NDArray[np.floating]) -> Picture:
     return (scene.color * 0.45 * (1 - strength) + glow * strength).astype(np.uint8)
 
 
+def shades(values: NDArray[np.floating]) -> Picture:
+    """A map in shades of grey, from its lowest value in black to its highest in white."""
+    finite = np.nan_to_num(np.asarray(values, np.float64))
+    low, high = float(finite.min()), float(finite.max())
+    grey = (255 * (finite - low) / max(high - low, 1e-12)).astype(np.uint8)
+    return grey[..., None].repeat(3, axis=2)
+
+
+def height_shades(scene: Scene) -> Picture:
+    """The height map in shades of grey, highest in white; what no camera sees is dark blue."""
+    picture = shades(np.where(scene.valid, scene.height, scene.height[scene.valid].min()))
+    picture[~scene.valid] = (20, 20, 90)
+    return picture
+
+
 def _mark(picture: Picture, points: Sequence[tuple[float, float]], scale: float) -> Picture:
     """Ring at the first point, cross at the second, a line between; points are (column, row)."""
     image = Image.fromarray(picture)

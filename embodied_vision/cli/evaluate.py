@@ -6,16 +6,17 @@ import json
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embodied_vision.cli.conditions import Preset, RendererName
-from embodied_vision.learning import provenance
-from embodied_vision.learning.evaluate import SceneResult, evaluate, split_seeds, summarise
-from embodied_vision.learning.report import contact_sheet
+from embodied_vision.learning import json_lines, provenance
+from embodied_vision.learning.evaluate import evaluate, examined, split_seeds, summarise
+from embodied_vision.learning.report import PAGE, SCENES, write_report
+from embodied_vision.learning.results import result_line
+from embodied_vision.learning.scene_results import LOG, SceneLog
 from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
 
@@ -40,18 +41,29 @@ def command(
     ),
     workers: int = typer.Option(1, min=1, help="Processes that run scenes at once."),
     encoder: str = typer.Option("default", help="Name or folder of the encoder."),
-    report: Path | None = typer.Option(None, help="Folder for pictures of successes and failures and all decisions."),
+    report: Path | None = typer.Option(
+        None, help="Folder for a report, index.html, with what was seen and decided on every failed scene."
+    ),
     append: Path | None = typer.Option(None, help="File of JSON lines to add the figures to, with their provenance."),
+    keep: Path | None = typer.Option(
+        None,
+        help="File of JSON lines with the result of every scene; those that it holds are not run again.",
+        show_default=f"{LOG} in the folder of --report, else beside the file of --append, else none",
+    ),
     record: bool = typer.Option(False, "--record", help="Write the figures into the checkpoint's manifest and card."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
-    """Run a policy on unseen scenes: mean score with a bootstrap interval, solved scenes with Wilson's (95 %)."""
+    """Run a policy on unseen scenes: mean score with a bootstrap interval, solved scenes with Wilson's (95 %).
+
+    With --report, --append or --keep, the same command goes on where it was stopped or killed.
+    """
     folder = checkpoint if checkpoint is not None else shipped(task)
     seeds = split_seeds(split.value, scenes, seed_offset)
     commit = provenance.git_commit()  # before anything that is tracked changes
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    drawer = renderer.value if renderer is not None else None
+    what = examined(task, folder, preset.value, drawer)
+    log_path = keep or (report / LOG if report is not None else append.with_name(LOG) if append is not None else None)
+    with bars() as progress:
         bar = progress.add_task(f"{task} ({split.value})", total=scenes)
         results = evaluate(
             task,
@@ -59,21 +71,23 @@ def command(
             seeds,
             encoder=encoder,
             preset=preset.value,
-            renderer=renderer.value if renderer is not None else None,
+            renderer=drawer,
             workers=workers,
-            draw=report is not None,
+            log=SceneLog(log_path) if log_path is not None else None,
+            draw=report / SCENES if report is not None else None,
             report=lambda _: progress.advance(bar),
         )
     figures = summarise(task, str(folder), results, preset.value)
     figures["split"] = split.value
     if report is not None:
-        _write_report(report, task, figures, results)
+        write_report(report, figures, results, what)
+    if append is not None:
+        manifest = checkpoints.read_manifest(folder)
+        json_lines.append(append, result_line(figures, manifest, git_commit=commit, command=provenance.command()))
     if record:
         former = checkpoints.load(folder)
         name = split.value if preset is Preset.NONE else f"{split.value}, {preset.value}"
         checkpoints.save(replace(former, measured={**former.measured, name: figures}), folder)
-    if append is not None:
-        _append(append, folder, figures, commit)
     if as_json:
         typer.echo(json.dumps(figures))
         return
@@ -86,39 +100,11 @@ def command(
     if figures["failed_seeds"]:
         typer.echo(f"not solved: seeds {', '.join(map(str, figures['failed_seeds']))}")
 
-
-def _write_report(folder: Path, task: str, figures: dict[str, Any], results: list[SceneResult]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    contact_sheet(results, folder / f"{task}.png")
-    scenes = [
-        {
-            "seed": r.seed,
-            "reward": r.reward,
-            "solved": r.solved,
-            "steps": r.steps,
-            "refused": list(r.refused),
-            "actions": list(r.actions),
-        }
-        for r in results
-    ]
-    text = json.dumps({**figures, "results": scenes}, indent=1)
-    (folder / f"{task}.json").write_text(text + "\n", encoding="utf-8")
+    if report is not None:
+        typer.echo(f"report: {report / PAGE}")
 
 
-def _append(path: Path, folder: Path, figures: dict[str, Any], commit: str) -> None:
-    manifest = checkpoints.read_manifest(folder)
-    training = manifest["training"]
-    line = {
-        **figures,
-        "checkpoint_id": manifest["checkpoint_id"],
-        "demos": training.get("demos"),
-        "train_seed": training.get("seed"),
-        "train_minutes": training.get("minutes"),
-        "train_cpu_minutes": training.get("cpu_minutes"),
-        "encoder": manifest["encoder_id"],
-        "git_commit": commit,
-        "command": provenance.command(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+def bars() -> Progress:
+    """Progress bars that count scenes."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -9,7 +9,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from embodied_vision import __version__
-from embodied_vision.cli import collect, demo, doctor, encoder, episodes, evaluate, grasp, launch, learn, replay, train
+from embodied_vision.cli import (
+    collect,
+    compare,
+    demo,
+    doctor,
+    encoder,
+    episodes,
+    evaluate,
+    grasp,
+    launch,
+    learn,
+    replay,
+    results,
+    train,
+)
 from embodied_vision.errors import EmbodiedVisionError
 
 app = typer.Typer(
@@ -39,6 +53,8 @@ app.add_typer(launch.app, name="launch")
 app.command("collect", cls=collect.Command)(collect.command)
 app.command("train")(train.command)
 app.command("evaluate")(evaluate.command)
+app.command("compare")(compare.command)
+app.add_typer(results.app, name="results")
 app.add_typer(grasp.app, name="grasp")
 app.add_typer(learn.app, name="learn")
 app.command("replay")(replay.command)

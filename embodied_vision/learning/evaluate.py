@@ -4,66 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput
+from embodied_vision.learning import drawings, provenance
 from embodied_vision.learning.dataset import renderer_of
-from embodied_vision.learning.environments import Conditions
+from embodied_vision.learning.environments import SIMULATOR, Conditions
 from embodied_vision.learning.processes import Processes
+from embodied_vision.learning.scene_results import Examined, SceneLog, SceneResult
 from embodied_vision.learning.seeds import Split, scene_seed
 from embodied_vision.learning.statistics import bootstrap, wilson
 from embodied_vision.learning.workers import Here, Pool, Workers
-from embodied_vision.pictures import action_on_scene
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.policies.policy import Policy
-from embodied_vision.types import RGBD, Features, PickPlace, Workspace
+from embodied_vision.policies.policy import Explanation, Policy
+from embodied_vision.types import RGBD, Features
 
 
 class Decider(Protocol):
     """What an evaluation needs of a policy."""
 
-    workspace: Workspace
-
-    def decide(self, frames: Sequence[RGBD], features: Sequence[Features]) -> PickPlace:
-        """The next action for these frames, one a camera, and their features."""
+    def explain(self, frames: Sequence[RGBD], features: Sequence[Features]) -> Explanation:
+        """The next action for these frames, one a camera, and their features, with what led to it."""
         ...
-
-
-@dataclass(frozen=True)
-class SceneResult:
-    """How one scene went.
-
-    Attributes:
-        seed: of the scene.
-        reward: total, in [0, 1].
-        solved: whether the task was solved.
-        steps: actions taken.
-        actions: the decisions, JSON-ready.
-        refused: what the guard said to actions that it refused.
-        decision_s: seconds that each decision took, encoder included.
-        pictures: uint8 (H, W, 3) map with the decision drawn on it, for each, when asked for.
-        renderer: who drew what the policy saw, where the environment says so.
-    """
-
-    seed: int
-    reward: float
-    solved: bool
-    steps: int
-    actions: Sequence[dict[str, Any]] = field(default_factory=tuple)
-    refused: Sequence[str] = field(default_factory=tuple)
-    decision_s: Sequence[float] = field(default_factory=tuple)
-    pictures: Sequence[NDArray[np.uint8]] = field(default_factory=tuple)
-    renderer: str = ""
 
 
 def split_seeds(split: Split, scenes: int, offset: int = 0) -> list[int]:
@@ -71,8 +41,14 @@ def split_seeds(split: Split, scenes: int, offset: int = 0) -> list[int]:
     return [scene_seed(split, offset + index) for index in range(scenes)]
 
 
-def run_scene(env: Any, policy: Decider, encoder: Encoder | None, seed: int, *, draw: bool = False) -> SceneResult:
-    """Act until the scene is solved or its steps are used up.
+def run_scene(
+    env: Any,
+    policy: Decider,
+    encoder: Encoder | None,
+    seed: int,
+    watch: Callable[[Explanation], None] | None = None,
+) -> SceneResult:
+    """Act until the scene is solved or its steps are used up; `watch` is called with every decision.
 
     An action that the guard refuses costs a step. Deterministic, but for `decision_s`.
     """
@@ -81,16 +57,16 @@ def run_scene(env: Any, policy: Decider, encoder: Encoder | None, seed: int, *, 
     actions: list[dict[str, Any]] = []
     refused: list[str] = []
     seconds: list[float] = []
-    pictures: list[NDArray[np.uint8]] = []
     while True:
         start = time.perf_counter()
         frames = cell.frames()
         features = [encoder.encode(frame.color, frame.stamp_ns) for frame in frames] if encoder is not None else []
-        action = policy.decide(frames, features)
+        explanation = policy.explain(frames, features)
+        action = explanation.action
         seconds.append(time.perf_counter() - start)
         actions.append(action.to_dict())
-        if draw:
-            pictures.append(action_on_scene(geometry.fuse_scene(frames, [], policy.workspace), action, 1))
+        if watch is not None:
+            watch(explanation)
         vectors = {name: geometry.pose_to_vector(getattr(action, name)) for name in ("pick", "place")}
         _, _, terminated, truncated, info = env.step(vectors)
         if info.get("refused"):
@@ -103,9 +79,34 @@ def run_scene(env: Any, policy: Decider, encoder: Encoder | None, seed: int, *, 
                 steps=len(actions),
                 actions=actions,
                 refused=refused,
+                failed=str(info.get("failed", "")),
                 decision_s=seconds,
-                pictures=pictures,
             )
+
+
+def examined(task: str, checkpoint: Path, preset: str = "none", renderer: str | None = None) -> Examined:
+    """What an evaluation of a checkpoint examines.
+
+    Args:
+        task: name of the task.
+        checkpoint: folder of the policy.
+        preset: of the domain randomisation.
+        renderer: who draws; left out, the renderer whose pictures the policy learnt from.
+
+    Raises:
+        BadInput: there is no such checkpoint, it is for another task, or its renderer is not there.
+    """
+    manifest = checkpoints.read_manifest(checkpoint)
+    trained = manifest.get("task")
+    if trained != task:
+        raise BadInput(f"checkpoint {checkpoint} is for task {trained!r}, asked to evaluate on {task!r}")
+    conditions = Conditions(preset, renderer or renderer_of(manifest.get("training", {})))
+    if conditions.renderer == "auto":
+        env: Any = conditions.make(task)
+        conditions = replace(conditions, renderer=env.unwrapped.renderer)
+        env.close()
+    code = provenance.scene_code(SIMULATOR)
+    return Examined(str(manifest["checkpoint_id"]), task, conditions.preset, conditions.renderer, code)
 
 
 def evaluate(
@@ -117,7 +118,8 @@ def evaluate(
     preset: str = "none",
     renderer: str | None = None,
     workers: int = 1,
-    draw: bool = False,
+    log: SceneLog | None = None,
+    draw: Path | None = None,
     report: Callable[[SceneResult], None] | None = None,
 ) -> list[SceneResult]:
     """Run the policy on the scenes of `seeds`, in their order whatever the number of workers.
@@ -130,7 +132,9 @@ def evaluate(
         preset: of the domain randomisation.
         renderer: who draws; left out, the renderer whose pictures the policy learnt from.
         workers: processes to run at once.
-        draw: whether results carry pictures of the decisions.
+        log: scenes that it holds are not run again; the others are added.
+        draw: folder for pictures of failed scenes, one folder a seed, see `drawings`; a failed scene that the log
+            holds is run again when its pictures are missing.
         report: called with every result as soon as it is there.
 
     Raises:
@@ -138,39 +142,50 @@ def evaluate(
     """
     if not seeds:
         raise BadInput("no scene to evaluate on; ask for at least 1")
-    manifest = checkpoints.read_manifest(checkpoint)
-    trained = manifest.get("task")
-    if trained != task:
-        raise BadInput(f"checkpoint {checkpoint} is for task {trained!r}, asked to evaluate on {task!r}")
-    conditions = Conditions(preset, renderer or renderer_of(manifest.get("training", {})))
-    make = partial(Examination, task, checkpoint, encoder, conditions, draw)
-    count = min(workers, len(seeds))
+    what = examined(task, checkpoint, preset, renderer)
+    known = log.known(what) if log is not None else {}
+    by_seed = {seed: known[seed] for seed in seeds if seed in known and _is_drawn(known[seed], what, draw)}
+    for result in by_seed.values():
+        if report is not None:
+            report(result)
+    missing = [seed for seed in seeds if seed not in by_seed]
+    make = partial(Examination, what, checkpoint, encoder, draw)
+    count = min(workers, len(missing))
     running: Workers[int, SceneResult] = Here(make) if count <= 1 else Pool(Processes(make), count)
-    by_seed: dict[int, SceneResult] = {}
     with running:
-        for result in running.run(seeds):
+        for result in running.run(missing):
             by_seed[result.seed] = result
+            if log is not None:
+                log.add(what, result)
             if report is not None:
                 report(result)
     return [by_seed[seed] for seed in seeds]
 
 
+def _is_drawn(result: SceneResult, what: Examined, draw: Path | None) -> bool:
+    """Whether all pictures of a scene are there that are asked for."""
+    return draw is None or result.solved or bool(drawings.decisions(draw / str(result.seed), what))
+
+
 class Examination:
     """A policy and an environment that it is tried in, one scene after another."""
 
-    def __init__(self, task: str, checkpoint: Path, encoder: str, conditions: Conditions, draw: bool) -> None:
+    def __init__(self, what: Examined, checkpoint: Path, encoder: str, draw: Path | None) -> None:
         torch.set_num_threads(1)
         needs_encoder = bool(checkpoints.read_manifest(checkpoint).get("encoder_id"))
         self._encoder = load_encoder(encoder) if needs_encoder else None
         self._policy = Policy.load(checkpoint, self._encoder)
-        self._env = conditions.make(task)
+        self._env = Conditions(what.preset, what.renderer).make(what.task)
+        self._what = what
         self._draw = draw
 
     def __call__(self, seed: int) -> SceneResult:
         """Run the scene of `seed`."""
-        result = run_scene(self._env, self._policy, self._encoder, seed, draw=self._draw)
-        cell: Any = self._env.unwrapped
-        return replace(result, renderer=cell.renderer)
+        drawing = drawings.Drawing() if self._draw is not None else None
+        result = run_scene(self._env, self._policy, self._encoder, seed, drawing.add if drawing is not None else None)
+        if drawing is not None and self._draw is not None and not result.solved:
+            drawing.save(self._draw / str(seed), self._what)
+        return replace(result, renderer=self._what.renderer)
 
     def close(self) -> None:
         """Free the environment."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+SCENE_CODE = ("types.py", "geometry.py", "policies", "encoders", "control", "robots")
+"""What of this package runs a scene, besides the simulator."""
 PACKAGES = ("embodied_vision", "torch", "numpy", "scipy", "pybullet", "zarr")
 
 
@@ -36,3 +40,21 @@ def git_commit() -> str:
 def command() -> str:
     """The command line of this process, as a user would type it."""
     return " ".join(["embodied-vision", *sys.argv[1:]])
+
+
+def scene_code(simulator: str) -> str:
+    """16 hex digits that name the sources which decide how a policy's scene goes.
+
+    Args:
+        simulator: name of the package that holds the environments, which is part of them where it is installed.
+    """
+    package = Path(__file__).resolve().parent.parent
+    roots = [package / name for name in SCENE_CODE]
+    found = importlib.util.find_spec(simulator)
+    roots += [Path(folder).resolve() for folder in (found.submodule_search_locations or ())] if found else []
+    digest = hashlib.sha256()
+    for root in roots:
+        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if path.suffix in {".py", ".yaml", ".urdf"}:
+                digest.update(f"{root.name}/{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import binomtest
 
 Z95 = 1.959963984540054
 
@@ -39,3 +40,14 @@ def bootstrap(values: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> I
     means = sample[rng.integers(sample.size, size=(resamples, sample.size))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(sample.mean()), float(low), float(high))
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p value of the exact McNemar test (McNemar, 1947) that two classifiers succeed equally often.
+
+    Args:
+        only_first: pairs in which only the first succeeded.
+        only_second: pairs in which only the second did.
+    """
+    discordant = only_first + only_second
+    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0

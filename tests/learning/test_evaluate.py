@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,11 @@ from policies.stubs import TINY, frame, random_checkpoint
 
 from embodied_vision import geometry
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.evaluate import SceneResult, evaluate, run_scene, split_seeds, summarise
-from embodied_vision.learning.report import contact_sheet
+from embodied_vision.learning import provenance
+from embodied_vision.learning.evaluate import SceneResult, evaluate, examined, run_scene, split_seeds, summarise
+from embodied_vision.learning.scene_results import SceneLog
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.types import PickPlace, Workspace
+from embodied_vision.types import PickPlace
 
 
 class Scripted:
@@ -43,14 +45,15 @@ class Scripted:
 
 def decider() -> Any:
     action = PickPlace(geometry.tool_down(0.5, 0, 0.1), geometry.tool_down(0.4, 0.2, 0.1))
-    return SimpleNamespace(workspace=Workspace(), decide=lambda frames, features: action)
+    return SimpleNamespace(explain=lambda frames, features: SimpleNamespace(action=action))
 
 
 def test_a_scene_ends_when_its_steps_are_used_up() -> None:
-    result = run_scene(Scripted(), decider(), None, 2_000_001, draw=True)
+    seen: list[Any] = []
+    result = run_scene(Scripted(), decider(), None, 2_000_001, seen.append)
     assert (result.seed, result.reward, result.solved, result.steps) == (2_000_001, 0.5, False, 3)
     assert result.refused == ["workspace: tip"]
-    assert len(result.decision_s) == len(result.actions) == len(result.pictures) == 3
+    assert len(result.decision_s) == len(result.actions) == len(seen) == 3
 
 
 def test_figures_have_the_documented_fields() -> None:
@@ -62,16 +65,6 @@ def test_figures_have_the_documented_fields() -> None:
     assert figures["ci_low"] <= 95 <= figures["ci_high"]
     assert figures["solved_low"] < 90 < figures["solved_high"]
     json.dumps(figures)
-
-
-def test_the_contact_sheet_shows_failures_first(tmp_path: Path) -> None:
-    picture = np.zeros((8, 16, 3), np.uint8)
-    shown = [SceneResult(k, 1.0, k != 3, 1, pictures=[picture + (200 if k == 3 else 0)]) for k in range(5)]
-    contact_sheet(shown, tmp_path / "sheet.png")
-    from PIL import Image
-
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert (sheet[14:22, :16] == 200).all()
 
 
 def test_splits_give_disjoint_seeds() -> None:
@@ -94,3 +87,38 @@ def test_one_and_two_workers_give_the_same_results(tmp_path: Path) -> None:
         assert (a.seed, a.reward, a.steps, a.refused) == (b.seed, b.reward, b.steps, b.refused)
         poses = [[(d["pick"], d["place"], d["scores"]) for d in result.actions] for result in (a, b)]
         assert poses[0] == poses[1]
+
+
+def test_no_scene_is_run_twice(tmp_path: Path) -> None:
+    """The second evaluation finds one scene in the log, told apart by what was examined, and runs the other."""
+    checkpoints.save(random_checkpoint("", config=TINY), tmp_path / "policy")
+    log = SceneLog(tmp_path / "scenes.jsonl")
+    what = examined("block-insertion", tmp_path / "policy")
+    marked = SceneResult(1_000_000, 0.25, False, 7, decision_s=[0.5], refused=["reach"], renderer="software")
+    log.add(what, marked)
+    log.add(replace(what, preset="mild"), SceneResult(1_000_001, 0.75, False, 7))
+    log.add(replace(what, code="of yesterday"), SceneResult(1_000_001, 0.75, False, 7))
+    log.add(replace(what, checkpoint_id="another"), SceneResult(1_000_001, 0.75, False, 7))
+    told: list[int] = []
+    first, second = evaluate(
+        "block-insertion",
+        tmp_path / "policy",
+        [1_000_000, 1_000_001],
+        log=log,
+        report=lambda result: told.append(result.seed),
+    )
+    assert first == marked
+    assert second.steps <= 3
+    assert told == [1_000_000, 1_000_001]
+    assert SceneLog(tmp_path / "new.jsonl", log.path).known(what)[1_000_001].reward == second.reward
+
+
+def test_the_code_that_runs_a_scene_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "simulator").mkdir()
+    source = tmp_path / "simulator" / "__init__.py"
+    source.write_text("GRAVITY = 9.81")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = [provenance.scene_code("simulator")]
+    source.write_text("GRAVITY = 9.82")
+    names += [provenance.scene_code("simulator"), provenance.scene_code("simulator"), provenance.scene_code("absent")]
+    assert names[0] != names[1] == names[2] != names[3]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from embodied_vision.learning.statistics import bootstrap, wilson
+from embodied_vision.learning.statistics import bootstrap, mcnemar, wilson
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (95, 100), (50, 100), (1, 3)])
@@ -34,3 +34,9 @@ def test_bootstrap_agrees_with_scipy() -> None:
 
 def test_bootstrap_of_equal_values_has_no_width() -> None:
     assert bootstrap([1.0] * 20) == bootstrap([1.0] * 30)
+
+
+@pytest.mark.parametrize(("only_first", "only_second", "p_value"), [(0, 0, 1.0), (3, 3, 1.0), (0, 5, 1 / 16)])
+def test_mcnemar_is_exact(only_first: int, only_second: int, p_value: float) -> None:
+    assert mcnemar(only_first, only_second) == pytest.approx(p_value)
+    assert mcnemar(only_second, only_first) == pytest.approx(p_value)

@@ -1,0 +1,132 @@
+"""The cells of the results' table, as `results/cells.yaml` declares them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embodied_vision.errors import BadInput
+
+NO_ENCODER = "none"
+_AXES = {"tasks": None, "demos": None, "encoders": "encoder", "seeds": "seed", "presets": "preset"}
+"""Lists of a group → the default that stands in for each."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides a training run.
+
+    Attributes:
+        task: name of the task.
+        demos: number of demonstrations.
+        encoder: name or folder of the encoder, `none` for none.
+        seed: of the training.
+        options: further options of `embodied-vision train`, name and value.
+    """
+
+    task: str
+    demos: int
+    encoder: str
+    seed: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Name of a folder that no other training shares."""
+        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        return f"{self.task}-{self.demos}-{digest}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A policy and the scenes that it is measured on.
+
+    Attributes:
+        name: TASK/DEMOS[/encoder-NAME][/seed-N][@PRESET]; what is as usual is left out.
+        training: of the policy.
+        preset: of the domain randomisation of the scenes.
+    """
+
+    name: str
+    training: Training
+    preset: str
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """All cells, in their order, and what holds for each of them.
+
+    Attributes:
+        cells: by distinct names.
+        scenes: number of test scenes of a cell.
+        renderer: who draws demonstrations and scenes.
+        notes: cell's name → what is to be said about it.
+    """
+
+    cells: Sequence[Cell]
+    scenes: int
+    renderer: str
+    notes: Mapping[str, str]
+
+    def choose(self, patterns: Sequence[str]) -> list[Cell]:
+        """The cells whose names match one of the patterns, in which `*` stands for anything; all without patterns.
+
+        Raises:
+            BadInput: a pattern matches none.
+        """
+        for pattern in patterns:
+            if not any(fnmatchcase(cell.name, pattern) for cell in self.cells):
+                raise BadInput(f"no cell is called {pattern!r}; see `embodied-vision results run --list`")
+        return [c for c in self.cells if not patterns or any(fnmatchcase(c.name, pattern) for pattern in patterns)]
+
+
+def read_declaration(path: Path) -> Declaration:
+    """The cells that a YAML file declares; `results/cells.yaml` says how.
+
+    Raises:
+        BadInput: it cannot be read, or what it declares is incomplete or contradictory.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        defaults: Mapping[str, Any] = content["defaults"]
+        cells: dict[str, Cell] = {}
+        for group in content["groups"]:
+            for cell in _group(group, defaults):
+                if cells.setdefault(cell.name, cell) != cell:
+                    raise BadInput(f"{path} declares cell {cell.name} twice, with different options; leave one out")
+        notes = {str(name): str(text) for name, text in (content.get("notes") or {}).items()}
+        declared = Declaration(list(cells.values()), int(content["scenes"]), str(content["renderer"]), notes)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); run in the checkout or name the file") from error
+    except BadInput:
+        raise
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} declares no cells ({error!r}); write it like results/cells.yaml") from error
+    unknown = sorted(set(notes) - set(cells))
+    if unknown:
+        raise BadInput(f"{path} has a note on {unknown[0]!r}, which is no cell; correct its name")
+    return declared
+
+
+def _group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Cell]:
+    unknown = sorted(set(group) - set(_AXES) - {"options"})
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} of a group is none of {[*_AXES, 'options']}")
+    values = [group[axis] if usual is None else group.get(axis, [defaults[usual]]) for axis, usual in _AXES.items()]
+    options = tuple(sorted({**defaults["options"], **group.get("options", {})}.items()))
+    cells = []
+    for task, demos, encoder, seed, preset in product(*values):
+        name = f"{task}/{demos}"
+        name += f"/encoder-{encoder}" if encoder != defaults["encoder"] else ""
+        name += f"/seed-{seed}" if seed != defaults["seed"] else ""
+        name += f"@{preset}" if preset != defaults["preset"] else ""
+        cells.append(Cell(name, Training(str(task), int(demos), str(encoder), int(seed), options), str(preset)))
+    return cells

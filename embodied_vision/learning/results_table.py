@@ -1,0 +1,164 @@
+"""docs/results.md: what was measured beside what is published, from results/results.jsonl and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from embodied_vision.errors import BadInput
+from embodied_vision.learning import json_lines
+from embodied_vision.learning.cells import NO_ENCODER, Cell, Declaration
+from embodied_vision.learning.results import newest
+
+PRESETS = ("none", "mild", "strong")
+
+
+@dataclass(frozen=True)
+class Published:
+    """Figures of the literature, × 100, and the goals that follow from them.
+
+    Attributes:
+        columns: name and source of each publication.
+        demos: numbers of demonstrations that figures are given for.
+        figures: task → one list a publication, one figure a number of demonstrations.
+        goals: task → one goal a number of demonstrations.
+        tolerance: a goal is met when the upper bound of the interval reaches the goal less this.
+    """
+
+    columns: Sequence[Mapping[str, str]]
+    demos: Sequence[int]
+    figures: Mapping[str, Sequence[Sequence[float]]]
+    goals: Mapping[str, Sequence[float]]
+    tolerance: float
+
+    def met(self, line: Mapping[str, Any], goal: float) -> bool:
+        """Whether a result meets a goal."""
+        return float(line["ci_high"]) >= goal - self.tolerance
+
+
+def read_published(path: Path) -> Published:
+    """Published figures from a YAML file such as results/published.yaml.
+
+    Raises:
+        BadInput: it cannot be read or is incomplete.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tasks = content["tasks"]
+        return Published(
+            columns=content["columns"],
+            demos=content["demos"],
+            figures={task: entry["published"] for task, entry in tasks.items()},
+            goals={task: entry["goal"] for task, entry in tasks.items()},
+            tolerance=float(content["tolerance"]),
+        )
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({error.strerror}); run in the checkout or name the file") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"{path} is incomplete ({error!r}); write it like results/published.yaml") from error
+
+
+def results_page(declared: Declaration, results: Path, published: Published) -> str:
+    """The page in Markdown; the same results give the same page.
+
+    Args:
+        declared: the cells; those without a result are shown without.
+        results: file of JSON lines.
+        published: what to put beside them.
+
+    Raises:
+        BadInput: the file of results cannot be read.
+    """
+    lines = newest(json_lines.read(results), "test", declared.scenes)
+    measured = [(cell, lines[cell.name]) for cell in declared.cells if cell.name in lines]
+    source = files("embodied_vision.learning").joinpath("results.md.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.from_string(source).render(
+        declared=declared,
+        published=published,
+        rows=_main_rows(declared, lines, published),
+        features=_feature_rows(declared, lines),
+        robustness=_preset_rows(declared, lines),
+        presets=PRESETS,
+        notes=[(cell.name, declared.notes[cell.name]) for cell in declared.cells if cell.name in declared.notes],
+        measured=measured,
+    )
+
+
+def _main_rows(
+    declared: Declaration, lines: Mapping[str, Mapping[str, Any]], published: Published
+) -> list[dict[str, Any]]:
+    """One row for each task and number of demonstrations: the cells under the usual settings."""
+    rows = []
+    names = {cell.name for cell in declared.cells}
+    for task, goals in published.goals.items():
+        for column, demos in enumerate(published.demos):
+            name = f"{task}/{demos}"
+            if name not in names:
+                continue
+            line, goal = lines.get(name), goals[column]
+            rows.append(
+                {
+                    "task": task,
+                    "demos": demos,
+                    "name": name,
+                    "line": line,
+                    "published": [figures[column] for figures in published.figures[task]],
+                    "goal": goal,
+                    "met": line is not None and published.met(line, goal),
+                }
+            )
+    return rows
+
+
+def _feature_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Cells that differ in the encoder alone, side by side."""
+    return [
+        {
+            "name": f"{features.training.task}, {features.training.demos}",
+            "with": lines.get(features.name),
+            "without": lines.get(plain.name),
+        }
+        for features, plain in _with_and_without(declared)
+        if features.preset == PRESETS[0]
+    ]
+
+
+def _preset_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Policies that are measured under every preset."""
+    by_policy: dict[Any, dict[str, Cell]] = {}
+    for cell in declared.cells:
+        by_policy.setdefault(cell.training, {})[cell.preset] = cell
+    rows = []
+    for training, cells in by_policy.items():
+        if not set(PRESETS) <= set(cells):
+            continue
+        found = {preset: lines.get(cells[preset].name) for preset in PRESETS}
+        usual = found[PRESETS[0]]
+        ratios = {
+            preset: line["score"] / usual["score"] if line and usual and usual["score"] else None
+            for preset, line in found.items()
+        }
+        rows.append({"training": training, "lines": found, "ratios": ratios})
+    return sorted(rows, key=lambda row: (row["training"].task, row["training"].encoder == NO_ENCODER))
+
+
+def _with_and_without(declared: Declaration) -> list[tuple[Cell, Cell]]:
+    def rest(cell: Cell) -> tuple[Any, ...]:
+        training = cell.training
+        return training.task, training.demos, training.seed, training.options, cell.preset
+
+    plain = {rest(cell): cell for cell in declared.cells if cell.training.encoder == NO_ENCODER}
+    return [
+        (cell, plain[rest(cell)])
+        for cell in declared.cells
+        if cell.training.encoder != NO_ENCODER and rest(cell) in plain
+    ]
