@@ -1,65 +1,34 @@
-"""Training of the two stages, each a deterministic function of data, settings and seed.
-
-The randomness of a step depends on the seed, the stage and the step's number alone, so a run that was interrupted and
-resumed ends in the same weights, bit for bit, and so do one and two threads (a thread trains one stage).
-"""
+"""Training of the two stages: a deterministic function of data, settings and seed, on however many threads."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import threading
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.errors import BadInput
+from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.dataset import Dataset
-from embodied_vision.learning.losses import stage_losses
+from embodied_vision.learning.distributed import Group
+from embodied_vision.learning.stage import STAGES, Stage, StageTrainer
 from embodied_vision.policies.maps import Normalisation
-from embodied_vision.policies.networks import CoarseNet, FineNet, NetworkConfig, PolicyNetwork
+from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 
-Stage = Literal["coarse", "fine"]
-STAGES: tuple[Stage, ...] = ("coarse", "fine")
 Report = Callable[[Stage, int, Mapping[str, float]], None]
 """Called after each step with stage, number of steps done and losses; may run on any thread."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run; one set serves every task.
-
-    Attributes:
-        steps: optimiser steps of each stage.
-        batch: examples a step.
-        learning_rate: at its highest; warms up over 5 % of the steps and falls as a cosine to 2 %.
-        weight_decay: of AdamW.
-        ema: decay of the averaged weights, which are the result.
-        tried: rotation bins that a fine step tries, of all.
-        clip: largest norm of the gradient.
-        seed: all randomness.
-    """
-
-    steps: int = 600
-    batch: int = 4
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    ema: float = 0.995
-    tried: int = 12
-    clip: float = 1.0
-    seed: int = 0
+ALONE = Group()
+RECIPE = 2
+"""Counts the ways to draw examples and to add gradients: a run of another one cannot be resumed."""
 
 
 def train(
@@ -73,158 +42,112 @@ def train(
     threads: int = 2,
     report: Report | None = None,
     save_every_s: float = 20.0,
+    on_save: Callable[[], None] | None = None,
     replay: Dataset | None = None,
     limit_s: float = math.inf,
+    group: Group = ALONE,
 ) -> dict[str, Tensor]:
-    """Train both stages and return the averaged weights; `network` holds the last ones.
+    """Train both stages and return the averaged weights, on the CPU; `network` holds the last ones.
 
     Args:
         dataset: what to learn from.
-        network: where to start from; trained in place.
+        network: where to start from; trained in place, on the group's device.
         normalisation: of the features.
         config: settings.
         state: folder for what `resume` needs; None keeps none.
         resume: go on from `state`.
-        threads: 2 trains the stages side by side, 1 one after the other, with the same result.
+        threads: that compute gradients, for whichever stage has some to compute; the result is the same for any.
         report: progress.
         save_every_s: how often `state` is written.
+        on_save: called after it was written; may run on any thread.
         replay: older data; when given, half of each batch comes from it.
-        limit_s: training ends after these seconds at the latest, with the average so far.
+        limit_s: training ends after these seconds at the latest, with the average so far; for one process only.
+        group: the processes that share each batch. They train one stage after the other, so that their sums meet
+            in the same order everywhere.
 
     Raises:
-        BadInput: `state` belongs to other data or settings.
-        RunFailed: a loss is not finite.
+        BadInput: `state` belongs to other data or settings, or what to learn from cannot be used.
+        RunFailed: a loss is not finite, or another process has gone.
     """
-    torch.set_num_threads(1)
+    if group.size > 1 and limit_s < math.inf:
+        raise BadInput(f"{group.size} processes cannot stop after {limit_s} s all at the same step; limit the steps")
+    datasets = (dataset,) if replay is None else (dataset, replay)
+    for each in datasets:
+        require_finite(each)
     fingerprint = _fingerprint(dataset, replay, network.config, config)
+    group.require_same(bytes.fromhex(fingerprint), "demonstrations and settings")
+    network.to(group.device)
     stop = threading.Event()
     deadline = time.monotonic() + limit_s
-    datasets = (dataset,) if replay is None else (dataset, replay)
 
-    def run(stage: Stage) -> dict[str, Tensor]:
+    def run(stage: Stage, workers: ThreadPoolExecutor) -> dict[str, Tensor]:
         path = state / f"{stage}.safetensors" if state is not None else None
-        trainer = StageTrainer(stage, getattr(network, stage), datasets, normalisation, config, fingerprint)
+        net = getattr(network, stage)
+        trainer = StageTrainer(stage, net, datasets, normalisation, config, fingerprint, workers=workers, group=group)
         if path is not None and resume:
             trainer.restore(path)
+        group.require_same(trainer.step.to_bytes(8), f"state of the {stage} stage")
+
+        def save() -> None:
+            if path is not None and group.leads:
+                trainer.save(path)
+                if on_save is not None:
+                    on_save()
+
         saved = time.monotonic()
         while trainer.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
             losses = trainer.advance()
             if report is not None:
                 report(stage, trainer.step, losses)
-            if path is not None and time.monotonic() - saved > save_every_s:
-                trainer.save(path)
+            if time.monotonic() - saved > save_every_s:
+                save()
                 saved = time.monotonic()
-        if path is not None:
-            trainer.save(path)
-        return {f"{stage}.{name}": value for name, value in trainer.average.items()}
+        save()
+        return {f"{stage}.{name}": value.cpu() for name, value in trainer.average.items()}
 
-    with ThreadPoolExecutor(max_workers=max(1, min(threads, len(STAGES)))) as pool:
-        futures = [pool.submit(run, stage) for stage in STAGES]
-        try:
-            results = [future.result() for future in futures]
-        finally:
-            stop.set()
-    return {name: value for result in results for name, value in result.items()}
-
-
-class StageTrainer:
-    """One stage's weights, optimiser and average."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        net: CoarseNet | FineNet,
-        datasets: Sequence[Dataset],
-        normalisation: Normalisation,
-        config: TrainConfig,
-        fingerprint: str,
-    ) -> None:
-        self.stage, self.net, self.datasets = stage, net.train(), datasets
-        self.normalisation, self.config, self.fingerprint = normalisation, config, fingerprint
-        self.step = 0
-        self.optimiser = torch.optim.AdamW(
-            net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
-        )
-        self.average = {name: value.detach().clone() for name, value in net.state_dict().items()}
-
-    def advance(self) -> dict[str, float]:
-        """One optimiser step; returns the losses."""
-        config = self.config
-        rng = np.random.default_rng([config.seed, STAGES.index(self.stage), self.step])
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(self.step / config.steps)
-        losses = self._losses(rng)
-        total: Tensor = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
-            raise RunFailed(f"loss of the {self.stage} stage is {total.item()} at step {self.step}; lower the rate")
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
-        self.optimiser.step()
-        self.step += 1
-        decay = min(config.ema, self.step / (self.step + 10))
-        with torch.no_grad():
-            for name, value in self.net.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
-        return {name: float(value.detach()) for name, value in losses.items()}
-
-    def _losses(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        chosen = []
-        for k in range(self.config.batch):
-            dataset = self.datasets[k % len(self.datasets)]
-            chosen.append(dataset.examples[int(rng.integers(len(dataset)))])
-        return stage_losses(self.net, chosen, self.normalisation, self.config, rng)
-
-    def save(self, path: Path) -> None:
-        """Write everything that `restore` needs, in one rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"weights.{name}": value for name, value in self.net.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for name, parameter in self.net.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-        staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-        save_file(tensors, staging, metadata={"step": str(self.step), "fingerprint": self.fingerprint})
-        os.replace(staging, path)
-
-    def restore(self, path: Path) -> None:
-        """Go on from what `save` wrote.
-
-        Raises:
-            BadInput: it belongs to other data or settings, or there is none.
-        """
-        if not path.is_file():
-            raise BadInput(f"nothing to resume at {path}; leave out --resume to start anew")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata["fingerprint"] != self.fingerprint:
-            raise BadInput(
-                f"{path} belongs to other demonstrations or settings; pass those of the first run, or leave out "
-                "--resume to start anew"
-            )
-        self.net.load_state_dict(_under("weights.", tensors))
-        self.average = _under("average.", tensors)
-        for name, parameter in self.net.named_parameters():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimiser.state[parameter] = {k: tensors[f"{k}.{name}"] for k in keys if f"{k}.{name}" in tensors}
-        self.step = int(metadata["step"])
+    side_by_side = len(STAGES) if group.size == 1 else 1
+    with _one_thread_an_operation(), ThreadPoolExecutor(max(1, threads)) as workers:
+        with ThreadPoolExecutor(side_by_side) as stages:
+            futures = [stages.submit(run, stage, workers) for stage in STAGES]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
+            failed = [future for future in futures if future.done() and future.exception() is not None]
+            for future in failed or futures:
+                future.result()
+    return {name: value for future in futures for name, value in future.result().items()}
 
 
-def _schedule(done: float) -> float:
-    """Share of the highest learning rate when `done` of the run, in [0, 1), lies behind."""
-    if done < 0.05:
-        return 0.05 + 0.95 * done / 0.05
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
+def require_finite(dataset: Dataset) -> None:
+    """Check what a network would be fed.
+
+    Raises:
+        BadInput: a demonstration holds numbers that are not finite; says which.
+    """
+    for example in dataset.examples:
+        maps = {"height": example.scene.height, "encoder features": example.scene.features}
+        for name, values in maps.items():
+            if values is not None and not (finite := torch.from_numpy(values).isfinite()).all():
+                raise BadInput(
+                    f"{name} of demonstration {example.source or '?'} are not finite in {int((~finite).sum())} of "
+                    f"{finite.numel()} numbers; check the encoder, delete the folder cache of the store, or leave the "
+                    "episode out"
+                )
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+@contextmanager
+def _one_thread_an_operation() -> Iterator[None]:
+    """Threads share examples, not operations: how an operation is split would change its last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fingerprint(dataset: Dataset, replay: Dataset | None, network: NetworkConfig, config: TrainConfig) -> str:
-    text = json.dumps(
-        [dataset.digest(), replay.digest() if replay else "", network.to_dict(), asdict(config)], sort_keys=True
-    )
+    replayed = replay.digest() if replay else ""
+    text = json.dumps([RECIPE, dataset.digest(), replayed, network.to_dict(), asdict(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,176 @@
+"""One stage of the policy in training: a step is a sum over examples, each a job of its own.
+
+The randomness of an example depends on the seed, the stage, the step's number and the example's number in the batch
+alone, and gradients are added in a fixed order. So whoever computes them, one thread or several, and whether or not a
+run was interrupted and resumed in between, the weights are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.learning.configuration import TrainConfig
+from embodied_vision.learning.dataset import Dataset
+from embodied_vision.learning.distributed import Group
+from embodied_vision.learning.losses import stage_losses
+from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import CoarseNet, FineNet
+
+Stage = Literal["coarse", "fine"]
+STAGES: tuple[Stage, ...] = ("coarse", "fine")
+_OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+class StageTrainer:
+    """One stage's weights, optimiser and average."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        net: CoarseNet | FineNet,
+        datasets: Sequence[Dataset],
+        normalisation: Normalisation,
+        config: TrainConfig,
+        fingerprint: str,
+        *,
+        workers: Executor,
+        group: Group,
+    ) -> None:
+        """Start at step 0.
+
+        Args:
+            stage: which one.
+            net: its network, on the group's device; trained in place.
+            datasets: the examples of a batch come from them in turn.
+            normalisation: of the features.
+            config: settings.
+            fingerprint: of data and settings; `restore` refuses another.
+            workers: threads that compute gradients, one for each example.
+            group: the processes that share a batch.
+        """
+        self.stage, self.net, self.datasets = stage, net.train(), datasets
+        self.normalisation, self.config, self.fingerprint = normalisation, config, fingerprint
+        self.step = 0
+        self._workers, self._group, self._share = workers, group, group.share(config.batch)
+        self._parameters = list(net.parameters())
+        self.optimiser = torch.optim.AdamW(
+            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
+        )
+        self.average = {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns the losses, means over the batch.
+
+        Raises:
+            RunFailed: a loss or a gradient is not finite, or another process has gone.
+        """
+        config = self.config
+        for settings in self.optimiser.param_groups:
+            settings["lr"] = learning_rate(config, self.step)
+        jobs = [self._workers.submit(self._example, number) for number in self._share]
+        done = [job.result() for job in jobs]
+        names = done[0][0]
+        summed = self._group.add(_sum([values for _, values in done]))
+        losses = dict(zip(names, summed[: len(names)].tolist(), strict=True))
+        total = sum(losses.values())
+        self._set_gradients(summed[len(names) :])
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, config.clip))
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            culprit = "loss" if not math.isfinite(total) else "gradient"
+            value = total if culprit == "loss" else norm
+            raise RunFailed(f"{culprit} of the {self.stage} stage is {value} at step {self.step}; lower the rate")
+        self.optimiser.step()
+        self.step += 1
+        decay = min(config.ema, self.step / (self.step + 10))
+        with torch.no_grad():
+            for name, value in self.net.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return losses
+
+    def _example(self, number: int) -> tuple[tuple[str, ...], Tensor]:
+        """Names of the losses; one vector of their values, then the gradients, over the size of the batch."""
+        rng = np.random.default_rng([self.config.seed, STAGES.index(self.stage), self.step, number])
+        dataset = self.datasets[number % len(self.datasets)]
+        example = dataset.examples[int(rng.integers(len(dataset)))]
+        losses = stage_losses(self.net, [example], self.normalisation, self.config, rng)
+        values = torch.stack(list(losses.values())) / self.config.batch
+        gradients = torch.autograd.grad(values.sum(), self._parameters, materialize_grads=True)
+        return tuple(losses), torch.cat([values.detach(), *(gradient.flatten() for gradient in gradients)])
+
+    def _set_gradients(self, values: Tensor) -> None:
+        parts = values.split([parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def save(self, path: Path) -> None:
+        """Write everything that `restore` needs, in one rename."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"weights.{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.net.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        staging = path.with_name(f".{path.name}")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(tensors, staging, metadata={"step": str(self.step), "fingerprint": self.fingerprint})
+        os.replace(staging, path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            BadInput: it belongs to other data or settings, is damaged, or there is none.
+        """
+        if not path.is_file():
+            raise BadInput(f"nothing to resume at {path}; leave out --resume to start anew")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise BadInput(f"{path} is damaged ({error}); leave out --resume to start anew") from error
+        if metadata["fingerprint"] != self.fingerprint:
+            raise BadInput(
+                f"{path} belongs to other demonstrations or settings; pass those of the first run, or leave out "
+                "--resume to start anew"
+            )
+        self.net.load_state_dict(_under("weights.", tensors))
+        device = self._group.device
+        self.average = {name: value.to(device) for name, value in _under("average.", tensors).items()}
+        for name, parameter in self.net.named_parameters():
+            kept = {key: tensors[f"{key}.{name}"] for key in _OPTIMISER_STATE if f"{key}.{name}" in tensors}
+            # The optimiser counts steps on the CPU wherever the weights are.
+            self.optimiser.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in kept.items()}
+        self.step = int(metadata["step"])
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Rate of the step that follows after `step` of them."""
+    done = step / config.steps
+    if done < 0.05:
+        return config.learning_rate * (0.05 + 0.95 * done / 0.05)
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95)))
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    """Sum by halves, so that two processes with half of the values each arrive at the same bits as one with all."""
+    if len(values) == 1:
+        return values[0]
+    middle = len(values) // 2
+    return _sum(values[:middle]) + _sum(values[middle:])
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
