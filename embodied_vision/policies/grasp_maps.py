@@ -21,8 +21,8 @@ from embodied_vision.errors import BadInput
 from embodied_vision.policies import maps
 from embodied_vision.types import RGBD, Features, Scene, Workspace
 
-BIN = Workspace(x=(0.36, 0.68), y=(-0.2, 0.2), cell=0.004)
-"""The bin of `grasp-diverse` with its walls."""
+BIN = Workspace(x=(0.36, 0.68), y=(-0.196, 0.196), cell=0.004)
+"""The bin of `grasp-diverse` with its walls; all of it fits into views of 128 cells."""
 JUMP_M = 0.015
 """Depths of neighbouring pixels that differ by more than this belong to different surfaces."""
 TOP_REACH = 2

@@ -74,7 +74,7 @@ class GraspPolicy:
         self.workspace: Workspace = checkpoint.workspace
         self.task = checkpoint.task
         self._robot = robot
-        self._network = checkpoint.network()
+        self._network = checkpoint.network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._angles = grasp_maps.angles(checkpoint.config.angles)
 
     @classmethod
@@ -127,6 +127,7 @@ class GraspPolicy:
         stack = self._network.project(maps.stack_scene(scene, checkpoint.normalisation))
         size = grasp_maps.view_size(self.workspace, checkpoint.config.multiple)
         views = maps.turn(stack, grasp_maps.middle(self.workspace), self._angles, size)
+        views = views.contiguous(memory_format=torch.channels_last)
         logits = grasp_maps.turned_back(self._network(views), self._angles, self.workspace)
         # What holds only on a single cell or at a single angle is not trusted.
         smooth = functional.avg_pool2d(logits, 3, 1, 1, count_include_pad=False)
