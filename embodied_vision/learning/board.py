@@ -14,17 +14,18 @@ from torch import Tensor
 from embodied_vision.learning import augment
 from embodied_vision.learning.configuration import RunConfig
 from embodied_vision.learning.dataset import Dataset
-from embodied_vision.learning.stage import STAGES, Stage, learning_rate
+from embodied_vision.learning.stage import Stage, learning_rate
 from embodied_vision.pictures import PICK, PLACE
 from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.networks import NetworkConfig
 
 SCALARS_EVERY = 10
 PICTURES = 10
-"""Pictures of each stage over a run."""
+"""Over a run."""
 
 
 class Board:
-    """Losses, learning rate, speed, the configuration, and now and then what a stage is shown."""
+    """Losses, learning rate, speed, the configuration, and now and then what the coarse stage is shown."""
 
     def __init__(self, logs: Path, config: RunConfig, dataset: Dataset) -> None:
         """Begin a log.
@@ -56,32 +57,21 @@ class Board:
                 speed = (step - then[0]) * train.batch / (now - then[1])
                 self._writer.add_scalar(f"examples_per_s/{stage}", speed, step)
             self._last[stage] = (step, now)
-        if step == 1 or step % max(1, train.steps // PICTURES) == 0:
-            rng = np.random.default_rng([train.seed, STAGES.index(stage), step])
-            picture = picture_of(stage, self._dataset, self._config, rng)
-            self._writer.add_image(f"shown/{stage}", picture, step, dataformats="HWC")
+        if stage == "coarse" and (step == 1 or step % max(1, train.steps // PICTURES) == 0):
+            picture = picture_of(self._dataset, self._config.network, np.random.default_rng([train.seed, step]))
+            self._writer.add_image("shown", picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what is still in memory."""
         self._writer.close()
 
 
-def picture_of(stage: Stage, dataset: Dataset, config: RunConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A random example as a stage is shown it, uint8 (H, W, 3).
-
-    The coarse stage's map has the picked object in red and the place in green; the fine stage's picture has the crop
-    around the object, its cells in red, beside the crop around the place.
-    """
+def picture_of(dataset: Dataset, config: NetworkConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A random example as the coarse stage is shown it, uint8 (h, w, 3): the object in red, the place in green."""
     example = dataset.examples[int(rng.integers(len(dataset)))]
-    plain = Normalisation.identity(0)
-    seen = replace(example, scene=replace(example.scene, features=None), pooled_features=None)
-    if stage == "coarse":
-        coarse = augment.coarse_sample(seen, plain, config.network, rng)
-        return _tinted(_tinted(_colors(coarse.pooled), coarse.picked, PICK), coarse.place, PLACE)
-    fine = augment.fine_sample(seen, plain, config.network, config.train.tried, rng)
-    crops = [_tinted(_colors(fine.patch), fine.mask, PICK), _colors(fine.key_patches[0])]
-    height = max(crop.shape[0] for crop in crops)
-    return np.concatenate([np.pad(crop, ((0, height - crop.shape[0]), (0, 4), (0, 0))) for crop in crops], axis=1)
+    plain = replace(example, scene=replace(example.scene, features=None), pooled_features=None)
+    sample = augment.coarse_sample(plain, Normalisation.identity(0), config, rng)
+    return _tinted(_tinted(_colors(sample.pooled), sample.picked, PICK), sample.place, PLACE)
 
 
 def _colors(stack: Tensor) -> NDArray[np.uint8]:

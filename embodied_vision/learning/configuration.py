@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import yaml_config
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
@@ -92,14 +90,13 @@ GIVEN_BY_ENCODER = frozenset({"network.features"})
 
 
 def _buildable(config: RunConfig, source: str) -> RunConfig:
-    """The configuration itself, if networks of its shapes exist; costs no memory."""
+    """The configuration itself, if networks of its shapes exist."""
     for name, value in config.network.to_dict().items():
         sizes = [size for size in (value if isinstance(value, list) else [value]) if type(size) is int]
         if name != "features" and not all(size > 0 for size in sizes):
             raise BadInput(f"network.{name} is {value} in {source}; sizes are positive")
     try:
-        with torch.device("meta"):
-            PolicyNetwork(config.network)
+        PolicyNetwork.seeded(config.network, 0)
     except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:
         raise BadInput(f"no network has the shapes of section network in {source}: {error}; correct them") from error
     return config
