@@ -77,8 +77,7 @@ bench-oracles: $(INSTALLED)
 # Measures what docs/results.md lacks and makes the page. CELL='align-box-corner/*' takes those cells alone.
 results: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/embodied-vision results run $(if $(CELL),--cell '$(CELL)')
-	$(BIN)/embodied-vision results table
+	$(BIN)/embodied-vision results run $(if $(CELL),--cell '$(CELL)'); status=$$?; $(BIN)/embodied-vision results table; exit $$status
 
 # docs/tasks.md and its pictures, from the tasks' own definitions.
 docs: $(INSTALLED)

@@ -29,14 +29,14 @@ class Training:
         demos: number of demonstrations.
         encoder: name or folder of the encoder, `none` for none.
         seed: of the training.
-        options: further options of `embodied-vision train`, name and value.
+        options: further options of `embodied-vision train`, name and values; several values repeat the option.
     """
 
     task: str
     demos: int
     encoder: str
     seed: int
-    options: tuple[tuple[str, Any], ...] = ()
+    options: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def folder(self) -> str:
@@ -121,7 +121,8 @@ def _group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Cell]:
     if unknown:
         raise ValueError(f"{unknown[0]!r} of a group is none of {[*_AXES, 'options']}")
     values = [group[axis] if usual is None else group.get(axis, [defaults[usual]]) for axis, usual in _AXES.items()]
-    options = tuple(sorted({**defaults["options"], **group.get("options", {})}.items()))
+    given = {**defaults["options"], **group.get("options", {})}
+    options = tuple((name, _values(given[name])) for name in sorted(given))
     cells = []
     for task, demos, encoder, seed, preset in product(*values):
         name = f"{task}/{demos}"
@@ -130,3 +131,7 @@ def _group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Cell]:
         name += f"@{preset}" if preset != defaults["preset"] else ""
         cells.append(Cell(name, Training(str(task), int(demos), str(encoder), int(seed), options), str(preset)))
     return cells
+
+
+def _values(given: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in (given if isinstance(given, list) else [given]))

@@ -186,8 +186,9 @@ class Sweep:
         command = ["train", "--task", training.task, "--episodes", self._store(training)]
         command += ["--output", str(self._policy(training)), "--demos", str(training.demos)]
         command += ["--encoder", training.encoder, "--seed", str(training.seed)]
-        for name, value in training.options:
-            command += [f"--{name.replace('_', '-')}", str(value)]
+        for name, values in training.options:
+            for value in values:
+                command += [f"--{name.replace('_', '-')}", value]
         return command
 
     def _evaluation(self, cell: Cell) -> list[str]:

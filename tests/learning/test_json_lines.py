@@ -34,5 +34,5 @@ def test_half_a_line_costs_only_itself(tmp_path: Path, kept: int) -> None:
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BadInput, match="file/lines.jsonl cannot be written"):
+    with pytest.raises(BadInput, match=r"file/lines\.jsonl cannot be written"):
         json_lines.append(tmp_path / "file" / "lines.jsonl", {})
