@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ def results_page(declared: Declaration, results: Path, published: Published) -> 
         rows=_main_rows(declared, lines, published),
         features=_feature_rows(declared, lines),
         robustness=_preset_rows(declared, lines),
+        seeds=_seed_rows(declared, lines),
         presets=PRESETS,
         notes=[(cell.name, declared.notes[cell.name]) for cell in declared.cells if cell.name in declared.notes],
         measured=measured,
@@ -149,6 +150,18 @@ def _preset_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) 
         }
         rows.append({"training": training, "lines": found, "ratios": ratios})
     return sorted(rows, key=lambda row: (row["training"].task, row["training"].encoder == NO_ENCODER))
+
+
+def _seed_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Cells that differ in the seed of the training alone, where there are several."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in declared.cells:
+        groups.setdefault((replace(cell.training, seed=0), cell.preset), []).append(cell)
+    return [
+        {"name": cells[0].name, "runs": [(cell.training.seed, lines.get(cell.name)) for cell in cells]}
+        for cells in groups.values()
+        if len(cells) > 1
+    ]
 
 
 def _with_and_without(declared: Declaration) -> list[tuple[Cell, Cell]]:

@@ -157,7 +157,7 @@ class Sweep:
             except CommandFailed as error:
                 if error.code != BAD_INPUT:
                     raise
-                self._tell(f"{cell.name}: the interrupted run does not fit any more, training starts anew")
+                self._tell(f"{cell.name}: the interrupted run cannot go on, training starts anew")
         _run(command)
 
     def _evaluate(self, cell: Cell) -> dict[str, Any]:

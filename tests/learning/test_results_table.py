@@ -19,6 +19,7 @@ renderer: software
 defaults: {encoder: default, seed: 0, preset: none, options: {}}
 groups:
   - {tasks: [align-box-corner, manipulating-rope], demos: [10]}
+  - {tasks: [manipulating-rope], demos: [10], seeds: [0, 1]}
   - {tasks: [align-box-corner], demos: [10], encoders: [default, none], presets: [none, mild, strong]}
 notes: {align-box-corner/10: Boxes of one cell's width were missed.}
 """
@@ -37,6 +38,7 @@ def line(cell: str, score: float, high: float, **more: Any) -> dict[str, Any]:
         "solved_low": 82.56,
         "solved_high": 94.48,
         "train_minutes": 12.5,
+        "train_cpu_minutes": 20.25,
         "checkpoint_id": "0123456789abcdef",
         "renderer": "software",
         "git_commit": "abc",
@@ -72,7 +74,7 @@ def test_a_goal_is_met_when_the_upper_bound_comes_within_half_a_point(page: Any)
     text = page(line("align-box-corner/10", 97.0, 98.5), line("manipulating-rope/10", 90.0, 92.49))
     (met,) = rows(text, "| align-box-corner | 10 ")
     (missed,) = rows(text, "| manipulating-rope | 10 ")
-    assert "| 97.0 (96.0 to 98.5) | 90 of 100 (82.6 to 94.5 %) | 12.5 | 85 | 99 | 91 | 99 | yes |" in met
+    assert "| 97.0 (96.0 to 98.5) | 90 of 100 (82.6 to 94.5 %) | 12.5 (20.25) | 85 | 99 | 91 | 99 | yes |" in met
     assert "| 73.2 | 85.0 | 87.0 | 93 | no |" in missed
     assert "Boxes of one cell's width were missed." in text
 
@@ -105,3 +107,10 @@ def test_features_and_presets_stand_side_by_side(page: Any) -> None:
     assert "96.0 (95.0 to 97.0) | 90.0 (89.0 to 92.0) | 0.938 | 72.0 (71.0 to 75.0) | 0.750 |" in presets
     (without,) = rows(text, "| align-box-corner, 10 | without |")
     assert "80.0 (79.0 to 82.0) | not measured yet |  | not measured yet |  |" in without
+
+
+def test_other_training_seeds_are_shown(page: Any) -> None:
+    text = page(line("manipulating-rope/10", 90.0, 92.0), line("manipulating-rope/10/seed-1", 80.0, 83.0))
+    assert rows(text, "| manipulating-rope/10 |") == [
+        "| manipulating-rope/10 | 0: 90.0 (89.0 to 92.0); 1: 80.0 (79.0 to 83.0) |"
+    ]
