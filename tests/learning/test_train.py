@@ -42,9 +42,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit_as_do_one_and_two_threads(tmp_path: Path) -> None:
+def test_a_resumed_run_ends_in_the_same_weights_bit_for_bit_as_do_one_and_three_threads(tmp_path: Path) -> None:
     data = dataset(3, features=2)
-    whole = run(data, 6, threads=2)
+    whole = run(data, 6, threads=3)
 
     def interrupt(stage: str, step: int, _: object) -> None:
         if step == 4:
@@ -71,13 +71,32 @@ def test_a_time_limit_ends_training_early() -> None:
     assert steps == []
 
 
-def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    data = dataset(2, features=2)
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_a_loss_that_is_not_finite_ends_both_stages(stage: str) -> None:
+    data = dataset(1, features=2)
     network = PolicyNetwork.seeded(TINY, 0)
+    head = network.coarse.trunk.head if stage == "coarse" else network.fine.key_net.head
     with torch.no_grad():
-        network.coarse.trunk.head.bias[0] = math.nan
-    with pytest.raises(RunFailed, match="coarse stage is nan at step 0"):
-        train(data, network, data.normalisation(), TrainConfig(steps=2, batch=2, tried=6))
+        head.bias[0] = math.nan
+    with pytest.raises(RunFailed, match=f"{stage} stage is nan at step 0"):
+        train(data, network, data.normalisation(), TrainConfig(steps=100_000, batch=2, tried=6))
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
+    data = dataset(1, features=2)
+    run(data, 1, state=tmp_path)
+    (tmp_path / "fine.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(BadInput, match=r"fine.safetensors is damaged"):
+        run(data, 1, state=tmp_path, resume=True)
+
+
+def test_training_leaves_the_number_of_threads_as_it_was() -> None:
+    torch.set_num_threads(2)
+    try:
+        run(dataset(1, features=2), 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_few_steps_on_a_few_scenes_insert_the_block_on_unseen_ones() -> None:
