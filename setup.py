@@ -50,7 +50,15 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=[PACKAGE, PACKAGE + ".*", PACKAGE + "_sim", PACKAGE + "_sim.*"]),
     package_data={
-        PACKAGE: ["py.typed", "demo/*.j2", "learning/*.j2", "robots/*", "robots/tools/*", "config/*", "checkpoints/*/*"],
+        PACKAGE: [
+            "py.typed",
+            "demo/*.j2",
+            "learning/*.j2",
+            "robots/*",
+            "robots/tools/*",
+            "config/*",
+            "checkpoints/*/*",
+        ],
         PACKAGE + "_sim": ["py.typed"],
     },
     data_files=[

@@ -41,6 +41,11 @@ def run(
     ),
     workers: int = typer.Option(2, min=1, help="Processes that run scenes at once."),
     report: bool = typer.Option(False, "--report", help="Leave a report of every cell in the working folder."),
+    again: bool = typer.Option(
+        False,
+        "--again",
+        help="Evaluate measured cells again, such as after a change of the code; trains nothing again.",
+    ),
     work: Path = typer.Option(WORK, help="Working folder: demonstrations, policies, results of single scenes."),
     cells: Path = typer.Option(CELLS, help="Declaration of the cells."),
     results: Path = typer.Option(RESULTS, help="File of JSON lines with the results."),
@@ -59,6 +64,7 @@ def run(
         renderer=declared.renderer,
         workers=workers,
         report=report,
+        again=again,
     )
     console = Console(stderr=True)
     sweep = Sweep(config, lambda sentence: console.print(sentence, highlight=False, markup=False, soft_wrap=True))

@@ -51,6 +51,7 @@ class SweepConfig:
         renderer: who draws demonstrations and scenes.
         workers: processes that run scenes at once.
         report: whether to leave a report of each cell.
+        again: whether to measure what is measured already; scenes that the same code has run are not run again.
     """
 
     work: Path
@@ -60,6 +61,7 @@ class SweepConfig:
     renderer: str
     workers: int
     report: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Sweep:
             work / "lock", f"another sweep works in {work}: wait until it ends or name another --work"
         ):
             for cell in cells:
-                line = self.measured(cell)
+                line = None if self._config.again else self.measured(cell)
                 if line is not None:
                     yield Outcome(cell, line)
                     continue

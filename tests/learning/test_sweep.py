@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ def test_a_cell_is_collected_trained_and_evaluated_once(config: SweepConfig, mon
     assert "--demos 2" in outcome.line["train_command"]
     (again,) = follow(config, monkeypatch, commands)
     assert (again.line, again.fresh, len(commands.asked)) == (outcome.line, False, 4)
+
+
+def test_a_measured_cell_is_evaluated_again_when_asked_for(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow(config, monkeypatch, Commands())
+    commands = Commands()
+    (outcome,) = follow(replace(config, again=True), monkeypatch, commands)
+    assert (commands.asked, outcome.fresh) == (["evaluate"], True)
 
 
 def test_cells_of_one_policy_train_it_once(config: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
