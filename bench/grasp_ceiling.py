@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from embodied_vision.cli.evaluate import SplitName
+from embodied_vision.learning import json_lines
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.learning.statistics import wilson
 from embodied_vision_sim.aside import aside
@@ -40,13 +41,6 @@ def _lifts(env: GraspDiverseEnv, action: np.ndarray) -> bool:
     return bool(env.step(action)[4]["solved"])
 
 
-def _read(journal: Path | None) -> dict[str, int]:
-    if journal is None or not journal.is_file():
-        return {}
-    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
-    return {line["scene"]: line["first_lift"] for line in lines}
-
-
 def main(
     scenes: int = typer.Option(100, min=1, help="Number of scenes of each kind."),
     in_bin: list[int] = typer.Option([1, 5], help="Objects in the bin; may be given again."),
@@ -55,7 +49,7 @@ def main(
     journal: Path | None = typer.Option(None, help="File of JSON lines that an interrupted run goes on from."),
 ) -> None:
     """Try sampled grasps in each scene until one lifts."""
-    known = _read(journal)
+    known = {line["scene"]: line["first_lift"] for line in json_lines.read(journal)} if journal is not None else {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for count in in_bin:
             env = GraspDiverseEnv(in_bin=count, image_size=16, attempts=1)
@@ -66,8 +60,7 @@ def main(
                 if scene not in known:
                     known[scene] = first_lift(env, seed, grasps)
                     if journal is not None:
-                        with open(journal, "a", encoding="utf-8") as file:
-                            file.write(json.dumps({"scene": scene, "first_lift": known[scene]}) + "\n")
+                        json_lines.append(journal, {"scene": scene, "first_lift": known[scene]})
                 taken.append(known[scene])
             env.close()
             share, at_once = (wilson(sum(map(told, taken)), scenes) for told in (bool, (1).__eq__))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 import torch
 import typer
@@ -16,36 +18,60 @@ from embodied_vision.cli.evaluate import SplitName
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
-from embodied_vision.learning import provenance
-from embodied_vision.learning.environments import FIRST_RENDERER
+from embodied_vision.learning import json_lines, provenance
+from embodied_vision.learning.dataset import renderer_of
 from embodied_vision.learning.evaluate import split_seeds
+from embodied_vision.learning.grasp_configuration import GraspRunConfig, GraspTrainConfig
 from embodied_vision.learning.grasp_dataset import load_grasps
 from embodied_vision.learning.grasp_evaluate import TASK, GraspConditions, evaluate_grasps, grasp_figures
-from embodied_vision.learning.grasp_train import GraspTrainConfig, train_grasps
+from embodied_vision.learning.grasp_train import train_grasps
 from embodied_vision.learning.runs import CHECKPOINT, parameters
 from embodied_vision.policies import grasp_checkpoint
 from embodied_vision.policies.grasp_maps import BIN
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 DEFAULTS = GraspTrainConfig()
 
 app = typer.Typer(help="Grasp unseen objects: train on labelled grasps, evaluate.", no_args_is_help=True)
 
 
+def _print_config(wanted: bool) -> None:
+    if wanted:
+        typer.echo(GraspRunConfig().to_yaml(), nl=False)
+        raise typer.Exit
+
+
 @app.command("train")
 def train(
     episodes: Path = typer.Option(..., help="Folder of the episode store with labelled grasps.", show_default=False),
-    output: Path = typer.Option(..., help="Folder for checkpoint and state.", show_default=False),
+    output: Path = typer.Option(..., help="Folder for checkpoint, state and TensorBoard logs.", show_default=False),
     attempts: int = typer.Option(20_000, min=2, help="Grasps to learn from at most, the oldest ones."),
-    steps: int = typer.Option(DEFAULTS.steps, min=1, help="Optimiser steps."),
-    batch: int = typer.Option(DEFAULTS.batch, min=2, help="Grasps a step."),
-    learning_rate: float = typer.Option(DEFAULTS.learning_rate, min=0.0, help="Highest learning rate."),
-    seed: int = typer.Option(0, min=0, help="Seed of weights, order and augmentation."),
+    config: Path | None = typer.Option(None, help="YAML file of settings; see --print-config.", show_default=False),
+    settings: list[str] = typer.Option(
+        [], "--set", metavar="SECTION.NAME=VALUE", help="Any one setting, over the file's.", show_default=False
+    ),
+    steps: int | None = typer.Option(
+        None, min=1, help="Optimiser steps.", show_default=f"{DEFAULTS.steps}, or the file's"
+    ),
+    seed: int | None = typer.Option(
+        None, min=0, help="Seed of weights, order and variation.", show_default=f"{DEFAULTS.seed}, or the file's"
+    ),
     threads: int = typer.Option(2, min=1, help="Threads of the arithmetic."),
     encoder: str = typer.Option("none", help="Name or folder of the encoder; `none` trains without features."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted run of the same settings stopped."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
+    print_config: bool = typer.Option(
+        False, "--print-config", callback=_print_config, is_eager=True, help="Print all settings as YAML, and exit."
+    ),
 ) -> None:
     """Train a grasp policy; writes OUTPUT/checkpoint."""
+    run = GraspRunConfig.read(config) if config is not None else GraspRunConfig()
+    for assignment in settings:
+        run = run.assigned(assignment)
+    given = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    run = replace(run, train=replace(run.train, **given))
     torch.set_num_threads(threads)
     store = EpisodeStore(episodes)
     if not store.exists():
@@ -56,46 +82,76 @@ def train(
     console = Console(stderr=True)
     with console.status("reading labelled grasps"):
         dataset = load_grasps(store, TASK, eyes, BIN, attempts)
-    config = GraspTrainConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}"),
-    )
-    mean = 0.7
-    with Progress(*columns, console=console, transient=as_json) as progress:
-        bar = progress.add_task("steps", total=steps, loss=mean)
-
-        def report(step: int, loss: float) -> None:
-            nonlocal mean
-            mean = 0.98 * mean + 0.02 * loss
-            progress.update(bar, completed=step, loss=mean)
-
-        checkpoint = train_grasps(dataset, eyes, output, config, resume=resume, report=report)
-    folder = output / CHECKPOINT
+    with _Monitor(console, output / "tensorboard", run) as monitor:
+        checkpoint = train_grasps(dataset, eyes, output, run, resume=resume, report=monitor.report)
+    folder, training = output / CHECKPOINT, checkpoint.training
     result = {
         "task": TASK,
         "checkpoint": str(folder),
         "checkpoint_id": checkpoint.checkpoint_id,
         "encoder": checkpoint.encoder_id,
-        "steps": steps,
         "parameters": parameters(checkpoint.weights),
+        "loss": round(monitor.mean, 4),
         **{
-            key: checkpoint.training[key]
-            for key in ("attempts", "successes", "scenes", "checked", "minutes", "cpu_minutes")
+            key: training[key]
+            for key in ("attempts", "successes", "scenes", "checked", "steps", "minutes", "cpu_minutes")
         },
     }
     if as_json:
         typer.echo(json.dumps(result))
         return
     typer.echo(
-        f"{result['attempts']} grasps in {result['scenes']} scenes, {steps} steps in {result['minutes']} minutes "
-        f"({result['cpu_minutes']} of CPU): {folder} ({checkpoint.checkpoint_id})"
+        f"{training['attempts']} grasps in {training['scenes']} scenes, {training['steps']} steps in "
+        f"{training['minutes']} minutes ({training['cpu_minutes']} of CPU): {folder} ({checkpoint.checkpoint_id})"
     )
     typer.echo(f"measure it: embodied-vision grasp evaluate --checkpoint {folder}")
+
+
+class _Monitor:
+    """A progress bar, the running mean of the loss, and TensorBoard where it is installed."""
+
+    def __init__(self, console: Console, logs: Path, run: GraspRunConfig) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self.mean = 0.0
+        self._progress = Progress(*columns, console=console)
+        self._bar = self._progress.add_task("grasp", total=run.train.steps, loss="")
+        self._writer = _writer(logs, run, console)
+
+    def report(self, step: int, loss: float) -> None:
+        """Take down a step."""
+        self.mean = 0.98 * self.mean + 0.02 * loss if self.mean else loss
+        self._progress.update(self._bar, completed=step, loss=f"loss {self.mean:.3f}")
+        if self._writer is not None and step % 10 == 0:
+            self._writer.add_scalar("loss/grasp", loss, step)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _writer(logs: Path, run: GraspRunConfig, console: Console) -> SummaryWriter | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        console.print("no TensorBoard logs: it is not installed (pip install tensorboard)", highlight=False)
+        return None
+    writer = SummaryWriter(str(logs))
+    writer.add_text("configuration", f"```yaml\n{run.to_yaml()}```")
+    return writer
 
 
 @app.command("evaluate")
@@ -117,7 +173,7 @@ def evaluate(
     """Let a policy grasp once in each of some unseen scenes: share that lifts an object, with Wilson's interval."""
     manifest = grasp_checkpoint.read_manifest(checkpoint)
     commit = provenance.git_commit()  # before anything that is tracked changes
-    drawer = renderer.value if renderer is not None else manifest["training"].get("renderer") or FIRST_RENDERER
+    drawer = renderer.value if renderer is not None else renderer_of(manifest["training"])
     conditions = GraspConditions(in_bin, image_size, preset.value, drawer)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -143,9 +199,7 @@ def evaluate(
             "git_commit": commit,
             "command": provenance.command(),
         }
-        append.parent.mkdir(parents=True, exist_ok=True)
-        with open(append, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        json_lines.append(append, line)
     if as_json:
         typer.echo(json.dumps(figures))
         return

@@ -16,6 +16,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
+from embodied_vision.learning.grasp_configuration import Variation
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies import grasp_maps, maps
 from embodied_vision.policies.grasp_network import GraspNet
@@ -229,29 +230,6 @@ def mirrored(view: Tensor, point: NDArray[np.float64], axis: int) -> tuple[Tenso
     return torch.flip(view, (1 + axis,)), other
 
 
-@dataclass(frozen=True)
-class Variation:
-    """How much what is learnt from varies.
-
-    Attributes:
-        shift_cells: the tip lies up to so far from the middle of a view, along each axis.
-        yaw_rad: standard deviation of a turn that leaves the label as it is.
-        height_m: standard deviation of an offset of the whole map's height.
-        noise_m: standard deviation of the height of a cell.
-        gain: colors are multiplied by 1 ± this.
-    """
-
-    shift_cells: float = 5.0
-    yaw_rad: float = 0.06
-    height_m: float = 0.001
-    noise_m: float = 0.0007
-    gain: float = 0.3
-
-
-STILL = Variation(0.0, 0.0, 0.0, 0.0, 0.0)
-"""Attempts as they were."""
-
-
 class Attempts:
     """The attempts of a dataset, ready to be drawn from.
 
@@ -286,23 +264,18 @@ class Attempts:
         return np.array([rng.choice(kinds[k % len(kinds)]) for k in range(count)])
 
     def batch(
-        self, net: GraspNet, indices: NDArray[np.int64], variation: Variation, rng: np.random.Generator | None
+        self, net: GraspNet, indices: NDArray[np.int64], vary: tuple[Variation, np.random.Generator] | None = None
     ) -> Batch:
-        """Attempts as the network sees them; without `rng` neither varied nor mirrored, at full resolution."""
+        """Attempts as the network sees them, varied and mirrored at random; without `vary` as the camera saw them."""
         views, points, depths = [], [], []
         for index in indices:
-            stacks = self._stacks[self._scene[index]]
-            resolution = int(rng.integers(len(stacks))) if rng is not None else 0
-            offset, yaw = np.zeros(2), float(self._yaws[index])
-            if rng is not None:
-                offset = rng.uniform(-variation.shift_cells, variation.shift_cells, 2)
-                yaw += float(rng.normal(0.0, variation.yaw_rad))
-            stack = net.project(stacks[resolution])
-            view, point = view_of(stack, self._cells[index], yaw, offset, net.config.crop)
-            if rng is not None:
-                for axis in np.flatnonzero(rng.integers(2, size=2)):
-                    view, point = mirrored(view, point, int(axis))
-                view = _varied(view, variation, rng)
+            resolution = int(vary[1].integers(len(self._stacks[self._scene[index]]))) if vary is not None else 0
+            stack = net.project(self._stacks[self._scene[index]][resolution])
+            cell, yaw = self._cells[index], float(self._yaws[index])
+            if vary is None:
+                view, point = view_of(stack, cell, yaw, np.zeros(2), net.config.crop)
+            else:
+                view, point = _varied_view(stack, cell, yaw, net.config.crop, *vary)
             views.append(view)
             points.append(point)
             depths.append(self._depths[resolution][index])
@@ -312,6 +285,17 @@ class Attempts:
             torch.from_numpy(np.array(depths)).float(),
             torch.from_numpy(self.success[indices]).float(),
         )
+
+
+def _varied_view(
+    stack: Tensor, cell: NDArray[np.float64], yaw_rad: float, size: int, variation: Variation, rng: np.random.Generator
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """A view and the tip in it: shifted, turned a little, mirrored, and seen differently."""
+    offset = rng.uniform(-variation.shift_cells, variation.shift_cells, 2)
+    view, point = view_of(stack, cell, yaw_rad + float(rng.normal(0.0, variation.yaw_rad)), offset, size)
+    for axis in np.flatnonzero(rng.integers(2, size=2)):
+        view, point = mirrored(view, point, int(axis))
+    return _varied(view, variation, rng), point
 
 
 def _varied(view: Tensor, variation: Variation, rng: np.random.Generator) -> Tensor:

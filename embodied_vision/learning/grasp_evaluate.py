@@ -15,8 +15,9 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.learning.environments import make_env
-from embodied_vision.learning.evaluate import SceneResult, summarise
+from embodied_vision.learning.evaluate import summarise
 from embodied_vision.learning.processes import Processes
+from embodied_vision.learning.scene_results import SceneResult
 from embodied_vision.learning.workers import Here, Pool, Workers
 from embodied_vision.policies import grasp_checkpoint
 from embodied_vision.policies.grasp_policy import GraspPolicy
@@ -84,6 +85,7 @@ class GraspExamination:
             steps=1,
             actions=(action.to_dict(),),
             refused=(str(info["refused"]),) if info.get("refused") else (),
+            failed=str(info.get("failed", "")),
             decision_s=(seconds,),
             renderer=cell.renderer,
         )

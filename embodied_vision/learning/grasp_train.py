@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from torch.nn import functional
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import provenance
-from embodied_vision.learning.grasp_dataset import STILL, Attempts, Batch, GraspDataset, Variation
+from embodied_vision.learning.grasp_configuration import GraspRunConfig
+from embodied_vision.learning.grasp_dataset import Attempts, Batch, GraspDataset
 from embodied_vision.learning.runs import CHECKPOINT, STATE, Clock
 from embodied_vision.policies import grasp_checkpoint
 from embodied_vision.policies.grasp_checkpoint import GraspCheckpoint
@@ -37,31 +38,6 @@ Report = Callable[[int, float], None]
 """Called after each step with the number of steps done and the loss."""
 FLOOR_M = 0.008
 """Least height of the tip, as in the labelled grasps."""
-
-
-@dataclass(frozen=True)
-class GraspTrainConfig:
-    """Settings of a training run.
-
-    Attributes:
-        steps: optimiser steps.
-        batch: grasps a step.
-        learning_rate: at its highest; warms up over 5 % of the steps and falls as a cosine to 0.
-        weight_decay: of AdamW.
-        ema: decay of the averaged weights, which are the result.
-        clip: largest norm of the gradient.
-        held_out: share of the scenes that only check what was learnt.
-        seed: all randomness.
-    """
-
-    steps: int = 3000
-    batch: int = 32
-    learning_rate: float = 2e-3
-    weight_decay: float = 2e-2
-    ema: float = 0.995
-    clip: float = 1.0
-    held_out: float = 0.05
-    seed: int = 0
 
 
 def logits_at(net: GraspNet, batch: Batch) -> Tensor:
@@ -83,11 +59,12 @@ def grasp_loss(net: GraspNet, batch: Batch) -> Tensor:
 class GraspTrainer:
     """Weights, optimiser and average."""
 
-    def __init__(self, net: GraspNet, attempts: Attempts, config: GraspTrainConfig, fingerprint: str) -> None:
-        self.net, self.attempts, self.config, self.fingerprint = net.train(), attempts, config, fingerprint
+    def __init__(self, net: GraspNet, attempts: Attempts, config: GraspRunConfig, fingerprint: str) -> None:
+        self.net, self.attempts, self.fingerprint = net.train(), attempts, fingerprint
+        self.config, self.variation = config.train, config.variation
         self.step = 0
         self.optimiser = torch.optim.AdamW(
-            net.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
+            net.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay, foreach=True
         )
         self.average = {name: value.detach().clone() for name, value in net.state_dict().items()}
 
@@ -102,7 +79,7 @@ class GraspTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = config.learning_rate * _schedule(self.step / config.steps)
         indices = self.attempts.draw(config.batch, rng)
-        loss = grasp_loss(self.net, self.attempts.batch(self.net, indices, Variation(), rng))
+        loss = grasp_loss(self.net, self.attempts.batch(self.net, indices, (self.variation, rng)))
         if not torch.isfinite(loss):
             raise RunFailed(f"loss is {loss.item()} at step {self.step}; lower the learning rate")
         self.optimiser.zero_grad(set_to_none=True)
@@ -172,7 +149,7 @@ def check(net: GraspNet, attempts: Attempts) -> dict[str, float]:
     """How well a network tells successes from failures: share right at even odds, and area under the ROC curve."""
     logits = []
     for part in np.array_split(np.arange(len(attempts)), max(1, len(attempts) // 64)):
-        batch = attempts.batch(net, part, STILL, None)
+        batch = attempts.batch(net, part)
         logits.append((batch.depths * logits_at(net, batch)).sum(1) / batch.depths.sum(1).clamp_min(1e-6))
     scores = torch.cat(logits).numpy()
     right = float(((scores > 0) == attempts.success).mean())
@@ -192,7 +169,7 @@ def train_grasps(
     dataset: GraspDataset,
     encoder: Encoder | None,
     output: Path,
-    config: GraspTrainConfig,
+    config: GraspRunConfig,
     *,
     resume: bool = False,
     report: Report | None = None,
@@ -206,12 +183,12 @@ def train_grasps(
     """
     if len(dataset.scenes) < 2:
         raise BadInput(f"{len(dataset.scenes)} scene with labelled grasps; label at least 2")
-    shapes = GraspConfig(features=encoder.dimension if encoder is not None else 0)
-    learnt, kept = dataset.parted(config.held_out)
+    shapes = replace(config.network, features=encoder.dimension if encoder is not None else 0)
+    learnt, kept = dataset.parted(config.train.held_out)
     normalisation = learnt.normalisation()
     attempts = Attempts(learnt, normalisation, shapes.depths_m, FLOOR_M)
     fingerprint = _fingerprint(dataset, shapes, config)
-    trainer = GraspTrainer(GraspNet.seeded(shapes, config.seed), attempts, config, fingerprint)
+    trainer = GraspTrainer(GraspNet.seeded(shapes, config.train.seed), attempts, config, fingerprint)
     state = output / STATE / "grasp.safetensors"
     before = Clock()
     if resume:
@@ -227,7 +204,7 @@ def train_grasps(
         return clock
 
     saved = time.monotonic()
-    while trainer.step < config.steps:
+    while trainer.step < config.train.steps:
         loss = trainer.advance()
         if report is not None:
             report(trainer.step, loss)
@@ -253,7 +230,8 @@ def train_grasps(
             "checked": {"attempts": kept.attempts, **checked},
             "data": dataset.digest(),
             "renderer": dataset.renderers[0] if len(dataset.renderers) == 1 else "",
-            **asdict(config),
+            **asdict(config.train),
+            "variation": asdict(config.variation),
             "minutes": round(clock.minutes, 2),
             "cpu_minutes": round(clock.cpu_minutes, 2),
             "versions": provenance.versions(),
@@ -265,6 +243,7 @@ def train_grasps(
     return checkpoint
 
 
-def _fingerprint(dataset: GraspDataset, shapes: GraspConfig, config: GraspTrainConfig) -> str:
-    text = json.dumps([dataset.digest(), shapes.to_dict(), asdict(config)], sort_keys=True)
+def _fingerprint(dataset: GraspDataset, shapes: GraspConfig, config: GraspRunConfig) -> str:
+    settings = [shapes.to_dict(), asdict(config.train), asdict(config.variation)]
+    text = json.dumps([dataset.digest(), *settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

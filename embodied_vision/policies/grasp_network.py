@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embodied_vision.errors import BadInput
 from embodied_vision.policies import maps
 from embodied_vision.policies.networks import UNet
 
@@ -27,6 +28,9 @@ class GraspConfig:
         depths_m: how far below the local top the tip reaches, K choices.
         angles: yaws tried, over 180°.
         crop: edge of the view around an attempt in training, cells.
+
+    Raises:
+        BadInput: no network has these shapes.
     """
 
     features: int = 0
@@ -35,6 +39,16 @@ class GraspConfig:
     depths_m: tuple[float, ...] = (0.015, 0.03, 0.045)
     angles: int = 12
     crop: int = 48
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width < 4 or width % 4 for width in self.widths):
+            raise BadInput(f"widths are {list(self.widths)}, give multiples of 4")
+        if not self.depths_m or not all(0 < depth < 1 for depth in self.depths_m):
+            raise BadInput(f"depths_m are {list(self.depths_m)}, give lengths in m")
+        if self.angles < 2 or self.features < 0 or self.projected < 1:
+            raise BadInput(f"{self.angles} angles and {self.projected} projected channels; give at least 2 and 1")
+        if self.crop < self.multiple or self.crop % self.multiple:
+            raise BadInput(f"crop is {self.crop}, give a multiple of {self.multiple}, 2 to the number of widths")
 
     @property
     def multiple(self) -> int:

@@ -30,10 +30,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     list(label(folder / "store", 3, grasps=4, image_size=256))
     list(label(folder / "store", 1, grasps=4, image_size=64, split="validation"))
     arguments = ["grasp", "train", "--episodes", folder / "store", "--output", folder / "run", "--steps", "2", "--json"]
+    arguments += ["--set", "train.batch=4"]
     result = CliRunner().invoke(app, [str(part) for part in arguments])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
     assert (figures["attempts"], figures["scenes"]) == (12, 3)
+    assert list((folder / "run" / "tensorboard").iterdir())
     return folder
 
 

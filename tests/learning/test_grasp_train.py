@@ -12,8 +12,9 @@ from policies import grasp_world
 
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.grasp_dataset import Attempts, GraspDataset, Variation, load_grasps
-from embodied_vision.learning.grasp_train import GraspTrainConfig, roc_area, train_grasps
+from embodied_vision.learning.grasp_configuration import GraspRunConfig, GraspTrainConfig, Variation
+from embodied_vision.learning.grasp_dataset import Attempts, GraspDataset, load_grasps
+from embodied_vision.learning.grasp_train import roc_area, train_grasps
 from embodied_vision.policies.grasp_maps import BIN
 from embodied_vision.policies.grasp_network import GraspNet
 from embodied_vision.policies.grasp_policy import GraspPolicy
@@ -28,7 +29,7 @@ def bars() -> GraspDataset:
 
 
 def test_it_learns_to_close_across_a_bar(bars: GraspDataset, tmp_path: Path) -> None:
-    config = GraspTrainConfig(steps=120, batch=16, ema=0.95, held_out=0.2)
+    config = GraspRunConfig(GraspTrainConfig(steps=120, batch=16, ema=0.95, held_out=0.2))
     checkpoint = train_grasps(bars, None, tmp_path, config)
     assert checkpoint.training["checked"]["auc"] > 0.9
     assert checkpoint.training["attempts"] == 480
@@ -45,7 +46,7 @@ def test_it_learns_to_close_across_a_bar(bars: GraspDataset, tmp_path: Path) -> 
 
 
 def test_resuming_gives_the_same_weights(bars: GraspDataset, tmp_path: Path) -> None:
-    config = GraspTrainConfig(steps=4, batch=4)
+    config = GraspRunConfig(GraspTrainConfig(steps=4, batch=4))
 
     class Interrupted(Exception):
         pass
@@ -60,7 +61,7 @@ def test_resuming_gives_the_same_weights(bars: GraspDataset, tmp_path: Path) -> 
     whole = train_grasps(bars, None, tmp_path / "whole", config)
     assert resumed.checkpoint_id == whole.checkpoint_id
     with pytest.raises(BadInput, match="other grasps or settings"):
-        train_grasps(bars, None, tmp_path / "resumed", replace(config, seed=1), resume=True)
+        train_grasps(bars, None, tmp_path / "resumed", config.assigned("train.seed=1"), resume=True)
     with pytest.raises(BadInput, match="nothing to resume"):
         train_grasps(bars, None, tmp_path / "new", config, resume=True)
 
@@ -77,10 +78,12 @@ def test_variation_leaves_what_is_unseen_and_the_label(bars: GraspDataset) -> No
     attempts = Attempts(replace(bars, scenes=(scene,)), Normalisation.identity(0), DEPTHS, 0.008)
     net = GraspNet.seeded(grasp_world.TINY, 0)
     indices = np.arange(len(attempts))
-    one = attempts.batch(net, indices, Variation(), np.random.default_rng(1))
+    one = attempts.batch(net, indices, (Variation(), np.random.default_rng(1)))
     assert (one.views[:, :4][(one.views[:, 4:5] == 0).expand(-1, 4, -1, -1)] == 0).all()
     np.testing.assert_array_equal(one.success.numpy() > 0, scene.success)
-    assert not torch.equal(one.views, attempts.batch(net, indices, Variation(), np.random.default_rng(2)).views)
+    other = attempts.batch(net, indices, (Variation(), np.random.default_rng(2)))
+    assert not torch.equal(one.views, other.views)
+    assert torch.equal(attempts.batch(net, indices).views, attempts.batch(net, indices).views)
 
 
 def test_area_under_the_curve_counts_pairs() -> None:
@@ -94,3 +97,19 @@ def test_area_under_the_curve_counts_pairs() -> None:
 def test_a_store_without_labelled_grasps_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no labelled grasps"):
         load_grasps(EpisodeStore(tmp_path / "empty"), "grasp-diverse", None, BIN)
+
+
+def test_settings_survive_a_file_and_bad_ones_are_named(tmp_path: Path) -> None:
+    changed = GraspRunConfig().assigned("train.steps=7").assigned("network.depths_m=[0.01, 0.02]")
+    (tmp_path / "grasp.yaml").write_text(changed.to_yaml())
+    assert GraspRunConfig.read(tmp_path / "grasp.yaml") == changed
+    assert changed.network.depths_m == (0.01, 0.02)
+    for bad, told in (
+        ("train.held_out=0", "held_out is 0"),
+        ("train.batch=1", "batch is 1"),
+        ("network.crop=44", "crop is 44"),
+        ("network.widths=[6]", "widths are"),
+        ("variation.gain=-1", "gain is -1"),
+    ):
+        with pytest.raises(BadInput, match=told):
+            GraspRunConfig().assigned(bad)
