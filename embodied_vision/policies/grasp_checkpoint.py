@@ -31,7 +31,6 @@ class GraspCheckpoint:
         weights: state of `GraspNet`.
         lift_m: height that the tip is raised to after closing, as in the labelled grasps.
         floor_m: least height of the tip.
-        border_m: how far from the map's edge the tip is kept, at least.
         training: provenance, JSON-ready.
         measured: success by conditions, JSON-ready, with intervals; empty before any evaluation.
     """
@@ -44,7 +43,6 @@ class GraspCheckpoint:
     weights: Mapping[str, Tensor]
     lift_m: float
     floor_m: float = 0.008
-    border_m: float = 0.024
     training: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,7 +57,6 @@ class GraspCheckpoint:
             "normalisation": self.normalisation.to_dict(),
             "lift_m": self.lift_m,
             "floor_m": self.floor_m,
-            "border_m": self.border_m,
         }
 
     @property
@@ -112,7 +109,6 @@ def load(folder: Path) -> GraspCheckpoint:
             weights=weights,
             lift_m=float(manifest["lift_m"]),
             floor_m=float(manifest["floor_m"]),
-            border_m=float(manifest["border_m"]),
             training=manifest["training"],
             measured=manifest["measured"],
         )

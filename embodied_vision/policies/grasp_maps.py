@@ -23,6 +23,8 @@ from embodied_vision.types import RGBD, Features, Scene, Workspace
 
 BIN = Workspace(x=(0.36, 0.68), y=(-0.196, 0.196), cell=0.004)
 """The bin of `grasp-diverse` with its walls; all of it fits into views of 128 cells."""
+BORDER_M = 0.024
+"""Width of the part along the map's edge that holds the walls."""
 JUMP_M = 0.015
 """Depths of neighbouring pixels that differ by more than this belong to different surfaces."""
 TOP_REACH = 2
@@ -107,9 +109,18 @@ def turned_back(views: Tensor, angles_rad: NDArray[np.float64], workspace: Works
     return square[..., i : i + rows, j : j + columns]
 
 
+def inside(workspace: Workspace) -> NDArray[np.bool_]:
+    """Cells (H, W) within the border, where the tip may be: no wall lies there."""
+    border = round(BORDER_M / workspace.cell)
+    cells = np.zeros(workspace.shape, bool)
+    cells[border:-border, border:-border] = True
+    return cells
+
+
 def top_map(scene: Scene) -> NDArray[np.float32]:
-    """Height (H, W) in m of the highest cell within `TOP_REACH` of each; what is unseen counts as the table."""
-    height = torch.from_numpy(np.where(scene.valid, scene.height, np.float32(0)))[None, None]
+    """Height (H, W) in m of the highest cell within `TOP_REACH` of each; what is unseen or a wall counts as table."""
+    seen = scene.valid & inside(scene.workspace)
+    height = torch.from_numpy(np.where(seen, scene.height, np.float32(0)))[None, None]
     top: NDArray[np.float32] = functional.max_pool2d(height, 2 * TOP_REACH + 1, 1, TOP_REACH)[0, 0].numpy()
     return top
 

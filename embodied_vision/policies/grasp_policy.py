@@ -19,7 +19,7 @@ from embodied_vision.errors import BadInput, CheckpointError, Refused
 from embodied_vision.policies import grasp_checkpoint, grasp_maps, maps
 from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
-LEAST_REACH_M = 0.008
+LEAST_REACH_M = 0.004
 """What the fingers must reach below the local top: a jaw that closes above everything holds nothing."""
 APART_CELLS = 3
 """Proposals lie farther than this from each other, or are turned by more than one of the angles tried."""
@@ -140,10 +140,7 @@ class GraspPolicy:
         checkpoint = self.checkpoint
         top = grasp_maps.top_map(scene)
         heights = grasp_maps.tip_heights(top, checkpoint.config.depths_m, checkpoint.floor_m)
-        border = round(checkpoint.border_m / self.workspace.cell)
-        inside = np.zeros(scene.valid.shape, bool)
-        inside[border:-border, border:-border] = True
-        return heights, inside & (top - heights >= LEAST_REACH_M)
+        return heights, grasp_maps.inside(self.workspace) & (top - heights >= LEAST_REACH_M)
 
     def proposals(self, found: GraspMaps, count: int) -> list[PickPlace]:
         """The best `count` grasps that lie apart from each other, the best first; fewer where there are no more."""

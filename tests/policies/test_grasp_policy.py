@@ -14,7 +14,7 @@ import pytest
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import BadInput, CheckpointError, Refused
 from embodied_vision.policies import grasp_checkpoint
-from embodied_vision.policies.grasp_maps import BIN
+from embodied_vision.policies.grasp_maps import BIN, BORDER_M
 from embodied_vision.policies.grasp_network import GraspConfig
 from embodied_vision.policies.grasp_policy import GraspPolicy
 from embodied_vision.types import RGBD, Features
@@ -116,12 +116,17 @@ def test_the_tip_keeps_off_the_floor_and_the_walls() -> None:
     assert np.isfinite(found.logits).any()
     for action in policy.proposals(found, 30) + policy.samples(found, 30, np.random.default_rng(0)):
         x, y, z = action.pick[:3, 3]
-        border = policy.checkpoint.border_m
-        assert BIN.x[0] + border <= x <= BIN.x[1] - border
-        assert BIN.y[0] + border <= y <= BIN.y[1] - border
+        assert BIN.x[0] + BORDER_M <= x <= BIN.x[1] - BORDER_M
+        assert BIN.y[0] + BORDER_M <= y <= BIN.y[1] - BORDER_M
         assert z >= policy.checkpoint.floor_m
-        assert z <= 0.03 - 0.008
+        assert z <= 0.03 - 0.004
         assert 0 < action.scores["grasp"] < 1
+
+
+def test_walls_are_nothing_to_grip() -> None:
+    scene, policy = bar(MIDDLE, 0.4, 0.0), GraspPolicy(random_checkpoint(), None)
+    scene.height[:5], scene.height[:, :5], scene.height[-5:], scene.height[:, -5:] = 0.06, 0.06, 0.06, 0.06
+    assert policy.proposals(policy.judge_scene(scene), 3) == []
 
 
 def test_proposals_are_ordered_and_lie_apart() -> None:
