@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-grasp-ceiling results
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling results
 
 setup: $(INSTALLED)
 
@@ -57,6 +57,10 @@ bench-ros: $(INSTALLED)
 bench-sim: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/sim.py $(if $(SMALL),--decisions 2 --steps 20)
+
+bench-policy: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/policy.py $(if $(SMALL),--decisions 2)
 
 bench-grasps: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

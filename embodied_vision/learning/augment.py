@@ -86,7 +86,7 @@ def coarse_sample(
     """The whole map, turned and shifted such that pick and place stay on it."""
     shape = example.scene.valid.shape
     theta, origin, target = _turn_within(example.segment.anchor, example.place, shape, rng)
-    geometry = maps.stack_scene(replace(example.scene, features=None), Normalisation.identity(0))
+    geometry = maps.stack_geometry(example.scene)
     depth = ndimage.distance_transform_edt(example.segment.mask).astype(np.float32)
     extra = torch.from_numpy(np.stack([example.segment.mask.astype(np.float32), depth]))
     both = torch.cat([geometry, extra])
@@ -149,9 +149,7 @@ def mirrored(example: Example) -> Example:
     )
 
 
-def fine_sample(
-    example: Example, normalisation: Normalisation, config: NetworkConfig, tried: int, rng: np.random.Generator
-) -> FineSample:
+def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.random.Generator) -> FineSample:
     """Object and places, seen along independently turned axes, and a few of the rotation bins.
 
     The object's axes turn by α, the place's by β about a point off the place by v: what the network must answer is
@@ -160,7 +158,6 @@ def fine_sample(
 
     Args:
         example: what to learn from.
-        normalisation: of the features.
         config: shapes.
         tried: rotation bins to try: four next to the truth, the others drawn from the rest, weighted to stand for it.
         rng: all randomness.
@@ -177,7 +174,7 @@ def fine_sample(
         middle + v, (config.window, config.window), PLACE_SIGMA_FINE
     )
 
-    patch, mask, anchor = object_crop(example.scene, example.segment, normalisation, config)
+    patch, mask, anchor = object_crop(example.scene, example.segment, config)
     middles = [example.place - rotation(beta) @ v]
     middles += [wrong - rotation(beta) @ _off_centre(rng) for wrong in _wrong_places(example, config, rng)]
     size = math.ceil(config.key * math.sqrt(2)) + 4
@@ -188,7 +185,7 @@ def fine_sample(
         anchor=anchor,
         angles_rad=angles_rad,
         log_weight=torch.from_numpy(log_weight.astype(np.float32)),
-        key_patches=[maps.stack_scene(around, normalisation) for around, _ in keys],
+        key_patches=[maps.stack_geometry(around) for around, _ in keys],
         key_centres=[centre for _, centre in keys],
         key_angle_rad=beta,
         label=torch.stack([right, *[torch.zeros_like(right)] * (len(keys) - 1)]),

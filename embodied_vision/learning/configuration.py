@@ -29,12 +29,12 @@ class TrainConfig:
         BadInput: a value is out of its range.
     """
 
-    steps: int = 600
+    steps: int = 2000
     batch: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     ema: float = 0.995
-    tried: int = 12
+    tried: int = 8
     clip: float = 1.0
     seed: int = 0
 

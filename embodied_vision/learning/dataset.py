@@ -238,7 +238,7 @@ def load_dataset(
     if not examples:
         raise BadInput(
             f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
-            f"make some: embodied-vision collect --task {task} --episodes {store.path}"
+            f"make some: embodied-vision collect --task {task} --output {store.path}"
         )
     if len(drawn) > 1:
         counts = " and ".join(f"{count} by {name}" for name, count in sorted(drawn.items()))

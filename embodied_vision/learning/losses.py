@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import fields, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from embodied_vision.learning import augment
 from embodied_vision.learning.dataset import Example
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import CoarseNet, FineNet
+
+Sample = TypeVar("Sample", augment.CoarseSample, augment.FineSample)
 
 
 class LossConfig(Protocol):
@@ -32,20 +35,33 @@ def stage_losses(
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
     """Scalar losses of a stage on a batch, each example augmented anew."""
+    device = next(net.parameters()).device
     examples = [augment.mirrored(example) if rng.uniform() < 0.5 else example for example in examples]
     if isinstance(net, CoarseNet):
-        coarse = [augment.coarse_sample(e, normalisation, net.config, rng) for e in examples]
+        coarse = [on_device(augment.coarse_sample(e, normalisation, net.config, rng), device) for e in examples]
         pick, rest = net(torch.stack([s.pooled for s in coarse]))
         place = net.place(rest, torch.stack([s.picked for s in coarse]))
         return {
             "pick": cross_entropy(pick, torch.stack([s.pick for s in coarse])),
             "place": cross_entropy(place, torch.stack([s.place for s in coarse])),
         }
-    fine = [augment.fine_sample(e, normalisation, net.config, config.tried, rng) for e in examples]
+    fine = [on_device(augment.fine_sample(e, net.config, config.tried, rng), device) for e in examples]
     views = [augment.fine_views(net, s) for s in fine]
     logits = net(torch.stack([q for q, _ in views]), torch.stack([k for _, k in views]))
     logits = logits + torch.stack([s.log_weight for s in fine])[:, None, :, None, None]
     return {"fine": cross_entropy(logits, torch.stack([s.label for s in fine]))}
+
+
+def on_device(sample: Sample, device: torch.device) -> Sample:
+    """The sample with its tensors, also those in lists, on a device."""
+    moved: dict[str, Any] = {}
+    for field in fields(sample):
+        value = getattr(sample, field.name)
+        if isinstance(value, Tensor):
+            moved[field.name] = value.to(device)
+        elif isinstance(value, list):
+            moved[field.name] = [each.to(device) if isinstance(each, Tensor) else each for each in value]
+    return replace(sample, **moved)
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

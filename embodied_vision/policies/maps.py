@@ -61,19 +61,25 @@ def stack_scene(scene: Scene, normalisation: Normalisation) -> Tensor:
     given = 0 if scene.features is None else scene.features.shape[2]
     if given != dimension:
         raise BadInput(f"scene has {given} feature channels, the policy was trained on {dimension}; use its encoder")
+    if scene.features is None:
+        return stack_geometry(scene)
+    if not np.isfinite(scene.features).all():
+        bad = int(np.sum(~np.isfinite(scene.features).all(axis=2)))
+        raise BadInput(
+            f"encoder features are not finite in {bad} of {scene.valid.size} map cells; "
+            "check the encoder's weights and runtime, no decision is made on them"
+        )
+    features = (scene.features.astype(np.float32, copy=False) - normalisation.mean) / normalisation.std
+    features = features * scene.valid[..., None]
+    return torch.cat([stack_geometry(scene), torch.from_numpy(np.ascontiguousarray(features.transpose(2, 0, 1)))])
+
+
+def stack_geometry(scene: Scene) -> Tensor:
+    """Color, height and valid (5, H, W) float32 of a scene; unseen cells are 0 in every channel."""
     valid = scene.valid.astype(np.float32)[..., None]
-    parts = [(scene.color.astype(np.float32) * np.float32(2 / 255) - 1) * valid]
-    parts += [(scene.height / np.float32(HEIGHT_UNIT_M))[..., None] * valid, valid]
-    if scene.features is not None:
-        if not np.isfinite(scene.features).all():
-            bad = int(np.sum(~np.isfinite(scene.features).all(axis=2)))
-            raise BadInput(
-                f"encoder features are not finite in {bad} of {scene.valid.size} map cells; "
-                "check the encoder's weights and runtime, no decision is made on them"
-            )
-        features = scene.features.astype(np.float32, copy=False)
-        parts.append((features - normalisation.mean) / normalisation.std * valid)
-    return torch.from_numpy(np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(2, 0, 1)))
+    color = (scene.color.astype(np.float32) * np.float32(2 / 255) - 1) * valid
+    height = (scene.height / np.float32(HEIGHT_UNIT_M))[..., None] * valid
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate([color, height, valid], axis=2).transpose(2, 0, 1)))
 
 
 def pool(stack: Tensor, factor: int) -> Tensor:
@@ -141,5 +147,5 @@ def turn(patch: Tensor, centre: NDArray[np.float64], angles_rad: NDArray[np.floa
     grid = np.stack([(2 * column + 1) / columns - 1, (2 * row + 1) / rows - 1], axis=-1)
     batch = patch[None].expand(len(angles_rad), channels, rows, columns)
     return functional.grid_sample(
-        batch, torch.from_numpy(grid).to(patch.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        batch, torch.from_numpy(grid).to(patch), mode="bilinear", padding_mode="zeros", align_corners=False
     )

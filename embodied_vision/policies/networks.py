@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from embodied_vision.errors import BadInput
 from embodied_vision.policies import maps
 
 
@@ -35,6 +36,9 @@ class NetworkConfig:
         query: edge of the crop around the object, map cells.
         window: edge of the square of place candidates around the coarse place, map cells; odd.
         bins: rotations of the object, over 360°.
+
+    Raises:
+        BadInput: a size cannot be.
     """
 
     features: int = 0
@@ -47,6 +51,15 @@ class NetworkConfig:
     query: int = 40
     window: int = 17
     bins: int = 36
+
+    def __post_init__(self) -> None:
+        for name in ("projected", "coarse_pool", "embedding", "fine_channels", "bins"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}, give at least 1")
+        if self.query % 2 or self.query < 2:
+            raise BadInput(f"query is {self.query}, give an even number of map cells")
+        if self.window % 2 == 0 or self.window < 1:
+            raise BadInput(f"window is {self.window}, give an odd number of map cells")
 
     @property
     def key(self) -> int:
@@ -144,16 +157,19 @@ class CoarseNet(nn.Module):
 
 
 class FineNet(nn.Module):
-    """Where exactly and how turned, on crops at the map's own resolution."""
+    """Where exactly and how turned, on crops at the map's own resolution.
+
+    It reads geometry and color alone: an encoder's patches are larger than what is to be told here and do not turn
+    with the scene, and with their features yaw was learnt several times more slowly.
+    """
 
     window_mask: Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.projection = _Projection(config)
-        self.query_net = UNet(self.projection.outputs + 1, config.fine_widths, config.fine_channels)
-        self.key_net = UNet(self.projection.outputs, config.fine_widths, config.fine_channels)
+        self.query_net = UNet(maps.GEOMETRY_CHANNELS + 1, config.fine_widths, config.fine_channels)
+        self.key_net = UNet(maps.GEOMETRY_CHANNELS, config.fine_widths, config.fine_channels)
         offsets = torch.arange(config.query) - (config.query - 1) / 2
         radius = torch.hypot(offsets[:, None], offsets[None])
         self.register_buffer("window_mask", (config.query / 2 - radius).clamp(0, 1), persistent=False)
@@ -161,28 +177,28 @@ class FineNet(nn.Module):
     def query_views(
         self, patch: Tensor, mask: Tensor, centre: NDArray[np.float64], angles_rad: NDArray[np.float64]
     ) -> Tensor:
-        """The object as it looks once turned by each angle, (R, C + 1, query, query), round about its anchor.
+        """The object as it looks once turned by each angle, (R, 6, query, query), round about its anchor.
 
         Args:
-            patch: (5 + D, S, S) crop around the object.
+            patch: (5, S, S) crop around the object.
             mask: (S, S) float, the object's cells.
             centre: (2,) its anchor in cells of the crop.
             angles_rad: (R,).
         """
-        stacked = torch.cat([self.projection(patch[None])[0], mask[None]])
+        stacked = torch.cat([patch, mask[None]])
         return maps.turn(stacked, centre, -angles_rad, self.config.query) * self.window_mask
 
     def key_view(self, patch: Tensor, centre: NDArray[np.float64], angle_rad: float) -> Tensor:
-        """Surroundings of the place (C, key, key) about `centre`, along axes turned by `angle_rad`."""
-        turned = maps.turn(self.projection(patch[None])[0], centre, np.array([angle_rad]), self.config.key)
+        """Surroundings of the place (5, key, key) about `centre`, along axes turned by `angle_rad`."""
+        turned = maps.turn(patch, centre, np.array([angle_rad]), self.config.key)
         return turned[0]
 
     def forward(self, query_views: Tensor, key_views: Tensor) -> Tensor:
         """Correlate turned objects with the surroundings of places.
 
         Args:
-            query_views: (N, R, C + 1, query, query).
-            key_views: (N, P, C, key, key), P places for each object.
+            query_views: (N, R, 6, query, query).
+            key_views: (N, P, 5, key, key), P places for each object.
 
         Returns:
             (N, P, R, window, window) logits: object turned as in view r, its anchor at a cell about the key's middle.

@@ -22,9 +22,14 @@ from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
 """The tool aims this far below the seen surface, so that the cup seals."""
-HYPOTHESES, APART_CELLS, LEAST_SHARE = 4, 4, 0.1
-"""Places that the fine stage looks at: so many at most, so many coarse cells apart, none much less likely than the
-likeliest."""
+HYPOTHESES, APART_CELLS, LEAST_SHARE = 6, 4, 1e-5
+"""Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
+likely than the likeliest."""
+PRIOR_WEIGHT = 0.25
+"""Exponent of the coarse stage's probability of a place: learnt from few scenes it is much too sure of itself, and the
+fine stage is the better judge."""
+LEAST_HEIGHT_M = 0.003
+"""What stands out less from what is around it cannot be dragged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +135,7 @@ class Policy:
         ]
         fine = self._fine(scene, segment, middles)
         prior = np.array([decoding.mass(place_probability, _pooled(m, config.coarse_pool), 2) for m in middles])
-        best = int((np.log(prior) + decoding.log_sum(fine)).argmax())
+        best = int((PRIOR_WEIGHT * np.log(prior) + decoding.log_sum(fine)).argmax())
         offset, yaw, confidence = decoding.place_and_yaw(fine[best])
         place = middles[best] + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}
@@ -149,23 +154,26 @@ class Policy:
         """What to pick: of the objects under the likeliest cells the one with the largest probability in all."""
         factor = self.checkpoint.config.coarse_pool
         modes = decoding.modes(pick_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
-        if self.checkpoint.primitive != "pick_place":
-            cell = _unpooled(decoding.peak_at(pick_probability, modes[0], 1), factor)
-            return point_at(scene, climb(scene, cell) if self.checkpoint.primitive == "drag" else cell)
+        cells = [_unpooled(decoding.peak_at(pick_probability, mode, 1), factor) for mode in modes]
+        if self.checkpoint.primitive == "push":
+            return point_at(scene, cells[0])
+        if self.checkpoint.primitive == "drag":
+            points = [point_at(scene, climb(scene, cell)) for cell in cells]
+            return next((point for point in points if point.top_m - point.support_m > LEAST_HEIGHT_M), points[0])
         segments = [segment_at(scene, _unpooled(mode.astype(float), factor)) for mode in modes]
         totals = [float(pick_probability[_covered(s, pick_probability.shape, factor)].sum()) for s in segments]
-        return segments[int(np.argmax(totals))]
+        standing = [bool(segment.mask.any()) for segment in segments]  # on the table there is nothing to take
+        return segments[int(np.lexsort((totals, standing))[-1])]
 
     def _fine(self, scene: Scene, segment: Segment, middles: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """(P, R, window, window) logits about P places."""
         config, fine = self.checkpoint.config, self._network.fine
-        normalisation = self.checkpoint.normalisation
-        patch, mask, anchor = object_crop(scene, segment, normalisation, config)
+        patch, mask, anchor = object_crop(scene, segment, config)
         query = fine.query_views(patch, mask, anchor, self._angles)
         keys = []
         for middle in middles:
             around, centre = maps.crop(scene, middle, config.key)
-            keys.append(fine.key_view(maps.stack_scene(around, normalisation), centre, 0.0))
+            keys.append(fine.key_view(maps.stack_geometry(around), centre, 0.0))
         logits: NDArray[np.float64] = fine(query[None], torch.stack(keys)[None])[0].double().numpy()
         return logits
 
@@ -252,17 +260,17 @@ def _average(logits: Sequence[torch.Tensor]) -> NDArray[np.float64]:
 
 
 def object_crop(
-    scene: Scene, segment: Segment, normalisation: maps.Normalisation, config: NetworkConfig
+    scene: Scene, segment: Segment, config: NetworkConfig
 ) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.float64]]:
     """What the fine stage sees of an object, not yet turned.
 
     Returns:
-        Network input (5 + D, S, S), the object's cells (S, S) float, and (2,) its anchor in cells of the crop.
+        Network input (5, S, S), the object's cells (S, S) float, and (2,) its anchor in cells of the crop.
     """
     size = config.query + 4  # holds the round view of the object, and what its interpolation reaches for
     part, anchor = maps.crop(scene, segment.anchor, size)
     mask = maps.crop_array(segment.mask, np.round(segment.anchor - anchor).astype(int), size)
-    return maps.stack_scene(part, normalisation), torch.from_numpy(mask.astype(np.float32)), anchor
+    return maps.stack_geometry(part), torch.from_numpy(mask.astype(np.float32)), anchor
 
 
 def picked_weights(segment: Segment, shape: Sequence[int], factor: int) -> NDArray[np.float32]:

@@ -44,7 +44,7 @@ def test_labels_agree_with_matching_silhouettes_however_scene_and_crops_are_turn
     """Object and fixture have one shape, so where their silhouettes match best must be what the label says."""
     rng = np.random.default_rng(seed)
     one = augment.mirrored(example(seed)) if seed % 2 else example(seed)
-    sample = augment.fine_sample(one, PLAIN, CONFIG, CONFIG.bins, rng)
+    sample = augment.fine_sample(one, CONFIG, CONFIG.bins, rng)
     query, key = augment.fine_views(Template(CONFIG), sample)
     scores = Template(CONFIG)(query[None], key[None])[0]
     order = np.argsort(np.mod(sample.angles_rad - sample.angles_rad[0], 2 * math.pi))
@@ -100,7 +100,7 @@ def test_what_has_no_turn_is_seen_along_the_axes_of_its_place(seed: int) -> None
         scene.height[:] = 0.0
         i, j = np.floor(mark + 0.5).astype(int)
         scene.height[i - 1 : i + 2, j - 1 : j + 2] = 0.1
-        sample = augment.fine_sample(one, PLAIN, CONFIG, CONFIG.bins, np.random.default_rng(seed))
+        sample = augment.fine_sample(one, CONFIG, CONFIG.bins, np.random.default_rng(seed))
         views.append(augment.fine_views(FineNet(CONFIG), sample))
     assert sample.label.shape == (1 + augment.WRONG_PLACES, 1, CONFIG.window, CONFIG.window)
     query, keys = views[0][0], views[1][1]

@@ -16,6 +16,7 @@ SMALLEST = {
     "grasps": ["--scenes", "2"],
     "grasp_ceiling": ["--scenes", "1"],
     "ros": ["--scenes", "2"],
+    "policy": ["--decisions", "2"],
     "sim": ["--decisions", "2", "--steps", "20"],
     "resets": ["--resets", "20"],
     "oracles": ["--scenes", "1", "--json", "--workers", "2"],
