@@ -47,7 +47,7 @@ class NetworkConfig:
     coarse_widths: tuple[int, ...] = (32, 48, 64, 64)
     embedding: int = 16
     fine_widths: tuple[int, ...] = (24, 48)
-    fine_channels: int = 6
+    fine_channels: int = 16
     query: int = 40
     window: int = 17
     bins: int = 36
@@ -170,6 +170,9 @@ class FineNet(nn.Module):
         self.config = config
         self.query_net = UNet(maps.GEOMETRY_CHANNELS + 1, config.fine_widths, config.fine_channels)
         self.key_net = UNet(maps.GEOMETRY_CHANNELS, config.fine_widths, config.fine_channels)
+        for net in (self.query_net, self.key_net):
+            # A constant would show the edge of the window everywhere, before there is anything else to see.
+            nn.init.zeros_(net.head.get_parameter("bias"))
         offsets = torch.arange(config.query) - (config.query - 1) / 2
         radius = torch.hypot(offsets[:, None], offsets[None])
         self.register_buffer("window_mask", (config.query / 2 - radius).clamp(0, 1), persistent=False)

@@ -25,7 +25,7 @@ OVERTRAVEL_M = 0.0015
 HYPOTHESES, APART_CELLS, LEAST_SHARE = 6, 4, 1e-5
 """Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
 likely than the likeliest."""
-PRIOR_WEIGHT = 0.25
+PRIOR_WEIGHT = 0.5
 """Exponent of the coarse stage's probability of a place: learnt from few scenes it is much too sure of itself, and the
 fine stage is the better judge."""
 LEAST_HEIGHT_M = 0.003
