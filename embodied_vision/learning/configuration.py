@@ -91,10 +91,6 @@ GIVEN_BY_ENCODER = frozenset({"network.features"})
 
 def _buildable(config: RunConfig, source: str) -> RunConfig:
     """The configuration itself, if networks of its shapes exist."""
-    for name, value in config.network.to_dict().items():
-        sizes = [size for size in (value if isinstance(value, list) else [value]) if type(size) is int]
-        if name != "features" and not all(size > 0 for size in sizes):
-            raise BadInput(f"network.{name} is {value} in {source}; sizes are positive")
     try:
         PolicyNetwork.seeded(config.network, 0)
     except (ValueError, RuntimeError, ZeroDivisionError, IndexError) as error:

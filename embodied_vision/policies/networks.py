@@ -56,6 +56,9 @@ class NetworkConfig:
         for name in ("projected", "coarse_pool", "embedding", "fine_channels", "bins"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, give at least 1")
+        for name in ("coarse_widths", "fine_widths"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise BadInput(f"{name} is {list(getattr(self, name))}, give one or more numbers of at least 1")
         if self.query % 2 or self.query < 2:
             raise BadInput(f"query is {self.query}, give an even number of map cells")
         if self.window % 2 == 0 or self.window < 1:

@@ -160,7 +160,11 @@ class Policy:
         if self.checkpoint.primitive == "drag":
             points = [point_at(scene, climb(scene, cell)) for cell in cells]
             return next((point for point in points if point.top_m - point.support_m > LEAST_HEIGHT_M), points[0])
-        segments = [segment_at(scene, _unpooled(mode.astype(float), factor)) for mode in modes]
+        segments: list[Segment] = []
+        for cell in (_unpooled(mode.astype(float), factor) for mode in modes):
+            i, j = np.floor(cell + 0.5).astype(int)
+            if not any(segment.mask[i, j] for segment in segments):
+                segments.append(segment_at(scene, cell))
         totals = [float(pick_probability[_covered(s, pick_probability.shape, factor)].sum()) for s in segments]
         standing = [bool(segment.mask.any()) for segment in segments]  # on the table there is nothing to take
         return segments[int(np.lexsort((totals, standing))[-1])]

@@ -131,7 +131,9 @@ def climb(scene: Scene, cell: NDArray[np.float64], reach_m: float = 0.012) -> ND
 
 def _grasp(mask: NDArray[np.bool_], anchor: NDArray[np.float64], margin: float) -> NDArray[np.float64]:
     """The anchor where it lies deep enough inside the face, else the nearest cell that does."""
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    around = _box(mask, 0)
+    depth = np.zeros(mask.shape)
+    depth[around] = ndimage.distance_transform_edt(np.pad(mask[around], 1))[1:-1, 1:-1]
     wanted = min(margin, float(depth.max()))
     i, j = np.floor(anchor + 0.5).astype(int)
     if depth[i, j] >= wanted:
@@ -143,9 +145,20 @@ def _grasp(mask: NDArray[np.bool_], anchor: NDArray[np.float64], margin: float) 
 
 def _support(scene: Scene, mask: NDArray[np.bool_], top_m: float) -> float:
     """Low percentile of the heights in a ring around the face; the table's 0 where nothing lower is seen."""
-    distance = ndimage.distance_transform_edt(~mask) * scene.workspace.cell
-    ring = scene.valid & (distance > RING_M[0]) & (distance < RING_M[1]) & (scene.height < top_m - 0.01)
-    return float(np.percentile(scene.height[ring], 20)) if ring.sum() >= 8 else 0.0
+    around = _box(mask, int(RING_M[1] / scene.workspace.cell) + 1)
+    height = scene.height[around]
+    distance = ndimage.distance_transform_edt(~mask[around]) * scene.workspace.cell
+    ring = scene.valid[around] & (distance > RING_M[0]) & (distance < RING_M[1]) & (height < top_m - 0.01)
+    return float(np.percentile(height[ring], 20)) if ring.sum() >= 8 else 0.0
+
+
+def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """The part of the map that holds all cells of a mask and `margin` more on every side."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return (
+        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
+        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
+    )
 
 
 def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], yaw_rad: float) -> float:
@@ -163,13 +176,18 @@ def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], ya
     index = np.floor(target + 0.5).astype(int)
     inside = ((index >= 0) & (index < footprint.shape)).all(axis=1)
     footprint[tuple(index[inside].T)] = True
-    footprint = ndimage.binary_closing(footprint, iterations=1)
-    own = ndimage.binary_dilation(segment.mask, iterations=3)
-    usable = scene.valid & ~own
-    for shrink in (2, 1, 0):
-        core = ndimage.binary_erosion(footprint, iterations=shrink) if shrink else footprint
-        if (core & usable).sum() >= 12:
-            return float(np.percentile(scene.height[core & usable], 30))
+    usable = scene.valid.copy()
+    if segment.mask.any():
+        own = _box(segment.mask, 3)
+        usable[own] &= ~ndimage.binary_dilation(segment.mask[own], iterations=3)
+    if footprint.any():
+        under = _box(footprint, 1)
+        height, seen = scene.height[under], usable[under]
+        closed = ndimage.binary_closing(footprint[under], iterations=1)
+        for shrink in (2, 1, 0):
+            core = ndimage.binary_erosion(closed, iterations=shrink) if shrink else closed
+            if (core & seen).sum() >= 12:
+                return float(np.percentile(height[core & seen], 30))
     i, j = np.indices(scene.valid.shape)
     close = usable & (np.hypot(i - place[0], j - place[1]) * scene.workspace.cell < 0.05)
     return float(np.percentile(scene.height[close], 10)) if close.any() else 0.0

@@ -13,6 +13,7 @@ from embodied_vision.cli import doctor
 from embodied_vision.encoders.artefact import write_artefact
 from embodied_vision.launching import checkup
 from embodied_vision.launching.checkup import Check
+from embodied_vision.policies.checkpoint import FORMAT
 
 app = typer.Typer()
 app.command()(doctor.command)
@@ -71,7 +72,7 @@ def test_a_full_shared_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_damaged_checkpoint_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "block-insertion"
-    write_artefact(folder, {}, {"format": "embodied-vision-policy-1"}, "# card\n")
+    write_artefact(folder, {}, {"format": FORMAT}, "# card\n")
     (folder / "model.safetensors").write_bytes(b"damaged")
     monkeypatch.setattr(checkup, "PACKAGE", tmp_path)
     check = {c.name: c for c in checkup._checkpoints()}["checkpoint block-insertion"]

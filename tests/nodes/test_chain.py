@@ -23,6 +23,7 @@ def test_a_logged_decision_is_made_again_bit_for_bit(graph: Graph) -> None:
     ]
     graph.ready(*nodes)
     nodes.append(graph.start("camera", source=str(graph.run_dir / "images"), rate=8.0))
+    graph.wait("recorder/status", lambda s: s["frames_received"] >= 5, *nodes)  # what the policy holds, it has as well
     episode_id = graph.client.trigger("recorder/start")
     made = [graph.client.trigger("policy/predict") for _ in range(3)]
     graph.wait("recorder/status", lambda s: s["decisions"] == 3, *nodes)
