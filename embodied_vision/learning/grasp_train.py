@@ -9,18 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +26,7 @@ from embodied_vision.learning import provenance
 from embodied_vision.learning.grasp_configuration import GraspRunConfig
 from embodied_vision.learning.grasp_dataset import Attempts, Batch, GraspDataset
 from embodied_vision.learning.runs import CHECKPOINT, STATE, Clock
+from embodied_vision.learning.state import State, restore_state, save_state
 from embodied_vision.policies import grasp_checkpoint
 from embodied_vision.policies.grasp_checkpoint import GraspCheckpoint
 from embodied_vision.policies.grasp_network import GraspConfig, GraspNet
@@ -98,39 +95,16 @@ class GraspTrainer:
 
     def save(self, path: Path) -> None:
         """Write everything that `restore` needs, in one rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"weights.{name}": value for name, value in self.net.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for name, parameter in self.net.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-        staging = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        tensors = {name: value.detach().contiguous() for name, value in tensors.items()}
-        save_file(tensors, staging, metadata={"step": str(self.step), "fingerprint": self.fingerprint})
-        os.replace(staging, path)
+        save_state(path, self.net, self.optimiser, State(self.step, self.average), self.fingerprint)
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote.
 
         Raises:
-            BadInput: it belongs to other data or settings, or there is none.
+            BadInput: it belongs to other data or settings, is damaged, or there is none.
         """
-        if not path.is_file():
-            raise BadInput(f"nothing to resume at {path}; leave out --resume to start anew")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if metadata["fingerprint"] != self.fingerprint:
-            raise BadInput(
-                f"{path} belongs to other grasps or settings; pass those of the first run, or leave out --resume to "
-                "start anew"
-            )
-        self.net.load_state_dict(_under("weights.", tensors))
-        self.average = _under("average.", tensors)
-        for name, parameter in self.net.named_parameters():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.optimiser.state[parameter] = {k: tensors[f"{k}.{name}"] for k in keys if f"{k}.{name}" in tensors}
-        self.step = int(metadata["step"])
+        state = restore_state(path, self.net, self.optimiser, self.fingerprint, "grasps")
+        self.step, self.average = state.step, state.average
 
 
 def _schedule(done: float) -> float:
@@ -138,10 +112,6 @@ def _schedule(done: float) -> float:
     if done < 0.05:
         return 0.05 + 0.95 * done / 0.05
     return 0.5 * (1 + math.cos(math.pi * (done - 0.05) / 0.95))
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 @torch.inference_mode()

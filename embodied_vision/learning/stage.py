@@ -8,29 +8,26 @@ run was interrupted and resumed in between, the weights are the same to the last
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.errors import RunFailed
 from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.dataset import Dataset
 from embodied_vision.learning.distributed import Group
 from embodied_vision.learning.losses import stage_losses
+from embodied_vision.learning.state import State, restore_state, save_state
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import CoarseNet, FineNet
 
 Stage = Literal["coarse", "fine"]
 STAGES: tuple[Stage, ...] = ("coarse", "fine")
-_OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 class StageTrainer:
@@ -116,16 +113,7 @@ class StageTrainer:
 
     def save(self, path: Path) -> None:
         """Write everything that `restore` needs, in one rename."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"weights.{name}": value for name, value in self.net.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        for name, parameter in self.net.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"{key}.{name}"] = value
-        staging = path.with_name(f".{path.name}")
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(tensors, staging, metadata={"step": str(self.step), "fingerprint": self.fingerprint})
-        os.replace(staging, path)
+        save_state(path, self.net, self.optimiser, State(self.step, self.average), self.fingerprint)
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote.
@@ -133,27 +121,8 @@ class StageTrainer:
         Raises:
             BadInput: it belongs to other data or settings, is damaged, or there is none.
         """
-        if not path.is_file():
-            raise BadInput(f"nothing to resume at {path}; leave out --resume to start anew")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise BadInput(f"{path} is damaged ({error}); leave out --resume to start anew") from error
-        if metadata["fingerprint"] != self.fingerprint:
-            raise BadInput(
-                f"{path} belongs to other demonstrations or settings; pass those of the first run, or leave out "
-                "--resume to start anew"
-            )
-        self.net.load_state_dict(_under("weights.", tensors))
-        device = self._group.device
-        self.average = {name: value.to(device) for name, value in _under("average.", tensors).items()}
-        for name, parameter in self.net.named_parameters():
-            kept = {key: tensors[f"{key}.{name}"] for key in _OPTIMISER_STATE if f"{key}.{name}" in tensors}
-            # The optimiser counts steps on the CPU wherever the weights are.
-            self.optimiser.state[parameter] = {k: v if k == "step" else v.to(device) for k, v in kept.items()}
-        self.step = int(metadata["step"])
+        state = restore_state(path, self.net, self.optimiser, self.fingerprint, "demonstrations")
+        self.step, self.average = state.step, state.average
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -170,7 +139,3 @@ def _sum(values: Sequence[Tensor]) -> Tensor:
         return values[0]
     middle = len(values) // 2
     return _sum(values[:middle]) + _sum(values[middle:])
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from embodied_vision.digests import read_verified
 from embodied_vision.errors import CheckpointError
+from embodied_vision.policies import folder as folders
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 from embodied_vision.types import Primitive, Workspace
 
-WEIGHTS = "model.safetensors"
-MANIFEST = "manifest.json"
-CARD = "card.md"
 FORMAT = "embodied-vision-policy-2"
 
 
@@ -78,9 +68,7 @@ class Checkpoint:
     @property
     def checkpoint_id(self) -> str:
         """16 hex digits of a sha256 over the weights and all settings; measuring does not change it."""
-        digest = hashlib.sha256(json.dumps(self.settings(), sort_keys=True).encode())
-        digest.update(_pack(self.weights))
-        return digest.hexdigest()[:16]
+        return folders.identify(self.settings(), self.weights)
 
     def network(self) -> PolicyNetwork:
         """The networks with these weights, in evaluation mode.
@@ -98,8 +86,6 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, folder: Path) -> str:
     """Write a checkpoint beside `folder` and rename it into place; returns its id."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    contents = {WEIGHTS: _pack(checkpoint.weights), CARD: _card(checkpoint).encode()}
     manifest = {
         **checkpoint.settings(),
         "checkpoint_id": checkpoint.checkpoint_id,
@@ -107,24 +93,8 @@ def save(checkpoint: Checkpoint, folder: Path) -> str:
         "outputs": _OUTPUTS,
         "training": dict(checkpoint.training),
         "measured": dict(checkpoint.measured),
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
-    contents[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    former = staging.with_name(staging.name + ".former")
-    staging.mkdir()
-    try:
-        for name, data in contents.items():
-            with open(staging / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(former)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+    folders.write(folder, checkpoint.weights, manifest, _card(checkpoint))
     return checkpoint.checkpoint_id
 
 
@@ -134,8 +104,8 @@ def load(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is missing, damaged or of another format.
     """
-    manifest = read_manifest(folder)
-    contents = _verified(folder, manifest)
+    manifest, path = read_manifest(folder), folder / folders.MANIFEST
+    weights = folders.read_weights(folder, manifest)
     try:
         checkpoint = Checkpoint(
             task=str(manifest["task"]),
@@ -143,7 +113,7 @@ def load(folder: Path) -> Checkpoint:
             workspace=Workspace.from_dict(manifest["workspace"]),
             config=NetworkConfig.from_dict(manifest["network"]),
             normalisation=Normalisation.from_dict(manifest["normalisation"]),
-            weights=load_tensors(contents[WEIGHTS]),
+            weights=weights,
             primitive=manifest["primitive"],
             release_m=float(manifest["release_m"]),
             hang_m=None if manifest["hang_m"] is None else float(manifest["hang_m"]),
@@ -152,10 +122,10 @@ def load(folder: Path) -> Checkpoint:
             measured=manifest["measured"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} is incomplete ({error!r}); copy the checkpoint again") from error
+        raise CheckpointError(f"{path} is incomplete ({error!r}); copy the checkpoint again") from error
     if checkpoint.checkpoint_id != manifest["checkpoint_id"]:
         raise CheckpointError(
-            f"{folder / MANIFEST} was changed: contents have id {checkpoint.checkpoint_id}, it says "
+            f"{path} was changed: contents have id {checkpoint.checkpoint_id}, it says "
             f"{manifest['checkpoint_id']}; copy the checkpoint again"
         )
     return checkpoint
@@ -167,29 +137,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no folder, no manifest, or it is of another format.
     """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"no policy checkpoint at {folder}: {MANIFEST} is missing; give its folder") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint again") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise CheckpointError(f"{path} has format {found!r}, this version reads {FORMAT!r}; train the policy again")
-    return dict(manifest)
-
-
-def _verified(folder: Path, manifest: Mapping[str, Any]) -> dict[str, bytes]:
-    hashes = manifest.get("sha256")
-    if not isinstance(hashes, Mapping) or not {WEIGHTS, CARD} <= set(hashes):
-        raise CheckpointError(f"{folder / MANIFEST} lacks the sha256 of its files; copy the checkpoint again")
-    return read_verified(folder, hashes, "checkpoint", CheckpointError)
-
-
-def _pack(weights: Mapping[str, Tensor]) -> bytes:
-    packed: bytes = save_tensors({name: weights[name].contiguous() for name in sorted(weights)})
-    return packed
+    return folders.read_manifest(folder, FORMAT)
 
 
 def _inputs(checkpoint: Checkpoint) -> list[dict[str, Any]]:

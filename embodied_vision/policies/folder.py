@@ -74,7 +74,10 @@ def read_manifest(folder: Path, form: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint again") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != form:
-        raise CheckpointError(f"{path} has format {found!r}, this reads {form!r}; give a checkpoint of that format")
+        raise CheckpointError(
+            f"{path} has format {found!r}, this reads {form!r}; give a checkpoint of that format, "
+            "or train the policy again"
+        )
     return dict(manifest)
 
 

@@ -15,8 +15,9 @@ from embodied_vision import geometry
 from embodied_vision.control.motion import plan
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.errors import BadInput, CheckpointError, Refused
+from embodied_vision.errors import BadInput, Refused
 from embodied_vision.policies import grasp_checkpoint, grasp_maps, maps
+from embodied_vision.policies.binding import require_encoder, require_features
 from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 LEAST_REACH_M = 0.004
@@ -61,13 +62,7 @@ class GraspPolicy:
         Raises:
             CheckpointError: it was trained with another encoder, or its weights do not fit.
         """
-        given = encoder.encoder_id if encoder is not None else ""
-        if given != checkpoint.encoder_id:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.checkpoint_id} for {checkpoint.task!r} was trained on features of encoder "
-                f"{checkpoint.encoder_id or 'none'!r}, the encoder in use is {given or 'none'!r}; "
-                "start that encoder or train the policy again"
-            )
+        require_encoder(checkpoint, encoder)
         self.checkpoint = checkpoint
         self.checkpoint_id = checkpoint.checkpoint_id
         self.encoder_id = checkpoint.encoder_id
@@ -107,12 +102,7 @@ class GraspPolicy:
 
     def judge(self, frames: Sequence[RGBD], features: Sequence[Features]) -> GraspMaps:
         """How likely a grasp succeeds, everywhere; see `decide` for errors."""
-        for feature in features:
-            if feature.encoder_id != self.encoder_id:
-                raise BadInput(
-                    f"features come from encoder {feature.encoder_id!r}, the policy reads {self.encoder_id!r}; "
-                    "start the encoder that its checkpoint names"
-                )
+        require_features(features, self.encoder_id)
         return self.judge_scene(grasp_maps.fuse(frames, features, self.workspace))
 
     @torch.inference_mode()

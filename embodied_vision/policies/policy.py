@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.errors import BadInput, CheckpointError
+from embodied_vision.errors import BadInput
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies import decoding, maps
+from embodied_vision.policies.binding import require_encoder, require_features
 from embodied_vision.policies.networks import CoarseNet, NetworkConfig
 from embodied_vision.policies.segments import Segment, climb, place_support, point_at, segment_at
 from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
@@ -66,13 +67,7 @@ class Policy:
         Raises:
             CheckpointError: it was trained with another encoder, or its weights do not fit.
         """
-        given = encoder.encoder_id if encoder is not None else ""
-        if given != checkpoint.encoder_id:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.checkpoint_id} for {checkpoint.task!r} was trained on features of encoder "
-                f"{checkpoint.encoder_id or 'none'!r}, the encoder in use is {given or 'none'!r}; "
-                "start that encoder or train the policy again"
-            )
+        require_encoder(checkpoint, encoder)
         self.checkpoint = checkpoint
         self.checkpoint_id = checkpoint.checkpoint_id
         self.encoder_id = checkpoint.encoder_id
@@ -100,12 +95,8 @@ class Policy:
 
     def explain(self, frames: Sequence[RGBD], features: Sequence[Features]) -> Explanation:
         """`decide`, with the maps that led to the decision."""
+        require_features(features, self.encoder_id)
         for feature in features:
-            if feature.encoder_id != self.encoder_id:
-                raise BadInput(
-                    f"features come from encoder {feature.encoder_id!r}, the policy reads {self.encoder_id!r}; "
-                    "start the encoder that its checkpoint names"
-                )
             if not np.isfinite(feature.grid).all():
                 raise BadInput(
                     f"features stamped {feature.stamp_ns} hold {int((~np.isfinite(feature.grid)).sum())} non-finite "
@@ -154,10 +145,10 @@ class Policy:
         """What to pick: of the objects under the likeliest cells the one with the largest probability in all."""
         factor = self.checkpoint.config.coarse_pool
         modes = decoding.modes(pick_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
-        cells = [_unpooled(decoding.peak_at(pick_probability, mode, 1), factor) for mode in modes]
-        if self.checkpoint.primitive == "push":
-            return point_at(scene, cells[0])
-        if self.checkpoint.primitive == "drag":
+        if self.checkpoint.primitive != "pick_place":
+            cells = [_unpooled(decoding.peak_at(pick_probability, mode, 1), factor) for mode in modes]
+            if self.checkpoint.primitive == "push":
+                return point_at(scene, cells[0])
             points = [point_at(scene, climb(scene, cell)) for cell in cells]
             return next((point for point in points if point.top_m - point.support_m > LEAST_HEIGHT_M), points[0])
         segments: list[Segment] = []
