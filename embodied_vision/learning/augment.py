@@ -17,8 +17,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from embodied_vision.learning.dataset import Example
+from embodied_vision.learning.relocate import relocated
 from embodied_vision.policies import maps
-from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.maps import Normalisation, rotation
 from embodied_vision.policies.networks import FineNet, NetworkConfig
 from embodied_vision.policies.policy import object_crop, picked_weights
 from embodied_vision.policies.segments import Segment
@@ -28,10 +29,13 @@ MARGIN_CELLS = 6.0
 PLACE_SIGMA_COARSE = 0.8
 PLACE_SIGMA_FINE = 0.8
 YAW_SIGMA_BINS = 0.6
-OFF_CENTRE_CELLS = 6.0
+OFF_CENTRE_CELLS = 12.0
 WRONG_PLACES = 1
 SHOWN_AS_IT_IS = 0.15
 """Share of the coarse examples that are not turned."""
+RELOCATED, NEAR_THE_PLACE = 0.5, 0.5
+"""Share of the objects that are taken elsewhere, and of these of the ones that are put near the place."""
+MOST_RELOCATED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +78,11 @@ class FineSample:
     label: Tensor
 
 
-def rotation(angle_rad: float) -> NDArray[np.float64]:
-    """(2, 2), acts on (row, column) column vectors."""
-    c, s = math.cos(angle_rad), math.sin(angle_rad)
-    return np.array([[c, -s], [s, c]])
-
-
 def coarse_sample(
     example: Example, normalisation: Normalisation, config: NetworkConfig, rng: np.random.Generator
 ) -> CoarseSample:
-    """The whole map, turned and shifted such that pick and place stay on it."""
+    """The whole map, free objects elsewhere, turned and shifted such that pick and place stay on it."""
+    example = _rearranged(example, [example.segment, *example.waiting], rng)
     shape = example.scene.valid.shape
     theta, origin, target = _turn_within(example.segment.anchor, example.place, shape, rng)
     geometry = maps.stack_geometry(example.scene)
@@ -118,6 +117,17 @@ def coarse_sample(
     )
 
 
+def _rearranged(example: Example, objects: Sequence[Segment], rng: np.random.Generator) -> Example:
+    """Some of the objects taken elsewhere."""
+    if example.primitive != "pick_place":
+        return example
+    chosen = [objects[i] for i in rng.permutation(len(objects))][:MOST_RELOCATED]
+    for segment in chosen:
+        if rng.uniform() < RELOCATED:
+            example = relocated(example, segment, rng, example.place if rng.uniform() < NEAR_THE_PLACE else None)
+    return example
+
+
 def mirrored(example: Example) -> Example:
     """The example as seen in a mirror: the base's y axis runs the other way, so turns do as well.
 
@@ -129,7 +139,10 @@ def mirrored(example: Example) -> Example:
     def across(cells: Cells) -> Cells:
         return np.stack([cells[..., 0], last - cells[..., 1]], axis=-1)
 
-    scene, segment, pooled = example.scene, example.segment, example.pooled_features
+    def mirrored_segment(segment: Segment) -> Segment:
+        return replace(segment, mask=segment.mask[:, ::-1], anchor=across(segment.anchor), grasp=across(segment.grasp))
+
+    scene, pooled = example.scene, example.pooled_features
     return replace(
         example,
         scene=replace(
@@ -139,18 +152,17 @@ def mirrored(example: Example) -> Example:
             valid=scene.valid[:, ::-1],
             features=None if scene.features is None else scene.features[:, ::-1],
         ),
-        segment=replace(
-            segment, mask=segment.mask[:, ::-1], anchor=across(segment.anchor), grasp=across(segment.grasp)
-        ),
+        segment=mirrored_segment(example.segment),
         place=across(example.place),
         elsewhere=across(example.elsewhere),
+        waiting=[mirrored_segment(each) for each in example.waiting],
         yaw_rad=-example.yaw_rad,
         pooled_features=None if pooled is None else pooled[:, ::-1],
     )
 
 
 def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.random.Generator) -> FineSample:
-    """Object and places, seen along independently turned axes, and a few of the rotation bins.
+    """Object and places, other objects elsewhere, along independently turned axes, and a few of the rotation bins.
 
     The object's axes turn by α, the place's by β about a point off the place by v: what the network must answer is
     the turn φ = yaw + α − β and the place v in turned cells. What has no turn of its own, a bead of a rope or the
@@ -162,6 +174,8 @@ def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.ran
         tried: rotation bins to try: four next to the truth, the others drawn from the rest, weighted to stand for it.
         rng: all randomness.
     """
+    example = _rearranged(example, example.waiting, rng)
+    around = _rearranged(example, [example.segment], rng).scene
     alpha, beta = rng.uniform(-math.pi, math.pi, 2)
     v = _off_centre(rng)
     if example.primitive == "pick_place":
@@ -178,14 +192,14 @@ def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.ran
     middles = [example.place - rotation(beta) @ v]
     middles += [wrong - rotation(beta) @ _off_centre(rng) for wrong in _wrong_places(example, config, rng)]
     size = math.ceil(config.key * math.sqrt(2)) + 4
-    keys = [maps.crop(example.scene, each, size) for each in middles]
+    keys = [maps.crop(around, each, size) for each in middles]
     return FineSample(
         patch=patch,
         mask=mask,
         anchor=anchor,
         angles_rad=angles_rad,
         log_weight=torch.from_numpy(log_weight.astype(np.float32)),
-        key_patches=[maps.stack_geometry(around) for around, _ in keys],
+        key_patches=[maps.stack_geometry(crop) for crop, _ in keys],
         key_centres=[centre for _, centre in keys],
         key_angle_rad=beta,
         label=torch.stack([right, *[torch.zeros_like(right)] * (len(keys) - 1)]),

@@ -23,7 +23,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.seeds import split_of
-from embodied_vision.policies.maps import Normalisation
+from embodied_vision.policies.maps import Normalisation, require_poolable
 from embodied_vision.policies.networks import NetworkConfig
 from embodied_vision.policies.segments import Segment, place_support, point_at, segment_at
 from embodied_vision.types import PickPlace, Primitive, Scene, Workspace
@@ -33,6 +33,7 @@ SOLVED_REWARD = 0.99
 """An episode teaches when its total reward, in [0, 1], lies above this."""
 SAME_HEIGHT_M = 0.004
 """Heights at which objects are let go count as the same when their central 90 % spread no further."""
+SAME_COLOR = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Example:
         tip_m: heights of the tool's tip at the two poses, in the base frame.
         primitive: what was done with the two poses.
         elsewhere: (M, 2) fractional cells of other places of the same episode: where this object did not go.
+        waiting: objects that are picked later in the episode and stand here already where they are picked then.
         source: episode id and number of the decision.
         pooled_features: float16 (h, w, D), mean of the features over the seen ones of `POOL` × `POOL` cells.
     """
@@ -60,6 +62,7 @@ class Example:
     tip_m: tuple[float, float]
     primitive: Primitive = "pick_place"
     elsewhere: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    waiting: Sequence[Segment] = ()
     source: str = ""
     pooled_features: NDArray[np.float16] | None = None
 
@@ -93,6 +96,7 @@ def _pool_features(scene: Scene) -> NDArray[np.float16] | None:
     """Once for each example: features are smoother than the map, so turning the pooled ones loses nothing."""
     if scene.features is None:
         return None
+    require_poolable(scene.valid.shape, POOL)
     rows, columns = (edge // POOL for edge in scene.valid.shape)
     summed = scene.features.reshape(rows, POOL, columns, POOL, -1).astype(np.float32).sum((1, 3))
     seen = scene.valid.reshape(rows, POOL, columns, POOL).sum((1, 3))
@@ -234,7 +238,7 @@ def load_dataset(
         for number, action in enumerate(index["actions"]):
             scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
             episode.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
-        examples += _beside_each_other(episode)
+        examples += beside_each_other(episode)
     if not examples:
         raise BadInput(
             f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
@@ -250,10 +254,28 @@ def load_dataset(
     return Dataset(examples, ids, task, encoder_id, sorted(seeds), "".join(drawn))
 
 
-def _beside_each_other(episode: Sequence[Example]) -> list[Example]:
-    """The examples of one episode, each knowing the places of the others."""
+def beside_each_other(episode: Sequence[Example]) -> list[Example]:
+    """The examples of one episode, each knowing the places of the others and the objects of the later ones."""
     places = np.array([example.place for example in episode]).reshape(-1, 2)
-    return [replace(example, elsewhere=np.delete(places, i, axis=0)) for i, example in enumerate(episode)]
+    return [
+        replace(
+            example,
+            elsewhere=np.delete(places, i, axis=0),
+            waiting=[later.segment for later in episode[i + 1 :] if _waits(example, later)],
+        )
+        for i, example in enumerate(episode)
+    ]
+
+
+def _waits(example: Example, later: Example) -> bool:
+    """Whether the object of a later decision is seen where it will be picked, and is not the one picked now."""
+    mask = later.segment.mask
+    if not mask.any() or (mask & example.segment.mask).any():
+        return False
+    higher = np.abs(example.scene.height[mask] - later.scene.height[mask])
+    other = np.abs(example.scene.color[mask].astype(int) - later.scene.color[mask]).max(-1)
+    seen = example.scene.valid[mask] & (higher < SAME_HEIGHT_M) & (other < SAME_COLOR)
+    return bool(seen.mean() > 0.9)
 
 
 def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:

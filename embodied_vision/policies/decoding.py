@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 FloatMap = NDArray[np.float64]
 
@@ -44,10 +45,11 @@ def modes(probability: FloatMap, most: int, apart: int, least: float) -> list[ND
     return found
 
 
-def mass(probability: FloatMap, cell: NDArray[np.float64], reach: int) -> float:
-    """Sum over the square of `reach` cells around a fractional index."""
-    i, j = np.floor(cell + 0.5).astype(int)
-    return float(probability[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1].sum())
+def log_between(probability: FloatMap, cells: FloatMap, least: float = 1e-9) -> FloatMap:
+    """Logarithm of a probability (h, w), at least of `least`, at fractional indices (…, 2), linear between cells."""
+    logarithm: FloatMap = np.log(np.maximum(probability, least))
+    between: FloatMap = ndimage.map_coordinates(logarithm, np.moveaxis(cells, -1, 0), order=1, mode="nearest")
+    return between
 
 
 def peak(probability: FloatMap, reach: int = 2) -> NDArray[np.float64]:

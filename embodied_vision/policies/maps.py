@@ -86,11 +86,34 @@ def pool(stack: Tensor, factor: int) -> Tensor:
     """Mean over factor × factor cells, (C, H, W) to (C, H/factor, W/factor); seen cells only count where valid.
 
     The valid channel becomes the share of seen cells.
+
+    Raises:
+        BadInput: the edges of the map are no multiples of 2 · factor.
     """
+    require_poolable(tuple(stack.shape[1:]), factor)
     mean = functional.avg_pool2d(stack[None], factor)[0]
     share = mean[4:5]
     pooled = mean / share.clamp_min(1e-6)
     return torch.cat([pooled[:4], share, pooled[5:]])
+
+
+def require_poolable(shape: tuple[int, ...], factor: int) -> None:
+    """Check that a map can be pooled, and then be read two by two cells.
+
+    Raises:
+        BadInput: its edges are no multiples of that.
+    """
+    if any(edge % (2 * factor) for edge in shape):
+        raise BadInput(
+            f"the map has {shape[0]} x {shape[1]} cells, both must be multiples of {2 * factor}; "
+            "choose a workspace of such a size"
+        )
+
+
+def rotation(angle_rad: float) -> NDArray[np.float64]:
+    """(2, 2), acts on (row, column) column vectors."""
+    c, s = math.cos(angle_rad), math.sin(angle_rad)
+    return np.array([[c, -s], [s, c]])
 
 
 def rotations(count: int) -> NDArray[np.float64]:

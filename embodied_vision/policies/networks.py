@@ -27,7 +27,6 @@ class NetworkConfig:
 
     Attributes:
         features: dimension D of the encoder's features, 0 for none.
-        projected: channels that the features are projected to before any resampling.
         coarse_pool: map cells per coarse cell, along each axis.
         coarse_widths: channels of the coarse U-Net, from full resolution down.
         embedding: dimension in which the picked object asks the map for its place.
@@ -42,18 +41,17 @@ class NetworkConfig:
     """
 
     features: int = 0
-    projected: int = 8
-    coarse_pool: int = 2
-    coarse_widths: tuple[int, ...] = (32, 48, 64, 64)
+    coarse_pool: int = 4
+    coarse_widths: tuple[int, ...] = (48, 64, 64)
     embedding: int = 16
     fine_widths: tuple[int, ...] = (24, 48)
     fine_channels: int = 16
     query: int = 40
-    window: int = 17
+    window: int = 33
     bins: int = 36
 
     def __post_init__(self) -> None:
-        for name in ("projected", "coarse_pool", "embedding", "fine_channels", "bins"):
+        for name in ("coarse_pool", "embedding", "fine_channels", "bins"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} is {getattr(self, name)}, give at least 1")
         for name in ("coarse_widths", "fine_widths"):
@@ -119,36 +117,29 @@ class UNet(nn.Module):
         return functional.pixel_shuffle(self.head(x), 2)
 
 
-class _Projection(nn.Module):
-    """Leaves geometry and color as they are and projects the encoder features, cell by cell.
+class CoarseNet(nn.Module):
+    """Which object to pick and roughly where to place it, on the pooled map.
 
-    Linear without bias, so it may go before any resampling: turning a few channels is cheaper than turning all.
+    The U-Net reads geometry and color; encoder features are read cell by cell, by a linear map that is added to the
+    logits of pick and place.
+    Features do not turn with the scene and tell scenes apart: a network that sees neighbouring ones learns a few
+    dozen demonstrations by heart.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(config.features, config.projected, 1, bias=False) if config.features else None
-        self.outputs = maps.GEOMETRY_CHANNELS + (config.projected if config.features else 0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 5 + D, H, W) to (N, 5 + projected, H, W)."""
-        if self.linear is None:
-            return x
-        return torch.cat([x[:, : maps.GEOMETRY_CHANNELS], self.linear(x[:, maps.GEOMETRY_CHANNELS :])], 1)
-
-
-class CoarseNet(nn.Module):
-    """Which object to pick and roughly where to place it, on the pooled map."""
-
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
         self.config = config
-        self.projection = _Projection(config)
-        self.trunk = UNet(self.projection.outputs, config.coarse_widths, 2 + 2 * config.embedding)
+        self.trunk = UNet(maps.GEOMETRY_CHANNELS, config.coarse_widths, 2 + 2 * config.embedding)
+        self.readout = nn.Conv2d(config.features, 2, 1, bias=False) if config.features else None
+        if self.readout is not None:
+            nn.init.zeros_(self.readout.weight)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Pooled maps (N, 5 + D, h, w) to pick logits (N, h, w) and what `place` needs, (N, 1 + 2E, h, w)."""
-        out = self.trunk(self.projection(pooled))
+        out = self.trunk(pooled[:, : maps.GEOMETRY_CHANNELS])
+        if self.readout is not None:
+            read = self.readout(pooled[:, maps.GEOMETRY_CHANNELS :])
+            out = torch.cat([out[:, :2] + read, out[:, 2:]], 1)
         return out[:, 0], out[:, 1:]
 
     def place(self, out: Tensor, picked: Tensor) -> Tensor:

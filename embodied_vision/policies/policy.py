@@ -23,12 +23,12 @@ from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
 """The tool aims this far below the seen surface, so that the cup seals."""
-HYPOTHESES, APART_CELLS, LEAST_SHARE = 6, 4, 1e-5
+HYPOTHESES, APART_CELLS, LEAST_SHARE = 4, 2, 1e-5
 """Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
 likely than the likeliest."""
 PRIOR_WEIGHT = 0.5
-"""Exponent of the coarse stage's probability of a place: learnt from few scenes it is much too sure of itself, and the
-fine stage is the better judge."""
+"""Exponent of the coarse stage's probability of a cell: learnt from few scenes it is too sure of itself, and the fine
+stage is the better judge."""
 LEAST_HEIGHT_M = 0.003
 """What stands out less from what is around it cannot be dragged."""
 
@@ -124,9 +124,11 @@ class Policy:
             np.floor(_unpooled(decoding.peak_at(place_probability, mode, 1), config.coarse_pool)) + 0.5
             for mode in decoding.modes(place_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
         ]
+        window = np.moveaxis(np.indices((config.window, config.window)), 0, -1) - (config.window - 1) / 2
+        cells = _pooled(np.stack(middles)[:, None, None] + window, config.coarse_pool)
         fine = self._fine(scene, segment, middles)
-        prior = np.array([decoding.mass(place_probability, _pooled(m, config.coarse_pool), 2) for m in middles])
-        best = int((PRIOR_WEIGHT * np.log(prior) + decoding.log_sum(fine)).argmax())
+        fine += PRIOR_WEIGHT * decoding.log_between(place_probability, cells)[:, None]
+        best = int(decoding.log_sum(fine).argmax())
         offset, yaw, confidence = decoding.place_and_yaw(fine[best])
         place = middles[best] + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}

@@ -21,6 +21,7 @@ GRASP_MARGIN_M = 0.012
 RING_M = (0.008, 0.03)
 POINT_M = 0.006
 SUMMIT_M = 0.002
+CARRYING_PERCENTILE = 70
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,11 @@ class Segment:
     support_m: float
 
 
-def _chroma(color: NDArray[np.uint8]) -> NDArray[np.float32]:
+def chroma(color: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Share (…, 3) of red, green and blue in what is not black."""
     values = color.astype(np.float32)
-    chroma: NDArray[np.float32] = values / (values.sum(axis=-1, keepdims=True) + 30.0)
-    return chroma
+    shares: NDArray[np.float32] = values / (values.sum(axis=-1, keepdims=True) + 30.0)
+    return shares
 
 
 def _seed(scene: Scene, cell: NDArray[np.float64]) -> tuple[int, int] | None:
@@ -82,9 +84,9 @@ def segment_at(scene: Scene, cell: NDArray[np.float64]) -> Segment:
         slice(max(seed[1] - reach, 0), min(seed[1] + reach + 1, columns)),
     )
     local = (seed[0] - area[0].start, seed[1] - area[1].start)
-    height, chroma = scene.height[area], _chroma(scene.color[area])
+    height, hues = scene.height[area], chroma(scene.color[area])
     near = scene.valid[area] & (np.abs(height - height[local]) < HEIGHT_TOLERANCE_M)
-    near &= np.abs(chroma - chroma[local]).sum(axis=-1) < CHROMA_TOLERANCE
+    near &= np.abs(hues - hues[local]).sum(axis=-1) < CHROMA_TOLERANCE
     labels, _ = ndimage.label(near)
     face = labels == labels[local]
     extent = np.abs(np.argwhere(face) - local).max()
@@ -164,8 +166,8 @@ def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
 def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], yaw_rad: float) -> float:
     """Height in m of what will carry the object, from the seen cells under its turned footprint.
 
-    Walls beside the footprint leak into its rim and steep walls hide part of it, so the rim is left out and a low
-    percentile of what is seen counts. Cells of the object itself, where it stands now, do not count.
+    Walls beside the footprint leak into its rim, so the rim is left out; what bridges a gap lies on its sides, so a
+    high percentile of what is seen counts. Cells of the object itself, where it stands now, do not count.
     """
     cells = np.argwhere(segment.mask).astype(float)
     if not len(cells):
@@ -187,7 +189,7 @@ def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], ya
         for shrink in (2, 1, 0):
             core = ndimage.binary_erosion(closed, iterations=shrink) if shrink else closed
             if (core & seen).sum() >= 12:
-                return float(np.percentile(height[core & seen], 30))
+                return float(np.percentile(height[core & seen], CARRYING_PERCENTILE))
     i, j = np.indices(scene.valid.shape)
     close = usable & (np.hypot(i - place[0], j - place[1]) * scene.workspace.cell < 0.05)
     return float(np.percentile(scene.height[close], 10)) if close.any() else 0.0

@@ -12,7 +12,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.types import PickPlace
 
-TINY = "network: {projected: 4, coarse_widths: [8, 8], embedding: 4, fine_widths: [8, 8], fine_channels: 3}\n"
+TINY = "network: {coarse_widths: [8, 8], embedding: 4, fine_widths: [8, 8], fine_channels: 3}\n"
 
 
 @pytest.fixture

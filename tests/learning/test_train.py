@@ -18,7 +18,7 @@ from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import Workspace
 
-TINY = NetworkConfig(features=2, projected=4, coarse_widths=(8, 8), embedding=4, fine_widths=(8, 8), fine_channels=3)
+TINY = NetworkConfig(features=2, coarse_widths=(8, 8), embedding=4, fine_widths=(8, 8), fine_channels=3)
 SMALL = NetworkConfig(coarse_widths=(16, 24), embedding=4, fine_widths=(16,), fine_channels=4)
 
 

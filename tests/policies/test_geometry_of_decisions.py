@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied_vision import geometry
+from embodied_vision.errors import BadInput
 from embodied_vision.learning import augment
 from embodied_vision.learning.dataset import Example, to_example
 from embodied_vision.policies import decoding, maps
@@ -169,6 +170,19 @@ def test_pooling_counts_only_seen_cells() -> None:
     pooled = maps.pool(stack, 2)
     assert pooled[:, 0, 0].tolist() == pytest.approx([0.5, 0.2, 0.1, 0.8, 0.25])
     assert float(pooled[:, 1, 1].abs().sum()) == 0
+
+
+def test_a_map_that_cannot_be_pooled_is_refused() -> None:
+    with pytest.raises(BadInput, match="the map has 4 x 6 cells, both must be multiples of 4; choose a workspace"):
+        maps.pool(torch.zeros(5, 4, 6), 2)
+
+
+def test_the_logarithm_of_a_probability_is_read_between_its_cells() -> None:
+    probability = np.exp(np.add.outer(np.arange(4.0), 2 * np.arange(5.0)) - 20)
+    cells = np.array([[0.0, 0.0], [1.5, 2.25], [3.0, 4.0], [-1.0, 9.0]])
+    expected = [-20.0, -14.0, -9.0, -12.0]
+    assert decoding.log_between(probability, cells, 1e-30) == pytest.approx(expected)
+    assert decoding.log_between(np.zeros((2, 2)), cells[:1]) == pytest.approx([np.log(1e-9)])
 
 
 def test_peak_is_exact_for_a_blob_between_cells() -> None:
