@@ -12,6 +12,8 @@ from pathlib import Path
 
 SCENE_CODE = ("types.py", "geometry.py", "policies", "encoders", "control", "robots")
 """What of this package runs a scene, besides the simulator."""
+HERE = Path(__file__).resolve().parent
+WRITTEN_BY_MEASURING = ("results", "docs")
 PACKAGES = ("embodied_vision", "torch", "numpy", "scipy", "pybullet", "zarr")
 
 
@@ -26,14 +28,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_commit() -> str:
-    """Commit of the checkout that this code runs from, with `-dirty` when files differ; empty outside of one."""
-    folder = Path(__file__).resolve().parent
-    arguments = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def git_commit(folder: Path = HERE) -> str:
+    """Commit of the checkout that holds a folder, with `-dirty` when its files differ; empty outside of one.
+
+    What measuring itself writes does not count.
+    """
+    excluded = [f":(top,exclude){name}" for name in WRITTEN_BY_MEASURING]
     try:
-        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ":/", *excluded)
     except (OSError, subprocess.SubprocessError):
         return ""
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
 
 
