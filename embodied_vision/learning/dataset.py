@@ -34,6 +34,7 @@ SOLVED_REWARD = 0.99
 SAME_HEIGHT_M = 0.004
 """Heights at which objects are let go count as the same when their central 90 % spread no further."""
 SAME_COLOR = 40
+"""Of 255: an object whose cells differ less, in every channel, from a later picture has stayed where it was."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ SCENE_CODE = ("types.py", "geometry.py", "policies", "encoders", "control", "rob
 """What of this package runs a scene, besides the simulator."""
 HERE = Path(__file__).resolve().parent
 WRITTEN_BY_MEASURING = ("results", "docs")
+"""Folders at the top of the checkout."""
 PACKAGES = ("embodied_vision", "torch", "numpy", "scipy", "pybullet", "zarr")
 
 

@@ -130,19 +130,16 @@ def _distance(centre: NDArray[np.float64], box: tuple[slice, slice]) -> NDArray[
 def _shown(example: Example, cells: NDArray[np.int_], source: NDArray[np.int_]) -> Example:
     """The example with a scene in which some cells (N, 2) show what others (N, 2) did."""
     scene, pooled = example.scene, example.pooled_features
-    to, origin = (cells[:, 0], cells[:, 1]), (source[:, 0], source[:, 1])
-
-    def copied(array: NDArray[Any]) -> NDArray[Any]:
-        changed = array.copy()
-        changed[to] = array[origin]
-        return changed
-
-    changed = replace(
-        scene, color=copied(scene.color), height=copied(scene.height), valid=copied(scene.valid), features=None
-    )
+    maps: dict[str, Any] = {name: _copied(getattr(scene, name), cells, source) for name in ("color", "height", "valid")}
     if pooled is not None:
         factor = scene.valid.shape[0] // pooled.shape[0]
         middle = (cells % factor == factor // 2).all(1)
-        to, origin = tuple((cells[middle] // factor).T), tuple((source[middle] // factor).T)
-        pooled = copied(pooled)
-    return replace(example, scene=changed, pooled_features=pooled)
+        pooled = _copied(pooled, cells[middle] // factor, source[middle] // factor)
+    return replace(example, scene=replace(scene, **maps, features=None), pooled_features=pooled)
+
+
+def _copied(array: NDArray[Any], cells: NDArray[np.int_], source: NDArray[np.int_]) -> NDArray[Any]:
+    """A copy of (H, W, …) in which some cells hold what others did."""
+    changed = array.copy()
+    changed[cells[:, 0], cells[:, 1]] = array[source[:, 0], source[:, 1]]
+    return changed
