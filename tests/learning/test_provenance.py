@@ -36,5 +36,6 @@ def test_changed_code_is_told_and_appended_results_are_not(checkout: Path) -> No
     assert git_commit(checkout / "code") == f"{commit}-dirty"
 
 
-def test_outside_of_a_checkout_there_is_none(tmp_path: Path) -> None:
+def test_outside_of_a_checkout_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # temporary files may lie inside of one
     assert git_commit(tmp_path) == ""
