@@ -23,7 +23,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.seeds import split_of
-from embodied_vision.policies.maps import Normalisation, require_poolable
+from embodied_vision.policies.maps import Normalisation, pool_features, require_poolable
 from embodied_vision.policies.networks import NetworkConfig
 from embodied_vision.policies.segments import Segment, place_support, point_at, segment_at
 from embodied_vision.types import PickPlace, Primitive, Scene, Workspace
@@ -98,11 +98,7 @@ def _pool_features(scene: Scene) -> NDArray[np.float16] | None:
     if scene.features is None:
         return None
     require_poolable(scene.valid.shape, POOL)
-    rows, columns = (edge // POOL for edge in scene.valid.shape)
-    summed = scene.features.reshape(rows, POOL, columns, POOL, -1).astype(np.float32).sum((1, 3))
-    seen = scene.valid.reshape(rows, POOL, columns, POOL).sum((1, 3))
-    pooled: NDArray[np.float16] = (summed / np.maximum(seen, 1)[..., None]).astype(np.float16)
-    return pooled
+    return pool_features(scene.features, scene.valid, POOL).astype(np.float16)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,6 @@ def softmax(logits: FloatMap) -> FloatMap:
     return weights / weights.sum()
 
 
-def log_sum(logits: FloatMap) -> NDArray[np.float64]:
-    """Logarithm of the sum of exp over all axes but the first, (P,)."""
-    flat = logits.reshape(len(logits), -1)
-    top = flat.max(1)
-    total: NDArray[np.float64] = top + np.log(np.exp(flat - top[:, None]).sum(1))
-    return total
-
-
 def modes(probability: FloatMap, most: int, apart: int, least: float) -> list[NDArray[np.int_]]:
     """Indices (2,) of the largest entries in order, each more than `apart` cells from those before in row or column.
 

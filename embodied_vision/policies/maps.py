@@ -57,21 +57,63 @@ def stack_scene(scene: Scene, normalisation: Normalisation) -> Tensor:
     Raises:
         BadInput: the features have another dimension than in training, or hold non-finite values.
     """
+    _require_dimension(scene, normalisation)
+    if scene.features is None:
+        return stack_geometry(scene)
+    _require_finite(scene.features, scene.features)
+    features = (scene.features.astype(np.float32, copy=False) - normalisation.mean) / normalisation.std
+    features = features * scene.valid[..., None]
+    return torch.cat([stack_geometry(scene), torch.from_numpy(np.ascontiguousarray(features.transpose(2, 0, 1)))])
+
+
+def pool_scene(scene: Scene, normalisation: Normalisation, factor: int) -> Tensor:
+    """Network input (5 + D, H/factor, W/factor) float32 of a scene, see `pool`; unseen cells are 0 in every channel.
+
+    Raises:
+        BadInput: the features have another dimension than in training, or hold non-finite values; the edges of the
+            map are no multiples of 2 · factor.
+    """
+    _require_dimension(scene, normalisation)
+    geometry = pool(stack_geometry(scene), factor)
+    if scene.features is None:
+        return geometry
+    pooled = pool_features(scene.features, scene.valid, factor)
+    _require_finite(pooled, scene.features)
+    shown = torch.from_numpy((pooled - normalisation.mean) / normalisation.std).permute(2, 0, 1)
+    return torch.cat([geometry, shown * (geometry[4:5] > 0)])
+
+
+def pool_features(features: NDArray[np.floating[Any]], valid: NDArray[np.bool_], factor: int) -> NDArray[np.float32]:
+    """Mean (H/factor, W/factor, D) of features (H, W, D), 0 where `valid` (H, W) is not, over the seen cells."""
+    rows, columns = (edge // factor for edge in valid.shape)
+    summed = np.zeros((rows, columns, features.shape[2]), np.float32)
+    for i, j in np.ndindex(factor, factor):
+        summed += features[i::factor, j::factor]
+    seen = valid.reshape(rows, factor, columns, factor).sum((1, 3), dtype=np.float32)
+    mean: NDArray[np.float32] = summed / np.maximum(seen, 1)[..., None]
+    return mean
+
+
+def _require_dimension(scene: Scene, normalisation: Normalisation) -> None:
+    """Check that a scene's features are of the kind that was trained on.
+
+    Raises:
+        BadInput: they have another number of channels.
+    """
     dimension = len(normalisation.mean)
     given = 0 if scene.features is None else scene.features.shape[2]
     if given != dimension:
         raise BadInput(f"scene has {given} feature channels, the policy was trained on {dimension}; use its encoder")
-    if scene.features is None:
-        return stack_geometry(scene)
-    if not np.isfinite(scene.features).all():
-        bad = int(np.sum(~np.isfinite(scene.features).all(axis=2)))
+
+
+def _require_finite(derived: NDArray[np.floating[Any]], features: NDArray[np.floating[Any]]) -> None:
+    """Refuse features (H, W, D) when what was made of them is not finite."""
+    if not np.isfinite(derived).all():
+        finite = np.isfinite(features).all(axis=2)
         raise BadInput(
-            f"encoder features are not finite in {bad} of {scene.valid.size} map cells; "
+            f"encoder features are not finite in {int((~finite).sum())} of {finite.size} map cells; "
             "check the encoder's weights and runtime, no decision is made on them"
         )
-    features = (scene.features.astype(np.float32, copy=False) - normalisation.mean) / normalisation.std
-    features = features * scene.valid[..., None]
-    return torch.cat([stack_geometry(scene), torch.from_numpy(np.ascontiguousarray(features.transpose(2, 0, 1)))])
 
 
 def stack_geometry(scene: Scene) -> Tensor:

@@ -20,6 +20,9 @@ from torch.nn import functional
 from embodied_vision.errors import BadInput
 from embodied_vision.policies import maps
 
+TURNS_AT_ONCE = 9
+"""Views of an object that are correlated together."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -219,9 +222,14 @@ def correlate(kernels: Tensor, keys: Tensor) -> Tensor:
     """
     edge = keys.shape[-1]
     window = edge - kernels.shape[-1] + 1
-    kernel_spectra = torch.fft.rfft2(kernels, s=(edge, edge)).conj()
-    spectra = (kernel_spectra[:, None] * torch.fft.rfft2(keys)[:, :, None]).sum(3)
-    return torch.fft.irfft2(spectra, s=(edge, edge))[..., :window, :window]
+    key_spectra = torch.fft.rfft2(keys)
+    scores = []
+    # Part by part and place by place: all products at once are many times what the caches hold.
+    for part in kernels.split(TURNS_AT_ONCE, 1):
+        spectra = torch.fft.rfft2(part, s=(edge, edge)).conj().resolve_conj()
+        summed = torch.stack([(spectra * place[:, None]).sum(2) for place in key_spectra.unbind(1)], 1)
+        scores.append(torch.fft.irfft2(summed, s=(edge, edge))[..., :window, :window])
+    return torch.cat(scores, 2)
 
 
 class PolicyNetwork(nn.Module):
