@@ -36,6 +36,12 @@ SHOWN_AS_IT_IS = 0.15
 RELOCATED, NEAR_THE_PLACE = 0.5, 0.5
 """Share of the objects that are taken elsewhere, and of these of the ones that are put near the place."""
 MOST_RELOCATED = 2
+RELIT = 0.7
+"""Share of the examples that are seen in another light."""
+BRIGHTER, TINTED, PAINTED = 0.15, 0.05, 0.15
+"""Standard deviations of the logarithms of the factors on all colors, on each channel, and on each of the table."""
+FLAT_M, NOISE_M = 0.003, 0.0015
+"""What lies lower is colored like the table; largest standard deviation of the noise of heights."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +132,29 @@ def _rearranged(example: Example, objects: Sequence[Segment], rng: np.random.Gen
         if rng.uniform() < RELOCATED:
             example = relocated(example, segment, rng, example.place if rng.uniform() < NEAR_THE_PLACE else None)
     return example
+
+
+def relit(example: Example, rng: np.random.Generator) -> Example:
+    """The example in another light, on a table of another color, through a noisier depth camera.
+
+    Colors of the scene are scaled channel by channel, those at the table's height once more; cells that are not seen
+    stay so. Features are left as they are.
+    """
+    scene = example.scene
+    light = math.exp(rng.normal(0, BRIGHTER)) * np.exp(rng.normal(0, TINTED, 3))
+    table = np.exp(rng.normal(0, PAINTED, 3))
+    flat = (np.abs(scene.height) < FLAT_M)[..., None]
+    color = _scaled(scene.color, light)
+    color = np.where(flat, _scaled(color, table), color)
+    noise_m = rng.uniform(0, NOISE_M) * rng.normal(size=scene.height.shape).astype(np.float32)
+    height = np.where(scene.valid, scene.height + noise_m, np.float32(0)).astype(np.float32)
+    return replace(example, scene=replace(scene, color=color, height=height))
+
+
+def _scaled(color: NDArray[np.uint8], factors: Cells) -> NDArray[np.uint8]:
+    """Colors (…, 3) times a factor (3,) for each channel, no more than white."""
+    table = np.minimum(np.arange(256)[:, None] * factors + 0.5, 255).astype(np.uint8)
+    return np.stack([table[color[..., c], c] for c in range(3)], axis=-1)
 
 
 def mirrored(example: Example) -> Example:

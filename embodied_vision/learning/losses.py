@@ -37,6 +37,7 @@ def stage_losses(
     """Scalar losses of a stage on a batch, each example augmented anew."""
     device = next(net.parameters()).device
     examples = [augment.mirrored(example) if rng.uniform() < 0.5 else example for example in examples]
+    examples = [augment.relit(example, rng) if rng.uniform() < augment.RELIT else example for example in examples]
     if isinstance(net, CoarseNet):
         coarse = [on_device(augment.coarse_sample(e, normalisation, net.config, rng), device) for e in examples]
         pick, rest = net(torch.stack([s.pooled for s in coarse]))

@@ -17,7 +17,7 @@ from embodied_vision.learning import augment
 from embodied_vision.learning.dataset import Example, to_example
 from embodied_vision.policies import decoding, maps
 from embodied_vision.policies.maps import Normalisation
-from embodied_vision.policies.networks import FineNet, NetworkConfig, correlate
+from embodied_vision.policies.networks import TURNS_AT_ONCE, FineNet, NetworkConfig, correlate
 from embodied_vision.policies.segments import climb, place_support, segment_at
 from policies import synthetic
 
@@ -116,7 +116,7 @@ def test_what_has_no_turn_is_seen_along_the_axes_of_its_place(seed: int) -> None
 
 
 def test_the_fft_correlates_where_kernels_lie_wholly_within_keys() -> None:
-    kernels, keys = torch.randn(2, 3, 4, 7, 7), torch.randn(2, 5, 4, 11, 11)
+    kernels, keys = torch.randn(2, TURNS_AT_ONCE + 2, 4, 7, 7), torch.randn(2, 5, 4, 11, 11)
     slow = torch.stack(
         [
             torch.stack([torch.nn.functional.conv2d(k[None], q)[0] for k in ks])
@@ -170,6 +170,17 @@ def test_pooling_counts_only_seen_cells() -> None:
     pooled = maps.pool(stack, 2)
     assert pooled[:, 0, 0].tolist() == pytest.approx([0.5, 0.2, 0.1, 0.8, 0.25])
     assert float(pooled[:, 1, 1].abs().sum()) == 0
+
+
+def test_features_are_pooled_and_then_normalised_as_if_it_were_the_other_way_round() -> None:
+    rng = np.random.default_rng(0)
+    scene = synthetic.empty_scene()
+    valid = rng.uniform(size=scene.valid.shape) < 0.3
+    features = rng.normal(size=(*valid.shape, 3)).astype(np.float32) * valid[..., None]
+    scene = replace(scene, valid=valid, features=features)
+    normalisation = Normalisation(np.array([1.0, -2.0, 0.5], np.float32), np.array([2.0, 0.5, 1.0], np.float32))
+    slow = maps.pool(maps.stack_scene(scene, normalisation), 4)
+    assert torch.allclose(maps.pool_scene(scene, normalisation, 4), slow, atol=1e-5)
 
 
 def test_a_map_that_cannot_be_pooled_is_refused() -> None:
