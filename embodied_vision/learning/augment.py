@@ -30,7 +30,9 @@ PLACE_SIGMA_COARSE = 0.8
 PLACE_SIGMA_FINE = 0.8
 YAW_SIGMA_BINS = 0.6
 OFF_CENTRE_CELLS = 12.0
-WRONG_PLACES = 1
+WRONG_PLACES = 2
+EYE_CELLS = 8
+"""Edge of the blocks of the map whose contrast is compared."""
 SHOWN_AS_IT_IS = 0.15
 """Share of the coarse examples that are not turned."""
 RELOCATED, NEAR_THE_PLACE = 0.5, 0.5
@@ -257,16 +259,28 @@ def _tried_turns(
 
 
 def _wrong_places(example: Example, config: NetworkConfig, rng: np.random.Generator) -> Cells:
-    """(`WRONG_PLACES`, 2) cells where the object does not go: where others of its episode do, where it is, anywhere.
+    """(up to `WRONG_PLACES`, 2) cells where the object does not go.
 
+    The first is where others of its episode do, or where it is; the others are where there is something to be seen.
     They are so far from the right place that no window about them shows it.
     """
-    shape = example.scene.valid.shape
     known = np.concatenate([example.elsewhere, example.segment.anchor[None]])
     known = known[rng.permutation(len(known))]
-    candidates = np.concatenate([known[:WRONG_PLACES], rng.uniform([0, 0], np.array(shape) - 1, (20, 2))])
-    apart = np.linalg.norm(candidates - example.place, axis=1) > config.window
-    return candidates[apart][:WRONG_PLACES]
+    seen = _eye_catching(example, rng, 30)
+    apart = [points[np.linalg.norm(points - example.place, axis=1) > config.window] for points in (known, seen)]
+    return np.concatenate([apart[0][:1], apart[1]])[:WRONG_PLACES]
+
+
+def _eye_catching(example: Example, rng: np.random.Generator, count: int) -> Cells:
+    """(count, 2) cells drawn in proportion to how much colors and heights differ around them."""
+    picture = maps.stack_geometry(example.scene)[:4]
+    blocks = picture.unfold(1, EYE_CELLS, EYE_CELLS).unfold(2, EYE_CELLS, EYE_CELLS)
+    contrast = (blocks.amax((3, 4)) - blocks.amin((3, 4))).sum(0).double().numpy()
+    share = contrast.ravel() + 1e-3
+    drawn = rng.choice(share.size, count, p=share / share.sum())
+    corners = np.stack(np.unravel_index(drawn, contrast.shape), axis=1) * EYE_CELLS
+    cells: Cells = corners + rng.uniform(-0.5, EYE_CELLS - 0.5, (count, 2))
+    return cells
 
 
 def fine_views(net: FineNet, sample: FineSample) -> tuple[Tensor, Tensor]:
