@@ -35,9 +35,9 @@ EYE_CELLS = 8
 """Edge of the blocks of the map whose contrast is compared."""
 SHOWN_AS_IT_IS = 0.15
 """Share of the coarse examples that are not turned."""
-RELOCATED, NEAR_THE_PLACE = 0.5, 0.5
+RELOCATED, NEAR_THE_PLACE = 0.7, 0.7
 """Share of the objects that are taken elsewhere, and of these of the ones that are put near the place."""
-MOST_RELOCATED = 2
+MOST_RELOCATED = 6
 RELIT = 0.7
 """Share of the examples that are seen in another light."""
 IDLE = -30.0
