@@ -30,14 +30,18 @@ PLACE_SIGMA_COARSE = 0.8
 PLACE_SIGMA_FINE = 0.8
 YAW_SIGMA_BINS = 0.6
 OFF_CENTRE_CELLS = 12.0
-WRONG_PLACES = 1
+WRONG_PLACES = 2
+EYE_CELLS = 8
+"""Edge of the blocks of the map whose contrast is compared."""
 SHOWN_AS_IT_IS = 0.15
 """Share of the coarse examples that are not turned."""
-RELOCATED, NEAR_THE_PLACE = 0.5, 0.5
+RELOCATED, NEAR_THE_PLACE = 0.7, 0.7
 """Share of the objects that are taken elsewhere, and of these of the ones that are put near the place."""
-MOST_RELOCATED = 2
+MOST_RELOCATED = 6
 RELIT = 0.7
 """Share of the examples that are seen in another light."""
+IDLE = -30.0
+"""Logarithm of the weight of a rotation bin that stands for nothing: samples of a batch have equally many."""
 BRIGHTER, TINTED, PAINTED = 0.15, 0.05, 0.15
 """Standard deviations of the logarithms of the factors on all colors, on each channel, and on each of the table."""
 FLAT_M, NOISE_M = 0.003, 0.0015
@@ -208,7 +212,9 @@ def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.ran
     alpha, beta = rng.uniform(-math.pi, math.pi, 2)
     v = _off_centre(rng)
     if example.primitive == "pick_place":
-        angles_rad, log_weight, yaw_label = _tried_turns(example.yaw_rad + alpha - beta, config.bins, tried, rng)
+        angles_rad, log_weight, yaw_label = _tried_turns(
+            example.yaw_rad + alpha - beta, config.bins, tried, example.fold, rng
+        )
         angles_rad = angles_rad - alpha
     else:
         angles_rad, log_weight, yaw_label = np.array([-beta]), np.zeros(1), np.ones(1)
@@ -242,31 +248,50 @@ def _off_centre(rng: np.random.Generator) -> Cells:
 
 
 def _tried_turns(
-    phi: float, bins: int, tried: int, rng: np.random.Generator
+    phi: float, bins: int, tried: int, fold: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Angles (R,) of the bins that are tried, logarithms (R,) of how many each stands for, soft label (R,)."""
-    exact = (phi % (2 * math.pi)) / (2 * math.pi / bins)
-    near = (math.floor(exact) + np.arange(-1, 3)) % bins
+    """Angles (R,) of the bins that are tried, logarithms (R,) of how many each stands for, soft label (R,).
+
+    Of the turns of an object that are alike one is taken for the right one, and the others are not for wrong.
+    """
+    alike = (phi + 2 * math.pi / fold * (np.arange(fold) + rng.integers(fold))) % (2 * math.pi) / (2 * math.pi / bins)
+    near = (np.floor(alike)[:, None].astype(int) + np.arange(-1, 3)) % bins
+    chosen = near[0]
     rest = np.setdiff1d(np.arange(bins), near)
-    drawn = rng.choice(rest, max(0, min(tried, bins) - len(near)), replace=False)
-    chosen = np.concatenate([near, drawn])
-    log_weight = np.concatenate([np.zeros(len(near)), np.full(len(drawn), math.log(len(rest) / max(1, len(drawn))))])
-    away = np.remainder(chosen - exact + bins / 2, bins) - bins / 2
-    label = np.exp(-0.5 * (away / YAW_SIGMA_BINS) ** 2) * (log_weight == 0)
-    return maps.rotations(bins)[chosen], log_weight, label / label.sum()
+    wanted = max(0, min(tried, bins) - len(chosen))
+    drawn = rng.choice(rest, min(wanted, len(rest)), replace=False)
+    idle = rng.choice(near.ravel(), wanted - len(drawn))
+    stands_for = math.log(len(rest) / len(drawn)) if len(drawn) else 0.0
+    log_weight = np.repeat([0.0, stands_for, IDLE], [len(chosen), len(drawn), len(idle)])
+    away = np.remainder(chosen - alike[0] + bins / 2, bins) - bins / 2
+    label = np.zeros(len(log_weight))
+    label[: len(chosen)] = np.exp(-0.5 * (away / YAW_SIGMA_BINS) ** 2)
+    return maps.rotations(bins)[np.concatenate([chosen, drawn, idle])], log_weight, label / label.sum()
 
 
 def _wrong_places(example: Example, config: NetworkConfig, rng: np.random.Generator) -> Cells:
-    """(`WRONG_PLACES`, 2) cells where the object does not go: where others of its episode do, where it is, anywhere.
+    """(up to `WRONG_PLACES`, 2) cells where the object does not go.
 
+    The first is where others of its episode do, or where it is; the others are where there is something to be seen.
     They are so far from the right place that no window about them shows it.
     """
-    shape = example.scene.valid.shape
     known = np.concatenate([example.elsewhere, example.segment.anchor[None]])
     known = known[rng.permutation(len(known))]
-    candidates = np.concatenate([known[:WRONG_PLACES], rng.uniform([0, 0], np.array(shape) - 1, (20, 2))])
-    apart = np.linalg.norm(candidates - example.place, axis=1) > config.window
-    return candidates[apart][:WRONG_PLACES]
+    seen = _eye_catching(example, rng, 30)
+    apart = [points[np.linalg.norm(points - example.place, axis=1) > config.window] for points in (known, seen)]
+    return np.concatenate([apart[0][:1], apart[1]])[:WRONG_PLACES]
+
+
+def _eye_catching(example: Example, rng: np.random.Generator, count: int) -> Cells:
+    """(count, 2) cells drawn in proportion to how much colors and heights differ around them."""
+    picture = maps.stack_geometry(example.scene)[:4]
+    blocks = picture.unfold(1, EYE_CELLS, EYE_CELLS).unfold(2, EYE_CELLS, EYE_CELLS)
+    contrast = (blocks.amax((3, 4)) - blocks.amin((3, 4))).sum(0).double().numpy()
+    share = contrast.ravel() + 1e-3
+    drawn = rng.choice(share.size, count, p=share / share.sum())
+    corners = np.stack(np.unravel_index(drawn, contrast.shape), axis=1) * EYE_CELLS
+    cells: Cells = corners + rng.uniform(-0.5, EYE_CELLS - 0.5, (count, 2))
+    return cells
 
 
 def fine_views(net: FineNet, sample: FineSample) -> tuple[Tensor, Tensor]:

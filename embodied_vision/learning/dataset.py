@@ -25,7 +25,7 @@ from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.maps import Normalisation, pool_features, require_poolable
 from embodied_vision.policies.networks import NetworkConfig
-from embodied_vision.policies.segments import Segment, place_support, point_at, segment_at
+from embodied_vision.policies.segments import Segment, fold, place_support, point_at, segment_at
 from embodied_vision.types import PickPlace, Primitive, Scene, Workspace
 
 POOL = NetworkConfig.coarse_pool
@@ -46,6 +46,7 @@ class Example:
         segment: the object that was picked.
         place: (2,) fractional cell where the object's anchor went.
         yaw_rad: turn of the object.
+        fold: so many turns of it are alike.
         release_m: how far above the seen support the object was let go.
         tip_m: heights of the tool's tip at the two poses, in the base frame.
         primitive: what was done with the two poses.
@@ -64,6 +65,7 @@ class Example:
     primitive: Primitive = "pick_place"
     elsewhere: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
     waiting: Sequence[Segment] = ()
+    fold: int = 1
     source: str = ""
     pooled_features: NDArray[np.float16] | None = None
 
@@ -88,6 +90,7 @@ def to_example(scene: Scene, action: PickPlace, source: str = "") -> Example:
         release_m=release_m,
         tip_m=(float(action.pick[2, 3]), float(action.place[2, 3])),
         primitive=action.primitive,
+        fold=fold(segment) if rigid else 1,
         source=source,
         pooled_features=_pool_features(scene),
     )

@@ -24,6 +24,7 @@ from embodied_vision.learning.seeds import Split, scene_seed
 from embodied_vision.learning.statistics import bootstrap, wilson
 from embodied_vision.learning.workers import Here, Pool, Workers
 from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.policy import Explanation, Policy
 from embodied_vision.types import RGBD, Features
 
@@ -31,7 +32,9 @@ from embodied_vision.types import RGBD, Features
 class Decider(Protocol):
     """What an evaluation needs of a policy."""
 
-    def explain(self, frames: Sequence[RGBD], features: Sequence[Features]) -> Explanation:
+    def explain(
+        self, frames: Sequence[RGBD], features: Sequence[Features], attempts: Attempts | None = None
+    ) -> Explanation:
         """The next action for these frames, one a camera, and their features, with what led to it."""
         ...
 
@@ -57,12 +60,14 @@ def run_scene(
     actions: list[dict[str, Any]] = []
     refused: list[str] = []
     seconds: list[float] = []
+    attempts = Attempts()
     while True:
         start = time.perf_counter()
         frames = cell.frames()
         features = [encoder.encode(frame.color, frame.stamp_ns) for frame in frames] if encoder is not None else []
-        explanation = policy.explain(frames, features)
+        explanation = policy.explain(frames, features, attempts)
         action = explanation.action
+        attempts.note(explanation)
         seconds.append(time.perf_counter() - start)
         actions.append(action.to_dict())
         if watch is not None:

@@ -25,6 +25,8 @@ SHADOW_CELLS, REACH_CELLS = 4, 12
 """How far around an object its shadow goes with it, and how far around it is looked for what is left of it."""
 NEAR_CELLS = 20
 """How far beside a point, and its own extent, an object goes that is put near it, along either axis."""
+NEARER_OF = 6
+"""Of so many places near a point the nearest is taken."""
 
 
 def relocated(
@@ -49,7 +51,9 @@ def relocated(
         room = _room(free, radius, everywhere)
     if not len(room):
         return example
-    target, theta = room[rng.integers(len(room))].astype(float), rng.uniform(-math.pi, math.pi)
+    drawn = room[rng.integers(len(room), size=1 if near is None else NEARER_OF)].astype(float)
+    target = drawn[0] if near is None else drawn[np.linalg.norm(drawn - near, axis=1).argmin()]
+    theta = rng.uniform(-math.pi, math.pi)
     shown, source, arrived = _sources(scene, segment, free, radius, target, theta)
     changed = replace(_shown(example, shown, source), waiting=[s for s in example.waiting if s is not segment])
     if segment is not example.segment:

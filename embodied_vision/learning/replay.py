@@ -13,6 +13,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Decision, Episode
 from embodied_vision.errors import EmbodiedVisionError, EpisodeError
 from embodied_vision.geometry import yaw_of
+from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import FloatArray, PickPlace
 
@@ -94,7 +95,7 @@ def _decide(decision: Decision, policy: Policy, encoder: Encoder) -> PickPlace:
     torch.set_num_threads(int(info.get("encoder_threads") or 1))
     features = [encoder.encode(frame.color, frame.stamp_ns) for frame in decision.frames]
     torch.set_num_threads(int(info.get("threads") or 1))
-    return policy.decide(decision.frames, features)
+    return policy.decide(decision.frames, features, Attempts(info.get("failed", ())))
 
 
 def _identical(one: PickPlace, other: PickPlace) -> bool:

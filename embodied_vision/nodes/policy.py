@@ -36,6 +36,7 @@ from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.matching import StampMatcher
 from embodied_vision.nodes.trace import Tracer
+from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.locate import locate
 from embodied_vision.policies.policy import Explanation, Policy
 from embodied_vision.types import RGBD, Camera, Features
@@ -89,6 +90,8 @@ class PolicyNode(ManagedNode):
         self._request: _Request | None = None
         self._arm_moves = False
         self._decided = 0
+        self._attempts = Attempts()
+        self._published: Explanation | None = None
 
     def setup(self) -> None:
         self._cameras = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
@@ -102,6 +105,7 @@ class PolicyNode(ManagedNode):
         self._matchers = {name: StampMatcher(_PARTS, slop_ns, capacity=20) for name in names}
         self._sets = StampMatcher(names, slop_ns)
         self._arm_moves = False
+        self._attempts, self._published = Attempts(), None
         for name in names:
             for part, kind, topic in (
                 ("color", Image, topics.color(name)),
@@ -195,6 +199,9 @@ class PolicyNode(ManagedNode):
 
     def _take_arm_status(self, message: String) -> None:
         moved, self._arm_moves = self._arm_moves, from_json(message, "arm/status").get("state") == "moving"
+        if self._arm_moves and self._published is not None:
+            made, self._published = self._published, None
+            self._in_thread(lambda: self._attempts.note(made), lambda _: None)
         if moved and not self._arm_moves and self._request is not None:
             self._request.after_ns = max(self._request.after_ns, self.now_ns())
 
@@ -244,7 +251,7 @@ class PolicyNode(ManagedNode):
                 f"{policy.checkpoint_id} reads {policy.encoder_id!r}; start the encoder that it names"
             )
         observation = self._observation(matched, info)
-        explanation = policy.explain(observation.frames, observation.features)
+        explanation = policy.explain(observation.frames, observation.features, self._attempts)
         if not explanation.action.is_finite():
             raise RunFailed(
                 f"checkpoint {policy.checkpoint_id} computed a non-finite action for the frames stamped "
@@ -273,6 +280,7 @@ class PolicyNode(ManagedNode):
         action = explanation.action
         decision = {
             **action.to_dict(),
+            "failed": [list(point) for point in explanation.failed],
             "task": policy.task,
             "checkpoint_id": policy.checkpoint_id,
             "encoder_id": policy.encoder_id,
@@ -285,6 +293,7 @@ class PolicyNode(ManagedNode):
         self._poses.publish(pick_place_to_poses(action))
         self._tracer.mark("policy.decide", action.stamp_ns)
         self._scores.publish(scores_to_image(_float32(explanation.pick_probability), action.stamp_ns))
+        self._published = explanation
         self._decided += 1
         self.health(OK, "decided", decided=self._decided, scores=dict(action.scores))
         self._finish(True, action.decision_id)

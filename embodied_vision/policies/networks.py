@@ -156,6 +156,8 @@ class CoarseNet(nn.Module):
 class FineNet(nn.Module):
     """Where exactly and how turned, on crops at the map's own resolution.
 
+    What has no turn, a bead of a rope say, goes where it correlates and where the surroundings by themselves tell.
+    Where turns are to be told, correlation does it all: else the surroundings learn the place, and nothing the yaw.
     It reads geometry and color alone: an encoder's patches are larger than what is to be told here and do not turn
     with the scene, and with their features yaw was learnt several times more slowly.
     """
@@ -166,7 +168,7 @@ class FineNet(nn.Module):
         super().__init__()
         self.config = config
         self.query_net = UNet(maps.GEOMETRY_CHANNELS + 1, config.fine_widths, config.fine_channels)
-        self.key_net = UNet(maps.GEOMETRY_CHANNELS, config.fine_widths, config.fine_channels)
+        self.key_net = UNet(maps.GEOMETRY_CHANNELS, config.fine_widths, config.fine_channels + 1)
         for net in (self.query_net, self.key_net):
             # A constant would show the edge of the window everywhere, before there is anything else to see.
             nn.init.zeros_(net.head.get_parameter("bias"))
@@ -205,9 +207,14 @@ class FineNet(nn.Module):
         """
         (samples, turns), places = query_views.shape[:2], key_views.shape[1]
         kernels = self.query_net(query_views.flatten(0, 1)) * self.window_mask
-        keys = self.key_net(key_views.flatten(0, 1))
-        scores = correlate(kernels.unflatten(0, (samples, turns)), keys.unflatten(0, (samples, places)))
-        return scores / self.config.query
+        keys = self.key_net(key_views.flatten(0, 1)).unflatten(0, (samples, places))
+        scores = correlate(kernels.unflatten(0, (samples, turns)), keys[:, :, 1:])
+        scores = scores / self.config.query
+        if turns > 1:
+            return scores
+        # The anchor of an even query lies on the corner of four cells.
+        inside = slice(self.config.query // 2 - 1, self.config.query // 2 + self.config.window)
+        return scores + functional.avg_pool2d(keys[:, :, 0, inside, inside], 2, 1)[:, :, None]
 
 
 def correlate(kernels: Tensor, keys: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.errors import BadInput
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies import decoding, maps
+from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.binding import require_encoder, require_features
 from embodied_vision.policies.networks import CoarseNet, NetworkConfig
 from embodied_vision.policies.segments import Segment, climb, place_support, point_at, segment_at
@@ -29,6 +30,8 @@ likely than the likeliest."""
 PRIOR_WEIGHT = 0.5
 """Exponent of the coarse stage's probability of a cell: learnt from few scenes it is too sure of itself, and the fine
 stage is the better judge."""
+IN_VAIN = 0.01
+"""Factor on the probability of what was picked in vain, for every time."""
 LEAST_HEIGHT_M = 0.003
 """What stands out less from what is around it cannot be dragged."""
 
@@ -46,6 +49,7 @@ class Explanation:
         fine_probability: float64 (window, window) around the coarse place, all yaws together.
         place: (2,) fractional map cell where the object's anchor goes.
         yaw_rad: turn of the object, in (−π, π].
+        failed: x, y in m of earlier picks that took nothing, which were made less likely.
     """
 
     action: PickPlace
@@ -56,10 +60,14 @@ class Explanation:
     fine_probability: NDArray[np.float64]
     place: NDArray[np.float64]
     yaw_rad: float
+    failed: tuple[tuple[float, float], ...] = ()
 
 
 class Policy:
-    """A trained pick-and-place head. Same checkpoint, machine and threads: same decision, bit for bit."""
+    """A trained pick-and-place head.
+
+    Same checkpoint, machine, threads, frames and failed attempts: same decision, bit for bit.
+    """
 
     def __init__(self, checkpoint: checkpoints.Checkpoint, encoder: Encoder | None) -> None:
         """Bind a checkpoint to the encoder it was trained with.
@@ -86,15 +94,24 @@ class Policy:
         """
         return cls(checkpoints.load(Path(path)), encoder)
 
-    def decide(self, frames: Sequence[RGBD], features: Sequence[Features]) -> PickPlace:
+    def decide(
+        self, frames: Sequence[RGBD], features: Sequence[Features], attempts: Attempts | None = None
+    ) -> PickPlace:
         """The next pick and place for these frames, one a camera, and their features in the same order.
+
+        Args:
+            frames: what is seen.
+            features: of the frames.
+            attempts: what was tried before in this episode.
 
         Raises:
             BadInput: features of another encoder or of other frames, or with non-finite values; nothing is seen.
         """
-        return self.explain(frames, features).action
+        return self.explain(frames, features, attempts).action
 
-    def explain(self, frames: Sequence[RGBD], features: Sequence[Features]) -> Explanation:
+    def explain(
+        self, frames: Sequence[RGBD], features: Sequence[Features], attempts: Attempts | None = None
+    ) -> Explanation:
         """`decide`, with the maps that led to the decision."""
         require_features(features, self.encoder_id)
         for feature in features:
@@ -103,10 +120,10 @@ class Policy:
                     f"features stamped {feature.stamp_ns} hold {int((~np.isfinite(feature.grid)).sum())} non-finite "
                     "values; check the encoder's weights and runtime, no decision is made on them"
                 )
-        return self.explain_scene(geometry.fuse_scene(frames, features, self.workspace))
+        return self.explain_scene(geometry.fuse_scene(frames, features, self.workspace), attempts)
 
     @torch.inference_mode()
-    def explain_scene(self, scene: Scene) -> Explanation:
+    def explain_scene(self, scene: Scene, attempts: Attempts | None = None) -> Explanation:
         """Decide on a map that is already fused; see `decide` for errors."""
         if not scene.valid.any():
             raise BadInput(
@@ -117,6 +134,11 @@ class Policy:
         pooled = maps.pool_scene(scene, self.checkpoint.normalisation, config.coarse_pool)
         views = SymmetricViews(self._network.coarse, pooled)
         pick_probability = views.pick()
+        failed = attempts.failed(scene) if attempts is not None and self.checkpoint.primitive != "push" else ()
+        for point in failed:
+            cell = geometry.xy_to_cell(np.array(point), self.workspace)
+            vain = segment_at(scene, cell) if self.checkpoint.primitive == "pick_place" else point_at(scene, cell)
+            pick_probability[_covered(vain, pick_probability.shape, config.coarse_pool)] *= IN_VAIN
         segment = self._object(scene, pick_probability)
         picked = picked_weights(segment, pooled.shape[-2:], config.coarse_pool)
         place_probability = views.place(torch.from_numpy(picked))
@@ -143,6 +165,7 @@ class Policy:
             fine_probability=decoding.softmax(logits).sum(0),
             place=place,
             yaw_rad=yaw,
+            failed=failed,
         )
 
     def _object(self, scene: Scene, pick_probability: NDArray[np.float64]) -> Segment:

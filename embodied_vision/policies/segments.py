@@ -6,12 +6,15 @@ demonstrations of one placement agree, and symmetric objects share one place poi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from embodied_vision.policies import maps
 from embodied_vision.types import Scene
 
 HEIGHT_TOLERANCE_M = 0.008
@@ -23,6 +26,13 @@ POINT_M = 0.006
 SUMMIT_M = 0.002
 BESIDE_M = 0.05
 CARRYING_PERCENTILE = 70
+FOLDS = (12, 8, 6, 5, 4, 3, 2)
+"""Symmetries that are looked for, the most turns first."""
+MOST_BLURRED, LEAST_BLURRED, LESS_ALIKE = 2.2, 0.8, 0.04
+"""How much of a face its turn does not cover because it is seen in cells, at most and at least, as a multiple of the
+root of its area; how much less of it is covered by turns that are taken because they are more."""
+OBLIQUE_RAD = 0.17
+"""Along the map's axes a turned face would be compared with one that is not interpolated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,3 +215,24 @@ def place_support(scene: Scene, segment: Segment, place: NDArray[np.float64], ya
     area, distance = _within(scene, place, BESIDE_M)
     close = usable[area] & (distance < BESIDE_M)
     return float(np.percentile(scene.height[area][close], 10)) if close.any() else 0.0
+
+
+def fold(segment: Segment) -> int:
+    """How often a face looks the same in a full turn about its anchor: 1, 2, … 8, and 12 for what may be round.
+
+    Told by the overlap (intersection over union) of the face with itself.
+    """
+    cells = np.argwhere(segment.mask)
+    if not len(cells):
+        return 1
+    size = 2 * math.ceil(float(np.linalg.norm(cells - segment.anchor, axis=1).max()) + 2)
+    first = np.floor(segment.anchor - (size + 3) / 2 + 0.5).astype(int)
+    face = torch.from_numpy(maps.crop_array(segment.mask.astype(np.float32), first, size + 4))[None]
+    overlaps = []
+    for count in FOLDS:
+        turned = maps.turn(face, segment.anchor - first, maps.rotations(count) + OBLIQUE_RAD, size)[:, 0]
+        other = turned.roll(1, 0)
+        overlaps.append(float(torch.minimum(turned, other).sum() / torch.maximum(turned, other).sum()))
+    most, least = 1 - np.array([LEAST_BLURRED, MOST_BLURRED]) / math.sqrt(len(cells))
+    least = max(least, min(most, max(overlaps)) - LESS_ALIKE)
+    return next((count for count, overlap in zip(FOLDS, overlaps, strict=True) if overlap >= least), 1)

@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_ends_both_stages(stage: str) -> None:
     network = PolicyNetwork.seeded(TINY, 0)
     head = network.coarse.trunk.head if stage == "coarse" else network.fine.key_net.head
     with torch.no_grad():
-        head.bias[0] = math.nan
+        head.bias[:] = math.nan
     with pytest.raises(RunFailed, match=f"{stage} stage is nan at step 0"):
         train(data, network, data.normalisation(), TrainConfig(steps=100_000, batch=2, tried=6))
 

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from embodied_vision.encoders.compact import CompactEncoder
 from embodied_vision.errors import RunFailed
 from embodied_vision.nodes import conversions, qos
+from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import RGBD, Features
 from tests.nodes.conftest import Graph, until
@@ -135,6 +136,25 @@ def test_it_decides_as_the_policy_alone_does_and_only_on_fresh_frames(running: S
     assert decision["scores"] == dict(alone.scores)
     back = conversions.poses_to_pick_place(running.poses[0], decision)
     np.testing.assert_allclose(back.pick, alone.pick, atol=1e-9)
+
+
+def test_what_the_arm_tried_in_vain_is_told_and_can_be_decided_again(running: Setup) -> None:
+    status = running.graph.publisher(String, "arm/status", qos.STATUS)
+    running.predict()
+    until(lambda: running.decisions, what="the first decision is published")
+    assert running.decisions[0]["failed"] == []
+    for state in ("moving", "idle"):
+        status.publish(String(data=json.dumps({"state": state})))
+        time.sleep(0.3)  # a latched topic keeps the newest message alone
+    running.predict()
+    until(lambda: len(running.decisions) == 2, what="the second decision is published")
+    decision = running.decisions[1]
+    assert len(decision["failed"]) == 1
+    one = frame(stamp_ns=decision["stamp_ns"])
+    features = [running.feeder.encoder.encode(one.color, one.stamp_ns)]
+    alone = running.policy.decide([one], features, Attempts(decision["failed"]))
+    assert decision["pick"] == alone.pick.tolist()
+    assert decision["scores"] == dict(alone.scores)
 
 
 def test_non_finite_features_are_refused_and_the_next_good_ones_serve(running: Setup) -> None:

@@ -126,6 +126,44 @@ def test_the_fft_correlates_where_kernels_lie_wholly_within_keys() -> None:
     assert torch.allclose(correlate(kernels, keys), slow, atol=1e-4)
 
 
+class Marked(torch.nn.Module):
+    """Finds a place wherever the first channel says so, and nothing that correlates."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        nothing = torch.zeros(len(x), CONFIG.fine_channels, *x.shape[2:])
+        return torch.cat([x[:, :1], nothing], 1)
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (3, -5), (-16, 16)])
+def test_what_marks_a_place_by_itself_counts_where_it_is_and_for_what_has_no_turn(offset: tuple[int, int]) -> None:
+    net = FineNet(CONFIG)
+    net.key_net = Marked()  # type: ignore[assignment]
+    key = torch.zeros(1, 2, 5, CONFIG.key, CONFIG.key)
+    i, j = (CONFIG.key // 2 - 1 + part for part in offset)
+    key[0, 1, 0, i : i + 2, j : j + 2] = 1  # about the corner of four cells, the middle of an even crop
+    query = torch.rand(1, 3, 6, CONFIG.query, CONFIG.query)
+    assert not net(query, key).any()
+    other, here = net(query[:, :1], key)[0, :, 0]
+    assert here.shape == (CONFIG.window, CONFIG.window)
+    assert not other.any()
+    middle = (CONFIG.window - 1) // 2
+    assert np.unravel_index(int(here.argmax()), here.shape) == (middle + offset[0], middle + offset[1])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10_000))
+def test_wrong_places_show_something_and_never_the_right_one(seed: int) -> None:
+    one, rng = example(seed), np.random.default_rng(seed)
+    wrong = np.concatenate([augment._wrong_places(one, CONFIG, rng) for _ in range(20)])
+    assert np.linalg.norm(wrong - one.place, axis=1).min() > CONFIG.window
+    drawn = augment._eye_catching(one, rng, 200)
+    shape = np.array(one.scene.valid.shape)
+    assert ((drawn >= -0.5) & (drawn <= shape - 0.5)).all()
+    things = np.argwhere(one.scene.height > 0)
+    gaps = np.linalg.norm(drawn[:, None] - things[None], axis=-1).min(1)
+    assert (gaps < 2 * augment.EYE_CELLS).mean() > 0.8
+
+
 def test_climbing_ends_on_the_nearest_bead() -> None:
     scene = synthetic.empty_scene()
     for row in (60, 64):
