@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
+from embodied_vision.cores import use_cores
 from embodied_vision.policies.checkpoint import Checkpoint
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
@@ -80,7 +81,7 @@ def main(
     threads: int = typer.Option(2, min=1, help="Threads of an operation."),
 ) -> None:
     """Time decisions on two sizes of map and print one JSON line a figure."""
-    torch.set_num_threads(threads)
+    use_cores(threads)
     console, rng = Console(stderr=True), np.random.default_rng(0)
     peak = matrix_rate()
     for name, workspace in MAPS.items():

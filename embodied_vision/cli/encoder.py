@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from embodied_vision.cores import use_cores
 from embodied_vision.errors import BadInput, EncoderError
 
 if TYPE_CHECKING:
@@ -167,13 +168,11 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train the compact encoder without labels from frames with depth and camera poses."""
-    import torch
-
     from embodied_vision.encoders.artefact import write_artefact
     from embodied_vision.encoders.card import card_of, manifest_of
     from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
 
-    torch.set_num_threads(threads)
+    use_cores(threads)
     state = run / "state.safetensors"
     if state.exists() and not resume:
         raise BadInput(f"{state} is there from a former run; give --resume to go on or another --run folder")
@@ -226,11 +225,9 @@ def probe_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure by linear read-outs what an encoder tells about things and places, against a random twin."""
-    import torch
-
     from embodied_vision.encoders.registry import load_encoder
 
-    torch.set_num_threads(threads)
+    use_cores(threads)
     report = _measure({name: load_encoder(name) for name in encoder}, run, task, scenes, seed)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))

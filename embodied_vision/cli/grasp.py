@@ -8,13 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from embodied_vision.cli.conditions import Preset, RendererName
 from embodied_vision.cli.evaluate import SplitName
+from embodied_vision.cores import use_cores
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
@@ -72,7 +72,7 @@ def train(
         run = run.assigned(assignment)
     given = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
     run = replace(run, train=replace(run.train, **given))
-    torch.set_num_threads(threads)
+    use_cores(threads)
     store = EpisodeStore(episodes)
     if not store.exists():
         raise BadInput(

@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from embodied_vision import geometry
+from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput
@@ -176,7 +175,7 @@ class Examination:
     """A policy and an environment that it is tried in, one scene after another."""
 
     def __init__(self, what: Examined, checkpoint: Path, encoder: str, draw: Path | None) -> None:
-        torch.set_num_threads(1)
+        use_cores(1)
         needs_encoder = bool(checkpoints.read_manifest(checkpoint).get("encoder_id"))
         self._encoder = load_encoder(encoder) if needs_encoder else None
         self._policy = Policy.load(checkpoint, self._encoder)

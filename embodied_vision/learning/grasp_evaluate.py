@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from embodied_vision.control.robot import RobotModel
+from embodied_vision.cores import use_cores
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.learning.environments import make_env
@@ -57,7 +56,7 @@ class GraspExamination:
     """A grasp policy and a bin that it is tried in, one scene after another, one grasp each."""
 
     def __init__(self, checkpoint: Path, encoder: str, conditions: GraspConditions) -> None:
-        torch.set_num_threads(1)
+        use_cores(1)
         needed = bool(grasp_checkpoint.read_manifest(checkpoint).get("encoder_id"))
         self._encoder = load_encoder(encoder) if needed else None
         self._env = make_env(TASK, **conditions.settings())

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from embodied_vision.cores import use_cores
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.dataset import Dataset
@@ -140,11 +141,11 @@ def require_finite(dataset: Dataset) -> None:
 def _one_thread_an_operation() -> Iterator[None]:
     """Threads share examples, not operations: how an operation is split would change its last bits."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    use_cores(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        use_cores(before)
 
 
 def _fingerprint(dataset: Dataset, replay: Dataset | None, network: NetworkConfig, config: TrainConfig) -> str:

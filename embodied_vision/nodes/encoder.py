@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError
@@ -78,7 +78,7 @@ class EncoderNode(ManagedNode):
         self._trouble = ""
 
     def setup(self) -> None:
-        torch.set_num_threads(self.value("threads"))
+        use_cores(self.value("threads"))
         self._encoder = load_encoder(self.value("encoder"))
         self._info.publish(
             to_json(
@@ -179,7 +179,7 @@ class EncoderNode(ManagedNode):
             return camera, self._slots.pop(camera)
 
     def _work(self) -> None:
-        torch.set_num_threads(self.value("threads"))
+        use_cores(self.value("threads"))
         while (job := self._next()) is not None:
             try:
                 self._encode(*job)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from geometry_msgs.msg import PoseArray
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from embodied_vision.calibration import read_cameras
+from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
@@ -96,7 +96,7 @@ class PolicyNode(ManagedNode):
     def setup(self) -> None:
         self._cameras = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
         self._encoder = load_encoder(self.value("encoder"))
-        self._thread = ThreadPoolExecutor(1, "policy", torch.set_num_threads, (self.value("threads"),))
+        self._thread = ThreadPoolExecutor(1, "policy", use_cores, (self.value("threads"),))
         path, self._policy = self._thread.submit(self._load, self.value("checkpoint")).result()
         self._announce(path)
 

@@ -165,7 +165,7 @@ def rotations(count: int) -> NDArray[np.float64]:
 
 
 def crop(scene: Scene, centre: NDArray[np.float64], size: int) -> tuple[Scene, NDArray[np.float64]]:
-    """Square part of a map, `size` cells an edge, that `centre` is in the middle of, to half a cell.
+    """Square part of a map, `size` cells an edge, that `centre` is in the middle of, to half a cell; without features.
 
     Args:
         scene: the map; beyond its edge nothing is seen.
@@ -176,12 +176,11 @@ def crop(scene: Scene, centre: NDArray[np.float64], size: int) -> tuple[Scene, N
         The part, and (2,) `centre` in its cells.
     """
     first = np.floor(centre - (size - 1) / 2 + 0.5).astype(int)
-    features = None if scene.features is None else crop_array(scene.features, first, size)
     part = replace(
         scene,
         color=crop_array(scene.color, first, size),
         height=crop_array(scene.height, first, size),
-        features=features,
+        features=None,
         valid=crop_array(scene.valid, first, size),
     )
     return part, centre - first

@@ -229,12 +229,14 @@ def correlate(kernels: Tensor, keys: Tensor) -> Tensor:
     """
     edge = keys.shape[-1]
     window = edge - kernels.shape[-1] + 1
-    key_spectra = torch.fft.rfft2(keys)
+    key_channels = torch.fft.rfft2(keys).unsqueeze(2).unbind(3)
     scores = []
-    # Part by part and place by place: all products at once are many times what the caches hold.
+    # Part by part and channel by channel: all products at once are many times what the caches hold.
     for part in kernels.split(TURNS_AT_ONCE, 1):
-        spectra = torch.fft.rfft2(part, s=(edge, edge)).conj().resolve_conj()
-        summed = torch.stack([(spectra * place[:, None]).sum(2) for place in key_spectra.unbind(1)], 1)
+        channels = torch.fft.rfft2(part, s=(edge, edge)).conj().resolve_conj().unsqueeze(1).unbind(3)
+        summed = channels[0] * key_channels[0]
+        for kernel, key in zip(channels[1:], key_channels[1:], strict=True):
+            summed = summed.addcmul_(kernel, key)
         scores.append(torch.fft.irfft2(summed, s=(edge, edge))[..., :window, :window])
     return torch.cat(scores, 2)
 
