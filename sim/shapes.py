@@ -59,8 +59,9 @@ def create_boxes(
     fixed: bool,
     collide: bool = True,
     mesh: Path | None = None,
+    mass: float | None = None,
 ) -> int:
-    """A body of one color at `xyz` with `yaw`, its frame at its centre of mass; mass follows from the volume.
+    """A body of one color at `xyz` with `yaw`, its frame at its centre of mass.
 
     Args:
         client: PyBullet client.
@@ -70,6 +71,7 @@ def create_boxes(
         fixed: whether the body is glued to the table.
         collide: whether anything can touch it; what nothing can touch is to be fixed.
         mesh: file of a mesh in the body frame that is seen in place of the boxes.
+        mass: in kg; left out, it follows from the volume.
 
     Returns:
         The body's id.
@@ -105,9 +107,10 @@ def create_boxes(
             collisionFrameOrientations=turns,
             physicsClientId=client,
         )
-    mass = 0.0 if fixed else DENSITY_KG_M3 * sum(box.volume for box in boxes)
+    if mass is None:
+        mass = DENSITY_KG_M3 * sum(box.volume for box in boxes)
     body: int = pybullet.createMultiBody(
-        baseMass=mass,
+        baseMass=0.0 if fixed else mass,
         baseCollisionShapeIndex=collision,
         baseVisualShapeIndex=visual,
         basePosition=rounded(xyz).tolist(),

@@ -203,12 +203,15 @@ class World:
         fixed: bool = False,
         collide: bool = True,
         mesh: Path | None = None,
+        mass: float | None = None,
     ) -> int:
         """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
         self._use_context()
         if mesh is None and self.renderer == "egl":
             mesh = self._meshes.boxes(boxes)
-        body = shapes.create_boxes(self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh)
+        body = shapes.create_boxes(
+            self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh, mass=mass
+        )
         self._know(body, name, movable=not fixed, spinningFriction=SPIN_FRICTION_M)
         if not fixed:
             extent = max(float(np.linalg.norm(box.centre) + np.linalg.norm(box.size) / 2) for box in boxes)

@@ -28,6 +28,9 @@ ROD_EDGE_M, ROD_TOP_M = 0.006, 0.05
 HOLE_M, DISK_HEIGHT_M = 0.018, 0.01
 DISK_M = (0.030, 0.035, 0.040)
 """Radii of the disks, number 0 is the smallest. A cup beside a rod has 3 mm of room."""
+DISK_KG = 0.1
+"""As published. A disk of 10 g gives way to a cup that presses on its side: held at 6°, it lands so hard on another
+that both wander off."""
 RELEASE_M = 0.004
 FIELD_RGB = ((0.92, 0.72, 0.52), (0.55, 0.38, 0.26), (0.26, 0.18, 0.13))
 ROD_RGB = (0.80, 0.80, 0.82)
@@ -124,9 +127,8 @@ class TowersOfHanoi(Task):
         for number, (color_name, rgb) in enumerate(DISK_RGB.items()):
             xyz = (*self._rods[0].tolist(), self._height(len(DISK_M) - 1 - number))
             ring = ring_boxes(HOLE_M, DISK_M[number], DISK_HEIGHT_M)
-            self._disks.append(
-                world.add_boxes(f"{color_name} disk", ring, xyz, rng.uniform(-np.pi, np.pi), jitter(rgb, rng))
-            )
+            yaw = rng.uniform(-np.pi, np.pi)
+            self._disks.append(world.add_boxes(f"{color_name} disk", ring, xyz, yaw, jitter(rgb, rng), mass=DISK_KG))
         self._states = optimal_states()
         self._progress = 0
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gymnasium
 import numpy as np
 import pytest
 
 from embodied_vision.errors import RunFailed
+from embodied_vision.geometry import pose_to_vector
+from embodied_vision_sim.registration import ENV_IDS
 from embodied_vision_sim.tasks.poses import upright
 from embodied_vision_sim.tasks.towers_of_hanoi import State, TowersOfHanoi, next_move, optimal_states
 from embodied_vision_sim.world import World
@@ -139,3 +142,26 @@ def test_the_expert_solves_scenes(seed: int) -> None:
         np.testing.assert_allclose(rewards, [1 / 7] * 7)
         assert least_gap(world) > -PENETRATION_M
         assert _task(world).state(world) == ((), (), (2, 1, 0), ())
+
+
+def test_a_cup_that_presses_on_its_side_takes_a_disk_flat() -> None:
+    env = gymnasium.make(ENV_IDS["towers-of-hanoi"])
+    env.reset(seed=1)
+    cell = env.unwrapped
+    world: World = cell.world
+    tilts: list[float] = []
+    step = world.step
+
+    def watched() -> None:
+        step()
+        if world.holding is not None:
+            tilts.append(float(np.arccos(min(1.0, world.pose(world.tool.holding)[2, 2]))))
+
+    world.step = watched  # type: ignore[method-assign]
+    for _ in range(3):
+        decision = cell.oracle()
+        pressed = decision.pick.copy()
+        pressed[2, 3] -= 0.0015
+        env.step({"pick": pose_to_vector(pressed), "place": pose_to_vector(decision.place)})
+    env.close()
+    assert max(tilts) < np.radians(4)
