@@ -205,12 +205,28 @@ class FineNet(nn.Module):
         Returns:
             (N, P, R, window, window) logits: object turned as in view r, its anchor at a cell about the key's middle.
         """
-        (samples, turns), places = query_views.shape[:2], key_views.shape[1]
+        return self.scores(self.kernels(query_views), self.keys(key_views), alone=query_views.shape[1] == 1)
+
+    def kernels(self, query_views: Tensor) -> Tensor:
+        """Views of objects (N, R, 6, query, query) as they are correlated, (N, R, C, query, query)."""
         kernels = self.query_net(query_views.flatten(0, 1)) * self.window_mask
-        keys = self.key_net(key_views.flatten(0, 1)).unflatten(0, (samples, places))
-        scores = correlate(kernels.unflatten(0, (samples, turns)), keys[:, :, 1:])
-        scores = scores / self.config.query
-        if turns > 1:
+        return kernels.unflatten(0, query_views.shape[:2])
+
+    def keys(self, key_views: Tensor) -> Tensor:
+        """Surroundings of places (N, P, 5, key, key) as they are correlated, (N, P, 1 + C, key, key)."""
+        keys: Tensor = self.key_net(key_views.flatten(0, 1)).unflatten(0, key_views.shape[:2])
+        return keys
+
+    def scores(self, kernels: Tensor, keys: Tensor, *, alone: bool) -> Tensor:
+        """Logits (N, P, R, window, window) of R turns at P places; see `forward`.
+
+        Args:
+            kernels: (N, R, C, query, query).
+            keys: (N, P, 1 + C, key, key).
+            alone: whether what the surroundings tell by themselves counts.
+        """
+        scores = correlate(kernels, keys[:, :, 1:]) / self.config.query
+        if not alone:
             return scores
         # The anchor of an even query lies on the corner of four cells.
         inside = slice(self.config.query // 2 - 1, self.config.query // 2 + self.config.window)

@@ -142,17 +142,14 @@ class Policy:
         segment = self._object(scene, pick_probability)
         picked = picked_weights(segment, pooled.shape[-2:], config.coarse_pool)
         place_probability = views.place(torch.from_numpy(picked))
-        # An even crop about the corner of four cells is cut out without interpolation.
         middles = [
             np.floor(_unpooled(decoding.peak_at(place_probability, mode, 1), config.coarse_pool)) + 0.5
             for mode in decoding.modes(place_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
         ]
         window = np.moveaxis(np.indices((config.window, config.window)), 0, -1) - (config.window - 1) / 2
         cells = _pooled(np.stack(middles)[:, None, None] + window, config.coarse_pool)
-        fine = self._fine(scene, segment, middles)
-        fine += torch.from_numpy(PRIOR_WEIGHT * decoding.log_between(place_probability, cells)).float()[:, None]
-        best = int(fine.flatten(1).logsumexp(1).argmax())
-        logits: NDArray[np.float64] = fine[best].double().numpy()
+        prior = torch.from_numpy(PRIOR_WEIGHT * decoding.log_between(place_probability, cells)).float()
+        best, logits = self._fine(scene, segment, middles, prior)
         offset, yaw, confidence = decoding.place_and_yaw(logits)
         place = middles[best] + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}
@@ -187,17 +184,32 @@ class Policy:
         standing = [bool(segment.mask.any()) for segment in segments]  # on the table there is nothing to take
         return segments[int(np.lexsort((totals, standing))[-1])]
 
-    def _fine(self, scene: Scene, segment: Segment, middles: Sequence[NDArray[np.float64]]) -> torch.Tensor:
-        """(P, R, window, window) logits about P places."""
+    def _fine(
+        self, scene: Scene, segment: Segment, middles: Sequence[NDArray[np.float64]], prior: torch.Tensor
+    ) -> tuple[int, NDArray[np.float64]]:
+        """The best of P places, and its logits (R, window, window).
+
+        Args:
+            scene: the fused map.
+            segment: what is placed.
+            middles: P corners of cells, half-integer.
+            prior: (P, window, window) logits that are added for every turn.
+        """
         config, fine = self.checkpoint.config, self._network.fine
         patch, mask, anchor = object_crop(scene, segment, config)
-        query = fine.query_views(patch, mask, anchor, self._angles)
-        keys = []
-        for middle in middles:
-            around, centre = maps.crop(scene, middle, config.key)
-            keys.append(fine.key_view(maps.stack_geometry(around), centre, 0.0))
-        logits: torch.Tensor = fine(query[None], torch.stack(keys)[None])[0]
-        return logits
+        # An even number of cells about the corner of four is cut out without interpolation.
+        around = [maps.stack_geometry(maps.crop(scene, middle, config.key)[0]) for middle in middles]
+        keys = fine.keys(torch.stack(around)[None])
+        kernels = fine.kernels(fine.query_views(patch, mask, anchor, self._angles)[None])
+        alone = self.checkpoint.primitive != "pick_place"
+        # Every other turn tells places apart; the rest is for the best of them.
+        some = fine.scores(kernels[:, ::2], keys, alone=alone)[0] + prior[:, None]
+        best = int(some.flatten(1).logsumexp(1).argmax())
+        logits = prior.new_empty(len(self._angles), *prior.shape[1:])
+        logits[::2] = some[best]
+        if not alone:
+            logits[1::2] = fine.scores(kernels[:, 1::2], keys[:, best : best + 1], alone=alone)[0, 0] + prior[best]
+        return best, logits.double().numpy()
 
     def _action(
         self, scene: Scene, segment: Segment, place: NDArray[np.float64], yaw: float, scores: dict[str, float]
@@ -243,23 +255,25 @@ class SymmetricViews:
             pooled: (5 + D, h, w).
         """
         self._net = net
-        self._out: list[tuple[tuple[int, bool], torch.Tensor, torch.Tensor]] = []
+        self._out: list[tuple[list[tuple[int, bool]], torch.Tensor, torch.Tensor]] = []
         for quarters in ((0, 2), (1, 3)):
             symmetries = [(quarter, mirror) for quarter in quarters for mirror in (False, True)]
             views = torch.stack([_seen(pooled, *symmetry) for symmetry in symmetries])
-            pick, rest = net(views)
-            self._out += zip(symmetries, pick, rest, strict=True)
+            self._out.append((symmetries, *net(views)))
 
     def pick(self) -> NDArray[np.float64]:
         """Probability (h, w) of the pick."""
-        return _average([_unseen(logits, *symmetry) for symmetry, logits, _ in self._out])
+        logits = []
+        for symmetries, pick, _ in self._out:
+            logits += [_unseen(one, *symmetry) for symmetry, one in zip(symmetries, pick, strict=True)]
+        return _average(logits)
 
     def place(self, picked: torch.Tensor) -> NDArray[np.float64]:
         """Probability (h, w) of the place for what covers `picked`, weights (h, w) that sum to one."""
-        logits = [
-            _unseen(self._net.place(rest[None], _seen(picked, *symmetry)[None])[0], *symmetry)
-            for symmetry, _, rest in self._out
-        ]
+        logits = []
+        for symmetries, _, rest in self._out:
+            asked = self._net.place(rest, torch.stack([_seen(picked, *symmetry) for symmetry in symmetries]))
+            logits += [_unseen(one, *symmetry) for symmetry, one in zip(symmetries, asked, strict=True)]
         return _average(logits)
 
 
