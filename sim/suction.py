@@ -1,4 +1,4 @@
-"""A suction cup: a rigid seal between cup and object, made within millimetres, lost on overload."""
+"""A suction cup: a rigid seal between cup and object, made within millimetres, lost when pulled off or sheared off."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class Suction:
     def update(self) -> None:
         """Once after every physics step: seal on what the cup touches, break where the load is too high."""
         if self.holding is not None:
-            force = pybullet.getConstraintState(self._constraint, physicsClientId=self._client)
-            if float(np.linalg.norm(force[:3])) > SEAL_FORCE_N:
+            x, y, z = pybullet.getConstraintState(self._constraint, physicsClientId=self._client)[:3]
+            # Along the tool's axis what hangs pulls with −z; what presses on the cup does not open it.
+            if np.hypot(np.hypot(x, y), max(0.0, -z)) > SEAL_FORCE_N:
                 self._release()
                 self.on = False
         elif self.on:

@@ -32,9 +32,13 @@ class _Attempt:
     areas: tuple[tuple[NDArray[np.int_], NDArray[np.float32]], ...]
 
     def changed_nothing(self, scene: Scene) -> bool:
-        """Whether what was picked is seen to stand, and nothing is seen to have come to where it was to go."""
-        changes = [_change(scene, *area) for area in self.areas]
-        return changes[0] is not None and all(change is None or change < STANDS_M for change in changes)
+        """Whether what was picked is seen to stand, and nothing is seen to have come to where it was to go.
+
+        Where nothing was seen when it was picked, nothing is there to stand.
+        """
+        picked, placed = (_change(scene, *area) for area in self.areas)
+        stands = picked < STANDS_M if picked is not None else not len(self.areas[0][0])
+        return stands and (placed is None or placed < STANDS_M)
 
 
 def _change(scene: Scene, cells: NDArray[np.int_], before: NDArray[np.float32]) -> float | None:

@@ -27,13 +27,15 @@ OVERTRAVEL_M = 0.0015
 HYPOTHESES, APART_CELLS, LEAST_SHARE = 4, 2, 1e-5
 """Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
 likely than the likeliest."""
+HOLLOW_SHARE = 0.02
+"""Where nothing stands at a likely pick, what stands within `APART_CELLS` is picked, where no more less likely."""
 PRIOR_WEIGHT = 0.5
 """Exponent of the coarse stage's probability of a cell: learnt from few scenes it is too sure of itself, and the fine
 stage is the better judge."""
 IN_VAIN = 0.01
 """Factor on the probability of what was picked in vain, for every time."""
 LEAST_HEIGHT_M = 0.003
-"""What stands out less from what is around it cannot be dragged."""
+"""What stands out less from what is around it is neither dragged nor, where anything else is likely, picked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,12 +178,12 @@ class Policy:
             points = [point_at(scene, climb(scene, cell)) for cell in cells]
             return next((point for point in points if point.top_m - point.support_m > LEAST_HEIGHT_M), points[0])
         segments: list[Segment] = []
-        for cell in (_unpooled(mode.astype(float), factor) for mode in modes):
-            i, j = np.floor(cell + 0.5).astype(int)
+        for mode in modes:
+            i, j = np.floor(_unpooled(mode.astype(float), factor) + 0.5).astype(int)
             if not any(segment.mask[i, j] for segment in segments):
-                segments.append(segment_at(scene, cell))
+                segments.append(_standing(scene, pick_probability, mode, factor))
         totals = [float(pick_probability[_covered(s, pick_probability.shape, factor)].sum()) for s in segments]
-        standing = [bool(segment.mask.any()) for segment in segments]  # on the table there is nothing to take
+        standing = [_stands(segment) for segment in segments]  # on the table there is nothing to take
         return segments[int(np.lexsort((totals, standing))[-1])]
 
     def _fine(
@@ -239,6 +241,23 @@ class Policy:
             scores=scores,
             stamp_ns=scene.stamp_ns,
         )
+
+
+def _stands(segment: Segment) -> bool:
+    """Whether a segment is an object that stands out from what is around it."""
+    return bool(segment.mask.any()) and segment.top_m - segment.support_m > LEAST_HEIGHT_M
+
+
+def _standing(scene: Scene, probability: NDArray[np.float64], mode: NDArray[np.int_], factor: int) -> Segment:
+    """The object at a likely cell; where there is none, in the hollow of one say, at the likeliest cell about it."""
+    segment = segment_at(scene, _unpooled(mode.astype(float), factor))
+    if _stands(segment):
+        return segment
+    about = np.argwhere(probability > HOLLOW_SHARE * probability[tuple(mode)])
+    about = about[np.abs(about - mode).max(1) <= APART_CELLS]
+    about = about[np.argsort(-probability[tuple(about.T)])]
+    others = (segment_at(scene, _unpooled(cell.astype(float), factor)) for cell in about)
+    return next((other for other in others if _stands(other)), segment)
 
 
 class SymmetricViews:

@@ -83,3 +83,17 @@ def test_where_pushes_go_the_same_way_twice_nothing_is_in_vain() -> None:
     scene = table(HERE, THERE)
     policy = Policy(replace(random_checkpoint(), primitive="push", tip_m=(0.02, 0.02)), StubEncoder())
     assert policy.explain_scene(scene, Attempts([(0.4, 0.0)])).failed == ()
+
+
+def test_what_was_never_seen_was_picked_in_vain() -> None:
+    scene = table(THERE)
+    hole = geometry.xy_to_cell(HERE, scene.workspace)
+    i, j = np.round(hole).astype(int)
+    scene.valid[i - 3 : i + 4, j - 3 : j + 4] = False
+    made = replace(picking(scene, THERE), segment=segment_at(scene, hole))
+    assert not made.segment.mask.any()
+    attempts = Attempts()
+    attempts.note(made)
+    assert len(attempts.failed(scene)) == 1
+    scene.height[tuple(np.round(made.place).astype(int))] += 0.02
+    assert attempts.failed(scene) == ()

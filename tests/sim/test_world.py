@@ -187,6 +187,20 @@ def test_overload_breaks_the_seal(world: World) -> None:
     assert world.holding is None
 
 
+def test_what_presses_on_the_cup_does_not_open_it(world: World) -> None:
+    world.add_boxes("cube", [CUBE], (0.5, -0.3, 0.02), 0.0, BLUE)
+    world.settle()
+    _go_down(world, 0.5, -0.3, 0.0405)
+    world.set_gripper(0.0)
+    world.step()
+    start = world.joint_state()[0]
+    goal = world.robot.inverse(tool_down(0.5, -0.3, 0.035), start)
+    for share in np.linspace(0, 1, STEP_HZ):
+        world.set_joint_targets(start + share * (goal - start), np.zeros(7))
+        world.step()
+    assert world.holding == "cube"
+
+
 def test_a_hard_press_does_not_break_the_scene(world: World) -> None:
     cube = world.add_boxes("cube", [CUBE], (0.5, -0.3, 0.02), 0.0, BLUE)
     world.settle()
