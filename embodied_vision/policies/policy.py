@@ -24,7 +24,7 @@ from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
 """The tool aims this far below the seen surface, so that the cup seals."""
-HYPOTHESES, APART_CELLS, LEAST_SHARE = 4, 2, 1e-5
+PICKS, PLACES, APART_CELLS, LEAST_SHARE = 4, 6, 2, 1e-5
 """Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
 likely than the likeliest."""
 HOLLOW_SHARE = 0.02
@@ -146,7 +146,7 @@ class Policy:
         place_probability = views.place(torch.from_numpy(picked))
         middles = [
             np.floor(_unpooled(decoding.peak_at(place_probability, mode, 1), config.coarse_pool)) + 0.5
-            for mode in decoding.modes(place_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
+            for mode in decoding.modes(place_probability, PLACES, APART_CELLS, LEAST_SHARE)
         ]
         window = np.moveaxis(np.indices((config.window, config.window)), 0, -1) - (config.window - 1) / 2
         cells = _pooled(np.stack(middles)[:, None, None] + window, config.coarse_pool)
@@ -170,7 +170,7 @@ class Policy:
     def _object(self, scene: Scene, pick_probability: NDArray[np.float64]) -> Segment:
         """What to pick: of the objects under the likeliest cells the one with the largest probability in all."""
         factor = self.checkpoint.config.coarse_pool
-        modes = decoding.modes(pick_probability, HYPOTHESES, APART_CELLS, LEAST_SHARE)
+        modes = decoding.modes(pick_probability, PICKS, APART_CELLS, LEAST_SHARE)
         if self.checkpoint.primitive != "pick_place":
             cells = [_unpooled(decoding.peak_at(pick_probability, mode, 1), factor) for mode in modes]
             if self.checkpoint.primitive == "push":
