@@ -255,9 +255,14 @@ def _standing(scene: Scene, probability: NDArray[np.float64], mode: NDArray[np.i
         return segment
     about = np.argwhere(probability > HOLLOW_SHARE * probability[tuple(mode)])
     about = about[np.abs(about - mode).max(1) <= APART_CELLS]
-    about = about[np.argsort(-probability[tuple(about.T)])]
-    others = (segment_at(scene, _unpooled(cell.astype(float), factor)) for cell in about)
-    return next((other for other in others if _stands(other)), segment)
+    for first in factor * about[np.argsort(-probability[tuple(about.T)])]:
+        area = tuple(slice(k, k + factor) for k in first)
+        heights = np.where(scene.valid[area], scene.height[area], -np.inf)
+        if heights.max() > segment.top_m + LEAST_HEIGHT_M:
+            highest = first + np.unravel_index(int(heights.argmax()), heights.shape)
+            if _stands(other := segment_at(scene, highest.astype(float))):
+                return other
+    return segment
 
 
 class SymmetricViews:
