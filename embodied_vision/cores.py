@@ -16,8 +16,8 @@ def use_cores(threads: int) -> None:
     """Torch takes `threads` threads an operation, from this thread on; freed memory is kept and used again.
 
     Networks allocate and free the same large arrays every step. Given back to the system each time, they return as
-    pages that are yet to be mapped: 13 of 100 seconds of processor time in training, a quarter of a decision. Where
-    the C library is not glibc memory is left as it is.
+    pages that are yet to be mapped, thousands a decision: a tenth of the time and more, of decisions and of training.
+    Where the C library is not glibc memory is left as it is.
     """
     torch.set_num_threads(threads)
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)

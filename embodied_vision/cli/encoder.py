@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from embodied_vision.cores import use_cores
 from embodied_vision.errors import BadInput, EncoderError
 
 if TYPE_CHECKING:
@@ -168,6 +167,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train the compact encoder without labels from frames with depth and camera poses."""
+    from embodied_vision.cores import use_cores
     from embodied_vision.encoders.artefact import write_artefact
     from embodied_vision.encoders.card import card_of, manifest_of
     from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
@@ -225,6 +225,7 @@ def probe_command(
     as_json: AsJson = False,
 ) -> None:
     """Measure by linear read-outs what an encoder tells about things and places, against a random twin."""
+    from embodied_vision.cores import use_cores
     from embodied_vision.encoders.registry import load_encoder
 
     use_cores(threads)

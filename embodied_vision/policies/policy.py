@@ -19,7 +19,7 @@ from embodied_vision.policies import decoding, maps
 from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.binding import require_encoder, require_features
 from embodied_vision.policies.networks import CoarseNet, NetworkConfig
-from embodied_vision.policies.segments import Segment, climb, place_support, point_at, segment_at
+from embodied_vision.policies.segments import Segment, climb, highest, place_support, point_at, segment_at
 from embodied_vision.types import RGBD, Features, PickPlace, Scene, Workspace
 
 OVERTRAVEL_M = 0.0015
@@ -28,7 +28,7 @@ PICKS, PLACES, APART_CELLS, LEAST_SHARE = 4, 6, 2, 1e-5
 """Picks and places that are weighed against each other: so many at most, so many coarse cells apart, none so much less
 likely than the likeliest."""
 HOLLOW_SHARE = 0.02
-"""Where nothing stands at a likely pick, what stands within `APART_CELLS` is picked, where no more less likely."""
+"""Where nothing stands at a likely pick, what stands within `APART_CELLS` is picked, at cells of such a share of it."""
 PRIOR_WEIGHT = 0.5
 """Exponent of the coarse stage's probability of a cell: learnt from few scenes it is too sure of itself, and the fine
 stage is the better judge."""
@@ -176,7 +176,7 @@ class Policy:
             if self.checkpoint.primitive == "push":
                 return point_at(scene, cells[0])
             points = [point_at(scene, climb(scene, cell)) for cell in cells]
-            return next((point for point in points if point.top_m - point.support_m > LEAST_HEIGHT_M), points[0])
+            return next((point for point in points if _rises(point)), points[0])
         segments: list[Segment] = []
         for mode in modes:
             i, j = np.floor(_unpooled(mode.astype(float), factor) + 0.5).astype(int)
@@ -243,9 +243,14 @@ class Policy:
         )
 
 
+def _rises(segment: Segment) -> bool:
+    """Whether a segment stands out from what is around it."""
+    return segment.top_m - segment.support_m > LEAST_HEIGHT_M
+
+
 def _stands(segment: Segment) -> bool:
     """Whether a segment is an object that stands out from what is around it."""
-    return bool(segment.mask.any()) and segment.top_m - segment.support_m > LEAST_HEIGHT_M
+    return bool(segment.mask.any()) and _rises(segment)
 
 
 def _standing(scene: Scene, probability: NDArray[np.float64], mode: NDArray[np.int_], factor: int) -> Segment:
@@ -256,12 +261,13 @@ def _standing(scene: Scene, probability: NDArray[np.float64], mode: NDArray[np.i
     about = np.argwhere(probability > HOLLOW_SHARE * probability[tuple(mode)])
     about = about[np.abs(about - mode).max(1) <= APART_CELLS]
     for first in factor * about[np.argsort(-probability[tuple(about.T)])]:
-        area = tuple(slice(k, k + factor) for k in first)
-        heights = np.where(scene.valid[area], scene.height[area], -np.inf)
-        if heights.max() > segment.top_m + LEAST_HEIGHT_M:
-            highest = first + np.unravel_index(int(heights.argmax()), heights.shape)
-            if _stands(other := segment_at(scene, highest.astype(float))):
-                return other
+        i, j = (int(k) for k in first)
+        cell = highest(scene, (slice(i, i + factor), slice(j, j + factor)))
+        if cell is None or scene.height[cell] <= segment.top_m + LEAST_HEIGHT_M:
+            continue
+        other = segment_at(scene, np.array(cell, float))
+        if _stands(other):
+            return other
     return segment
 
 
@@ -287,18 +293,26 @@ class SymmetricViews:
 
     def pick(self) -> NDArray[np.float64]:
         """Probability (h, w) of the pick."""
-        logits = []
-        for symmetries, pick, _ in self._out:
-            logits += [_unseen(one, *symmetry) for symmetry, one in zip(symmetries, pick, strict=True)]
-        return _average(logits)
+        return self._average([pick for _, pick, _ in self._out])
 
     def place(self, picked: torch.Tensor) -> NDArray[np.float64]:
         """Probability (h, w) of the place for what covers `picked`, weights (h, w) that sum to one."""
-        logits = []
-        for symmetries, _, rest in self._out:
-            asked = self._net.place(rest, torch.stack([_seen(picked, *symmetry) for symmetry in symmetries]))
-            logits += [_unseen(one, *symmetry) for symmetry, one in zip(symmetries, asked, strict=True)]
-        return _average(logits)
+        return self._average(
+            [
+                self._net.place(rest, torch.stack([_seen(picked, *symmetry) for symmetry in symmetries]))
+                for symmetries, _, rest in self._out
+            ]
+        )
+
+    def _average(self, answers: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+        """Probability (h, w) from logits (N, …) of each batch of views, turned back."""
+        return _average(
+            [
+                _unseen(logits, *symmetry)
+                for (symmetries, _, _), answer in zip(self._out, answers, strict=True)
+                for symmetry, logits in zip(symmetries, answer, strict=True)
+            ]
+        )
 
 
 def _seen(array: torch.Tensor, quarter: int, mirror: bool) -> torch.Tensor:

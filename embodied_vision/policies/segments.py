@@ -67,6 +67,11 @@ def _seed(scene: Scene, cell: NDArray[np.float64]) -> tuple[int, int] | None:
     i, j = np.floor(cell + 0.5).astype(int)
     rows, columns = scene.valid.shape
     area = (slice(max(i - 1, 0), min(i + 2, rows)), slice(max(j - 1, 0), min(j + 2, columns)))
+    return highest(scene, area)
+
+
+def highest(scene: Scene, area: tuple[slice, slice]) -> tuple[int, int] | None:
+    """Highest seen cell of a part of the map, None where nothing of it is seen."""
     heights = np.where(scene.valid[area], scene.height[area], -np.inf)
     if heights.size == 0 or not np.isfinite(heights).any():
         return None
