@@ -43,6 +43,7 @@ class GraphClient:
         self._executor.add_node(self.node)
         self._changed = threading.Condition()
         self._status: dict[str, list[dict[str, Any]]] = {}
+        self._services: dict[str, Any] = {}
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
@@ -110,19 +111,33 @@ class GraphClient:
                 self._changed.wait(min(left, 0.5))
             alive()
 
+    def _found(self, kind: Any, service: str, timeout_s: float) -> Any:
+        """The client of a service, the same one every time."""
+        with self._changed:
+            if service not in self._services:
+                self._services[service] = self.node.create_client(kind, service)
+            client = self._services[service]
+        if not client.wait_for_service(timeout_sec=timeout_s):
+            raise RunFailed(f"service {service} is not there after {timeout_s:.0f} s; is its node active?")
+        return client
+
     def _call(self, kind: Any, service: str, request: Any, timeout_s: float) -> Any:
-        client: Any = self.node.create_client(kind, service)
-        try:
-            if not client.wait_for_service(timeout_sec=timeout_s):
-                raise RunFailed(f"service {service} is not there after {timeout_s:.0f} s; is its node active?")
-            done = threading.Event()
-            future = client.call_async(request)
-            future.add_done_callback(lambda _: done.set())
-            if not done.wait(timeout_s):
-                raise RunFailed(f"service {service} did not answer within {timeout_s:.0f} s")
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+        client = self._found(kind, service, timeout_s)
+        done = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: done.set())
+        if not done.wait(timeout_s):
+            client.remove_pending_request(future)
+            raise RunFailed(f"service {service} did not answer within {timeout_s:.0f} s")
+        return future.result()
+
+    def find(self, service: str, timeout_s: float = 20.0) -> None:
+        """Find a `std_srvs/Trigger` now, so that a call that must be quick, such as of `arm/stop`, need not.
+
+        Raises:
+            RunFailed: it is not there in time.
+        """
+        self._found(Trigger, service, timeout_s)
 
     def trigger(self, service: str, timeout_s: float = 20.0) -> str:
         """Call a `std_srvs/Trigger` and return its message.
