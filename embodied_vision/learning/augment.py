@@ -223,18 +223,19 @@ def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.ran
         middle + v, (config.window, config.window), PLACE_SIGMA_FINE
     )
 
-    patch, mask, anchor = object_crop(example.scene, example.segment, config)
+    patch, mask, anchor = object_crop(example.scene, example.segment, config, maps.Exposure.of(example.scene))
     middles = [example.place - rotation(beta) @ v]
     middles += [wrong - rotation(beta) @ _off_centre(rng) for wrong in _wrong_places(example, config, rng)]
     size = math.ceil(config.key * math.sqrt(2)) + 4
     keys = [maps.crop(around, each, size) for each in middles]
+    exposure = maps.Exposure.of(around)
     return FineSample(
         patch=patch,
         mask=mask,
         anchor=anchor,
         angles_rad=angles_rad,
         log_weight=torch.from_numpy(log_weight.astype(np.float32)),
-        key_patches=[maps.stack_geometry(crop) for crop, _ in keys],
+        key_patches=[maps.stack_geometry(crop, exposure) for crop, _ in keys],
         key_centres=[centre for _, centre in keys],
         key_angle_rad=beta,
         label=torch.stack([right, *[torch.zeros_like(right)] * (len(keys) - 1)]),

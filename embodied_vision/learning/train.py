@@ -28,7 +28,7 @@ from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 Report = Callable[[Stage, int, Mapping[str, float]], None]
 """Called after each step with stage, number of steps done and losses; may run on any thread."""
 ALONE = Group()
-RECIPE = 7
+RECIPE = 8
 """Counts the ways to draw examples and to add gradients: a run of another one cannot be resumed."""
 
 

@@ -15,7 +15,7 @@ from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 from embodied_vision.types import Primitive, Workspace
 
-FORMAT = "embodied-vision-policy-4"
+FORMAT = "embodied-vision-policy-5"
 
 
 @dataclass(frozen=True, eq=False)

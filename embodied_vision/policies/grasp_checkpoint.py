@@ -15,7 +15,7 @@ from embodied_vision.policies.grasp_network import GraspConfig, GraspNet
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.types import Workspace
 
-FORMAT = "embodied-vision-grasp-1"
+FORMAT = "embodied-vision-grasp-2"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,8 @@ from embodied_vision.types import Scene
 GEOMETRY_CHANNELS = 5
 """Red, green, blue, height, valid: the channels that come before the encoder features."""
 HEIGHT_UNIT_M = 0.05
+LEAST_SPREAD = 2.5
+"""Colors (0 to 255) that differ by less are noise rather than something to be seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Normalisation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; float32 values survive exactly."""
         return {
-            "color": "2·(value/255) − 1, 0 where unseen",
+            "color": "(value − mean)/spread over the seen map, 0 where unseen",
             "height_m_per_unit": HEIGHT_UNIT_M,
             "feature_mean": [float(v) for v in self.mean],
             "feature_std": [float(v) for v in self.std],
@@ -66,15 +68,21 @@ def stack_scene(scene: Scene, normalisation: Normalisation) -> Tensor:
     return torch.cat([stack_geometry(scene), torch.from_numpy(np.ascontiguousarray(features.transpose(2, 0, 1)))])
 
 
-def pool_scene(scene: Scene, normalisation: Normalisation, factor: int) -> Tensor:
+def pool_scene(scene: Scene, normalisation: Normalisation, factor: int, exposure: Exposure | None = None) -> Tensor:
     """Network input (5 + D, H/factor, W/factor) float32 of a scene, see `pool`; unseen cells are 0 in every channel.
+
+    Args:
+        scene: the fused map.
+        normalisation: of its features.
+        factor: cells that are pooled, along each axis.
+        exposure: that of the scene, for those who know it already.
 
     Raises:
         BadInput: the features have another dimension than in training, or hold non-finite values; the edges of the
             map are no multiples of 2 · factor.
     """
     _require_dimension(scene, normalisation)
-    geometry = pool(stack_geometry(scene), factor)
+    geometry = pool(stack_geometry(scene, exposure), factor)
     if scene.features is None:
         return geometry
     pooled = pool_features(scene.features, scene.valid, factor)
@@ -116,10 +124,38 @@ def _require_finite(derived: NDArray[np.floating[Any]], features: NDArray[np.flo
         )
 
 
-def stack_geometry(scene: Scene) -> Tensor:
-    """Color, height and valid (5, H, W) float32 of a scene; unseen cells are 0 in every channel."""
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """What a map's colors are set against, so that the networks see nearly the same in bright and in dim light.
+
+    Attributes:
+        mean: (3,) float32 of the seen cells' colors, 0 to 255.
+        spread: standard deviation of all three channels about it, and `LEAST_SPREAD` more.
+    """
+
+    mean: NDArray[np.float32]
+    spread: float
+
+    @classmethod
+    def of(cls, scene: Scene) -> Exposure:
+        """Of all that a map shows."""
+        share = scene.valid.astype(np.float32).ravel() / np.float32(max(scene.valid.sum(), 1))
+        color = scene.color.reshape(-1, 3).astype(np.float32)
+        mean = (share @ color).astype(np.float32)
+        variance = float((share @ np.square(color) - np.square(mean)).mean())
+        return cls(mean, math.sqrt(max(variance, 0.0)) + LEAST_SPREAD)
+
+
+def stack_geometry(scene: Scene, exposure: Exposure | None = None) -> Tensor:
+    """Color, height and valid (5, H, W) float32 of a scene; unseen cells are 0 in every channel.
+
+    Args:
+        scene: a map or a part of one.
+        exposure: of the whole map; that of the scene itself unless given.
+    """
+    exposure = exposure or Exposure.of(scene)
     valid = scene.valid.astype(np.float32)[..., None]
-    color = (scene.color.astype(np.float32) * np.float32(2 / 255) - 1) * valid
+    color = (scene.color - exposure.mean) * (valid / np.float32(exposure.spread))
     height = (scene.height / np.float32(HEIGHT_UNIT_M))[..., None] * valid
     return torch.from_numpy(np.ascontiguousarray(np.concatenate([color, height, valid], axis=2).transpose(2, 0, 1)))
 

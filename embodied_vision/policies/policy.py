@@ -133,7 +133,8 @@ class Policy:
                 "check the depth stream and the calibration"
             )
         config = self.checkpoint.config
-        pooled = maps.pool_scene(scene, self.checkpoint.normalisation, config.coarse_pool)
+        exposure = maps.Exposure.of(scene)
+        pooled = maps.pool_scene(scene, self.checkpoint.normalisation, config.coarse_pool, exposure)
         views = SymmetricViews(self._network.coarse, pooled)
         pick_probability = views.pick()
         failed = attempts.failed(scene) if attempts is not None and self.checkpoint.primitive != "push" else ()
@@ -151,7 +152,7 @@ class Policy:
         window = np.moveaxis(np.indices((config.window, config.window)), 0, -1) - (config.window - 1) / 2
         cells = _pooled(np.stack(middles)[:, None, None] + window, config.coarse_pool)
         prior = torch.from_numpy(PRIOR_WEIGHT * decoding.log_between(place_probability, cells)).float()
-        best, logits = self._fine(scene, segment, middles, prior)
+        best, logits = self._fine(scene, exposure, segment, middles, prior)
         offset, yaw, confidence = decoding.place_and_yaw(logits)
         place = middles[best] + offset - (config.window - 1) / 2
         scores = {"pick": float(pick_probability.max()), "place": confidence}
@@ -187,20 +188,26 @@ class Policy:
         return segments[int(np.lexsort((totals, standing))[-1])]
 
     def _fine(
-        self, scene: Scene, segment: Segment, middles: Sequence[NDArray[np.float64]], prior: torch.Tensor
+        self,
+        scene: Scene,
+        exposure: maps.Exposure,
+        segment: Segment,
+        middles: Sequence[NDArray[np.float64]],
+        prior: torch.Tensor,
     ) -> tuple[int, NDArray[np.float64]]:
         """The best of P places, and its logits (R, window, window).
 
         Args:
             scene: the fused map.
+            exposure: that of the map.
             segment: what is placed.
             middles: P corners of cells, half-integer.
             prior: (P, window, window) logits that are added for every turn.
         """
         config, fine = self.checkpoint.config, self._network.fine
-        patch, mask, anchor = object_crop(scene, segment, config)
+        patch, mask, anchor = object_crop(scene, segment, config, exposure)
         # An even number of cells about the corner of four is cut out without interpolation.
-        around = [maps.stack_geometry(maps.crop(scene, middle, config.key)[0]) for middle in middles]
+        around = [maps.stack_geometry(maps.crop(scene, middle, config.key)[0], exposure) for middle in middles]
         keys = fine.keys(torch.stack(around)[None])
         kernels = fine.kernels(fine.query_views(patch, mask, anchor, self._angles)[None])
         alone = self.checkpoint.primitive != "pick_place"
@@ -334,9 +341,9 @@ def _average(logits: Sequence[torch.Tensor]) -> NDArray[np.float64]:
 
 
 def object_crop(
-    scene: Scene, segment: Segment, config: NetworkConfig
+    scene: Scene, segment: Segment, config: NetworkConfig, exposure: maps.Exposure
 ) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.float64]]:
-    """What the fine stage sees of an object, not yet turned.
+    """What the fine stage sees of an object, not yet turned; `exposure` is that of the scene.
 
     Returns:
         Network input (5, S, S), the object's cells (S, S) float, and (2,) its anchor in cells of the crop.
@@ -344,7 +351,7 @@ def object_crop(
     size = config.query + 4  # holds the round view of the object, and what its interpolation reaches for
     part, anchor = maps.crop(scene, segment.anchor, size)
     mask = maps.crop_array(segment.mask, np.round(segment.anchor - anchor).astype(int), size)
-    return maps.stack_geometry(part), torch.from_numpy(mask.astype(np.float32)), anchor
+    return maps.stack_geometry(part, exposure), torch.from_numpy(mask.astype(np.float32)), anchor
 
 
 def picked_weights(segment: Segment, shape: Sequence[int], factor: int) -> NDArray[np.float32]:

@@ -76,8 +76,8 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
     grasp_checkpoint.save(random_checkpoint(), tmp_path / "grasps")
     path = tmp_path / "grasps" / "manifest.json"
-    path.write_text(path.read_text().replace("embodied-vision-grasp-1", "embodied-vision-policy-1"))
-    with pytest.raises(CheckpointError, match="'embodied-vision-policy-1', this reads 'embodied-vision-grasp-1'"):
+    path.write_text(path.read_text().replace("embodied-vision-grasp-2", "embodied-vision-policy-1"))
+    with pytest.raises(CheckpointError, match="'embodied-vision-policy-1', this reads 'embodied-vision-grasp-2'"):
         GraspPolicy.load(tmp_path / "grasps", None)
 
 
