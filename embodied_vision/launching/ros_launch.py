@@ -12,7 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    TimerAction,
+)
 from launch.event_handlers import OnProcessExit
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
@@ -22,7 +28,9 @@ from embodied_vision.launching.environment import PROFILE, PROFILE_VARIABLES, TH
 from embodied_vision.launching.graph import LOG_LEVELS, PARAMETERS, NodeSpec
 
 _SWITCH = ["true", "false"]
-_RESPAWN_DELAY_S = 1.0
+_RESPAWN_DELAY_S = 4.0
+"""Longer than the lease of a participant: until then the others write into the ports of the one that died, and a new
+one that comes up on them may hear nobody."""
 
 
 def _common_arguments() -> list[DeclareLaunchArgument]:
@@ -93,7 +101,8 @@ class _Starter:
         def again(_event: ProcessExited, context: LaunchContext) -> list[Action]:
             if context.is_shutdown:
                 return []
-            return [self.node(spec, {**parameters, **spec.respawn}, respawn=True)]
+            node = self.node(spec, {**parameters, **spec.respawn}, respawn=True)
+            return [TimerAction(period=_RESPAWN_DELAY_S, actions=[node])]
 
         return [first, RegisterEventHandler(OnProcessExit(target_action=first, on_exit=again))]
 

@@ -91,6 +91,32 @@ def stale(folder: Path = FOLDER, young_s: float = YOUNG_S) -> list[Path]:
     return found
 
 
+def abandoned(folder: Path = FOLDER) -> list[str]:
+    """Ports whose owners are dead but that living processes still have open, until their lease has run out.
+
+    What comes up on such a port may never hear those who write into it, and nothing tells it so. The locks are read
+    from /proc: trying them would keep a process that starts meanwhile from its port.
+    """
+    ports = [name for name in _mapped() if name.startswith(f"{_PREFIX}port")]
+    locked = _locked()
+    return sorted(n for n in ports if not any(_identity(folder / f"{n}{s}") in locked for s in _LOCK_SUFFIXES))
+
+
+def _locked() -> frozenset[str]:
+    """Files that a visible process has locked, as /proc/locks names them: device and inode."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return frozenset(fields[5] for fields in map(str.split, lines) if fields[1] == "FLOCK")
+
+
+def _identity(path: Path) -> str | None:
+    """A file as /proc/locks names it, None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+
+
 def clean_stale(folder: Path = FOLDER, young_s: float = YOUNG_S) -> int:
     """Remove what dead processes left, one cleaner at a time.
 

@@ -20,11 +20,14 @@ from embodied_vision.launching.events import Event, EventLog
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
 from embodied_vision.launching.heartbeats import Heartbeats
 from embodied_vision.launching.process import ManagedProcess, describe_exit
-from embodied_vision.launching.shared_memory import clean_stale
+from embodied_vision.launching.shared_memory import abandoned, clean_stale
 
 _TICK_S = 0.05
 _SILENT_S = 3.0
 _TERMINATE_S = 2.0
+_LET_GO_S = 6.0
+"""A node that died is started again when the others have let go of its ports, at the latest after so long."""
+_LET_GO_TICK_S = 0.2
 
 
 @dataclass
@@ -37,6 +40,8 @@ class _Watched:
     heard_s: float | None = None
     was_active: bool = False
     silent: bool = False
+    died_s: float | None = None
+    asked_s: float = 0.0
     deaths: deque[float] = field(default_factory=deque)
 
 
@@ -259,6 +264,9 @@ class Supervisor:
         code = watched.process.exit_code()
         if code is None or self._failure is not None:
             return
+        if watched.died_s is not None:
+            self._bring_back(watched, overrides)
+            return
         name, how, log = watched.spec.name, describe_exit(code), watched.process.log
         with self._changed:
             watched.state = "dead"
@@ -280,10 +288,23 @@ class Supervisor:
                 f"{name} died {len(watched.deaths)} times in {self.config.restart_window_s:g} s ({how}); read {log}",
             )
         else:
-            process = self._start(watched.spec, overrides, respawned=True)
-            with self._changed:
-                watched.process, watched.state, watched.heard_s, watched.silent = process, "starting", None, False
-            self._log.add("restarted", name, f"pid {process.pid}")
+            watched.died_s = watched.asked_s = now
+
+    def _bring_back(self, watched: _Watched, overrides: Path) -> None:
+        """Start a node again, once the others have let go of what the dead one held in shared memory."""
+        now = time.monotonic()
+        assert watched.died_s is not None
+        if now - watched.asked_s < _LET_GO_TICK_S:
+            return
+        watched.asked_s = now
+        if abandoned() and now - watched.died_s < _LET_GO_S:
+            return
+        clean_stale()
+        process = self._start(watched.spec, overrides, respawned=True)
+        with self._changed:
+            watched.process, watched.state, watched.heard_s, watched.silent = process, "starting", None, False
+            watched.died_s = None
+        self._log.add("restarted", watched.spec.name, f"pid {process.pid}")
 
     # The end.
 

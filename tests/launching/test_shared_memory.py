@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from embodied_vision.launching.shared_memory import clean_stale, stale
+from embodied_vision.launching.shared_memory import abandoned, clean_stale, stale
 
 HOLD = """
 import fcntl, sys
@@ -52,3 +52,36 @@ def test_a_brand_new_file_stays_because_its_owner_may_not_have_locked_it_yet(tmp
 
 def test_a_machine_without_shared_memory_has_nothing_stale(tmp_path: Path) -> None:
     assert stale(tmp_path / "none") == []
+
+
+MAP = """
+import mmap, sys
+file = open(sys.argv[1])
+held = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def holding(program: str, path: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def test_a_port_is_abandoned_while_only_writers_have_it(tmp_path: Path) -> None:
+    port, lock = segment(tmp_path, "port7667_of_a_test")
+    with holding(MAP, port) as writer:
+        with holding(HOLD, lock) as owner:
+            assert port.name not in abandoned(tmp_path)
+            owner.kill()
+            owner.wait()
+            assert port.name in abandoned(tmp_path)
+        lock.unlink()  # who finds the owner dead removes its lock
+        assert port.name in abandoned(tmp_path)
+        writer.kill()
+        writer.wait()
+    assert port.name not in abandoned(tmp_path)
