@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import gymnasium
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import pose_to_vector
+from embodied_vision.policies.policy import OVERTRAVEL_M
+from embodied_vision.types import PickPlace
 from embodied_vision_sim.registration import ENV_IDS
 from embodied_vision_sim.tasks.poses import upright
 from embodied_vision_sim.tasks.towers_of_hanoi import State, TowersOfHanoi, next_move, optimal_states
@@ -159,9 +162,27 @@ def test_a_cup_that_presses_on_its_side_takes_a_disk_flat() -> None:
 
     world.step = watched  # type: ignore[method-assign]
     for _ in range(3):
-        decision = cell.oracle()
-        pressed = decision.pick.copy()
-        pressed[2, 3] -= 0.0015
-        env.step({"pick": pose_to_vector(pressed), "place": pose_to_vector(decision.place)})
+        env.step(_pressed(cell.oracle()))
     env.close()
     assert max(tilts) < np.radians(4)
+
+
+def _pressed(decision: PickPlace) -> dict[str, NDArray[np.float64]]:
+    """An action whose pick lies as deep in the disk as a policy's."""
+    pick = decision.pick.copy()
+    pick[2, 3] -= OVERTRAVEL_M
+    return {"pick": pose_to_vector(pick), "place": pose_to_vector(decision.place)}
+
+
+def test_a_disk_that_is_put_down_leaves_the_others_where_they_are() -> None:
+    env = gymnasium.make(ENV_IDS["towers-of-hanoi"])
+    env.reset(seed=1_000_215)  # let go 4 mm higher, the sixth disk pushed those below aside by 1 cm
+    cell = env.unwrapped
+    world: World = cell.world
+    for _ in MOVES:
+        before = [world.pose(body)[:2, 3] for body in _task(world)._disks]
+        *_, info = env.step(_pressed(cell.oracle()))
+        gaps = [np.hypot(*(world.pose(b)[:2, 3] - xy)) for b, xy in zip(_task(world)._disks, before, strict=True)]
+        assert sorted(gaps)[1] < 0.001
+    env.close()
+    assert info["solved"]
