@@ -206,11 +206,11 @@ class TaskLoop:
         common = {"task": task, "seed": seed, "scene": outcome.raw.get("scene", ""), "attempt": attempt}
         if "renderer" in outcome.raw:  # who drew the pictures of a simulated cell
             common["renderer"] = outcome.raw["renderer"]
-        episode = self._cell.start_episode({"event": "start", **common})
         decisions: list[str] = []
         steps, late = 0, 0
         reason = ""
         try:
+            episode = self._cell.start_episode({"event": "start", **common})
             while not (outcome.solved or reason):
                 if steps >= max_steps:
                     reason = f"not solved after {max_steps} decisions"

@@ -52,8 +52,8 @@ class ScriptedCell:
         self._call("home")
 
     def start_episode(self, event: Mapping[str, Any]) -> str:
-        self._call("start")
         self.events.append(dict(event))
+        self._call("start")
         return f"episode-{len(self.events)}"
 
     def end_episode(self, event: Mapping[str, Any]) -> None:
@@ -154,8 +154,9 @@ def test_what_cannot_be_tried_again_fails_at_once() -> None:
     assert cell.calls == ["ready"]
 
 
-def test_a_cancelled_episode_is_closed() -> None:
-    cell = ScriptedCell(faults={"execute": [RunFailed("the run was cancelled")]})
+@pytest.mark.parametrize("call", ["start", "execute"])  # while the recorder is waited for, and later
+def test_a_cancelled_episode_is_closed(call: str) -> None:
+    cell = ScriptedCell(faults={call: [RunFailed("the run was cancelled")]})
     progress, _ = run(cell)
     assert progress.state == "failed"
     assert cell.events[-1]["outcome"]["aborted"]
