@@ -16,44 +16,6 @@ print("held", flush=True)
 sys.stdin.read()
 """
 
-
-def segment(folder: Path, name: str) -> list[Path]:
-    """A segment as Fast DDS leaves it: memory and lock file."""
-    files = [folder / f"fastdds_{name}", folder / f"fastdds_{name}_el"]
-    files[0].write_bytes(b"\0" * 8192)
-    files[1].touch()
-    return files
-
-
-def test_segments_of_the_living_stay_and_those_of_the_dead_go(tmp_path: Path) -> None:
-    living, dead = segment(tmp_path, "living"), segment(tmp_path, "dead")
-    port = [tmp_path / n for n in ("fastdds_port7411", "fastdds_port7411_el", "sem.fastdds_port7411_mutex")]
-    for file in port:
-        file.touch()
-    other = tmp_path / "of_another_program"
-    other.touch()
-    command = [sys.executable, "-c", HOLD, str(living[1])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
-        assert owner.stdout is not None
-        owner.stdout.readline()
-        assert set(stale(tmp_path, young_s=0.0)) == {*dead, *port}
-        assert clean_stale(tmp_path, young_s=0.0) >= 8192
-        assert sorted(tmp_path.iterdir()) == sorted([*living, other])
-        owner.kill()
-        owner.wait()
-    clean_stale(tmp_path, young_s=0.0)
-    assert list(tmp_path.iterdir()) == [other]
-
-
-def test_a_brand_new_file_stays_because_its_owner_may_not_have_locked_it_yet(tmp_path: Path) -> None:
-    segment(tmp_path, "new")
-    assert stale(tmp_path) == []
-
-
-def test_a_machine_without_shared_memory_has_nothing_stale(tmp_path: Path) -> None:
-    assert stale(tmp_path / "none") == []
-
-
 MAP = """
 import mmap, sys
 file = open(sys.argv[1])
@@ -70,6 +32,40 @@ def holding(program: str, path: Path) -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     process.stdout.readline()
     return process
+
+
+def segment(folder: Path, name: str) -> list[Path]:
+    """A segment as Fast DDS leaves it: memory and lock file."""
+    files = [folder / f"fastdds_{name}", folder / f"fastdds_{name}_el"]
+    files[0].write_bytes(b"\0" * 8192)
+    files[1].touch()
+    return files
+
+
+def test_segments_of_the_living_stay_and_those_of_the_dead_go(tmp_path: Path) -> None:
+    living, dead = segment(tmp_path, "living"), segment(tmp_path, "dead")
+    port = [tmp_path / n for n in ("fastdds_port7411", "fastdds_port7411_el", "sem.fastdds_port7411_mutex")]
+    for file in port:
+        file.touch()
+    other = tmp_path / "of_another_program"
+    other.touch()
+    with holding(HOLD, living[1]) as owner:
+        assert set(stale(tmp_path, young_s=0.0)) == {*dead, *port}
+        assert clean_stale(tmp_path, young_s=0.0) >= 8192
+        assert sorted(tmp_path.iterdir()) == sorted([*living, other])
+        owner.kill()
+        owner.wait()
+    clean_stale(tmp_path, young_s=0.0)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_brand_new_file_stays_because_its_owner_may_not_have_locked_it_yet(tmp_path: Path) -> None:
+    segment(tmp_path, "new")
+    assert stale(tmp_path) == []
+
+
+def test_a_machine_without_shared_memory_has_nothing_stale(tmp_path: Path) -> None:
+    assert stale(tmp_path / "none") == []
 
 
 def test_a_port_is_abandoned_while_only_writers_have_it(tmp_path: Path) -> None:
