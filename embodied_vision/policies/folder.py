@@ -55,6 +55,8 @@ def write(folder: Path, weights: Mapping[str, Tensor], manifest: Mapping[str, An
             folder.rename(former)
         staging.rename(folder)
     finally:
+        if former.exists() and not folder.exists():
+            former.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
 

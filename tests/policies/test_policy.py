@@ -105,3 +105,19 @@ def test_saving_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
     checkpoints.save(random_checkpoint(), tmp_path / "policy")
     assert [p.name for p in tmp_path.iterdir()] == ["policy"]
     assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == ["card.md", "manifest.json", "model.safetensors"]
+
+
+def test_saving_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = checkpoints.save(random_checkpoint(), tmp_path / "policy")
+    rename = Path.rename
+
+    def full_disk(self: Path, target: Path) -> Path:
+        if Path(target).name == "policy" and not self.name.endswith(".former"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(random_checkpoint(seed=1), tmp_path / "policy")
+    assert checkpoints.load(tmp_path / "policy").checkpoint_id == first
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
