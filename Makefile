@@ -68,7 +68,7 @@ bench-grasps: $(INSTALLED)
 
 bench-grasp-ceiling: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl)
+	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl --append results/grasps.jsonl)
 
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

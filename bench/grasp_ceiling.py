@@ -8,6 +8,7 @@ scene; sampling ends with the first that lifts. With `--journal` a run that was 
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from embodied_vision.cli.evaluate import SplitName
-from embodied_vision.learning import json_lines
+from embodied_vision.learning import json_lines, provenance
+from embodied_vision.learning.results_table import CEILING
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.learning.statistics import wilson
 from embodied_vision_sim.aside import aside
@@ -47,8 +49,10 @@ def main(
     split: SplitName = typer.Option(SplitName.TEST, help="Which scenes; those of test show held-out objects."),
     grasps: int = typer.Option(GRASPS, min=1, help="Grasps sampled in each scene at most."),
     journal: Path | None = typer.Option(None, help="File of JSON lines that an interrupted run goes on from."),
+    append: Path | None = typer.Option(None, help="File of JSON lines to add the figures to, with their provenance."),
 ) -> None:
     """Try sampled grasps in each scene until one lifts."""
+    commit = provenance.git_commit()  # before anything that is tracked changes
     known = {line["scene"]: line["first_lift"] for line in json_lines.read(journal)} if journal is not None else {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for count in in_bin:
@@ -65,19 +69,26 @@ def main(
             env.close()
             share, at_once = (wilson(sum(map(told, taken)), scenes) for told in (bool, (1).__eq__))
             line = {
-                "bench": "grasp_ceiling",
+                "bench": CEILING,
                 "figure": f"scenes of {split.value} with {count} in the bin where one of {grasps} sampled grasps lifts",
                 "value": share.value,
                 "unit": "1",
                 "reference": "the first sampled grasp alone",
                 "reference_value": at_once.value,
                 "ratio": round(share.value / max(at_once.value, 1 / scenes), 3),
+                "split": split.value,
+                "in_bin": count,
                 "scenes": scenes,
-                "ci_low": round(share.low, 4),
-                "ci_high": round(share.high, 4),
+                "solved": sum(map(bool, taken)),
+                "solved_share": round(100 * share.value, 2),
+                "solved_low": round(100 * share.low, 2),
+                "solved_high": round(100 * share.high, 2),
                 "failed_seeds": [seed for seed, number in zip(seeds, taken, strict=True) if not number],
             }
             print(json.dumps(line), flush=True)
+            if append is not None:
+                run = " ".join(["python", "bench/grasp_ceiling.py", *sys.argv[1:]])
+                json_lines.append(append, {**line, "git_commit": commit, "command": run})
 
 
 if __name__ == "__main__":

@@ -196,6 +196,9 @@ def evaluate(
             **figures,
             "checkpoint_id": manifest["checkpoint_id"],
             "attempts": manifest["training"].get("attempts"),
+            "train_minutes": manifest["training"].get("minutes"),
+            "train_cpu_minutes": manifest["training"].get("cpu_minutes"),
+            "train_command": manifest["training"].get("command"),
             "git_commit": commit,
             "command": provenance.command(),
         }

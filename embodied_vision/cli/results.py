@@ -20,6 +20,7 @@ app = typer.Typer(help="Measure the cells of docs/results.md, and make the page.
 CELLS = Path("results/cells.yaml")
 RESULTS = Path("results/results.jsonl")
 PUBLISHED = Path("results/published.yaml")
+GRASPS = Path("results/grasps.jsonl")
 PAGE = Path("docs/results.md")
 WORK = Path("runs/results")
 
@@ -101,10 +102,11 @@ def table(
     cells: Path = typer.Option(CELLS, help="Declaration of the cells."),
     results: Path = typer.Option(RESULTS, help="File of JSON lines with the results."),
     published: Path = typer.Option(PUBLISHED, help="Published figures and goals."),
+    grasps: Path = typer.Option(GRASPS, help="File of JSON lines with what grasp policies reach."),
     output: Path = typer.Option(PAGE, help="The page, Markdown."),
 ) -> None:
     """Make the page of results from the file of results."""
-    page = results_page(read_declaration(cells), results, read_published(published))
+    page = results_page(read_declaration(cells), results, read_published(published), grasps)
     if check:
         if not output.is_file() or output.read_text(encoding="utf-8") != page:
             raise RunFailed(f"{output} is out of date; run `embodied-vision results table`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,28 @@ from embodied_vision.learning.cells import NO_ENCODER, Cell, Declaration
 from embodied_vision.learning.results import newest
 
 PRESETS = ("none", "mild", "strong")
+CEILING = "grasp_ceiling"
+"""Name of the bench of what a single grasp can reach."""
+
+
+@dataclass(frozen=True)
+class GraspGoal:
+    """When grasping is good enough.
+
+    Attributes:
+        goal: scenes in which the first grasp lifts, %.
+        of_ceiling: or that as a share of the scenes in which one of many sampled grasps lifts.
+        attempts: labelled grasps that the policy may have learnt from.
+    """
+
+    goal: float
+    of_ceiling: float
+    attempts: int
+
+    def met(self, line: Mapping[str, Any], of_ceiling: float | None) -> bool:
+        """Whether an evaluation meets it."""
+        enough = line["solved_share"] >= self.goal or (of_ceiling is not None and of_ceiling >= self.of_ceiling)
+        return bool(enough and line["attempts"] <= self.attempts)
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,7 @@ class Published:
         figures: task → one list a publication, one figure a number of demonstrations.
         goals: task → one goal a number of demonstrations.
         tolerance: a goal is met when the upper bound of the interval reaches the goal less this.
+        grasping: goals of the first grasp in bins of unseen objects.
     """
 
     columns: Sequence[Mapping[str, str]]
@@ -36,6 +59,7 @@ class Published:
     figures: Mapping[str, Sequence[Sequence[float]]]
     goals: Mapping[str, Sequence[float]]
     tolerance: float
+    grasping: GraspGoal
 
     def met(self, line: Mapping[str, Any], goal: float) -> bool:
         """Whether a result meets a goal."""
@@ -57,6 +81,7 @@ def read_published(path: Path) -> Published:
             figures={task: entry["published"] for task, entry in tasks.items()},
             goals={task: entry["goal"] for task, entry in tasks.items()},
             tolerance=float(content["tolerance"]),
+            grasping=GraspGoal(**content["grasping"]),
         )
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); run in the checkout or name the file") from error
@@ -64,16 +89,17 @@ def read_published(path: Path) -> Published:
         raise BadInput(f"{path} is incomplete ({error!r}); write it like results/published.yaml") from error
 
 
-def results_page(declared: Declaration, results: Path, published: Published) -> str:
+def results_page(declared: Declaration, results: Path, published: Published, grasps: Path) -> str:
     """The page in Markdown; the same results give the same page.
 
     Args:
         declared: the cells; those without a result are shown without.
         results: file of JSON lines.
         published: what to put beside them.
+        grasps: file of JSON lines with evaluations of grasp policies, and what a single grasp can reach.
 
     Raises:
-        BadInput: the file of results cannot be read.
+        BadInput: a file of results cannot be read.
     """
     lines = newest(json_lines.read(results), "test", declared.scenes)
     measured = [(cell, lines[cell.name]) for cell in declared.cells if cell.name in lines]
@@ -88,6 +114,7 @@ def results_page(declared: Declaration, results: Path, published: Published) -> 
         features=_feature_rows(declared, lines),
         robustness=_preset_rows(declared, lines),
         seeds=_seed_rows(declared, lines),
+        grasps=_grasp_rows(json_lines.read(grasps), declared.scenes, published.grasping),
         presets=PRESETS,
         notes=[(cell.name, declared.notes[cell.name]) for cell in declared.cells if cell.name in declared.notes],
         measured=measured,
@@ -162,6 +189,21 @@ def _seed_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) ->
         for cells in groups.values()
         if len(cells) > 1
     ]
+
+
+def _grasp_rows(lines: Iterable[Mapping[str, Any]], scenes: int, goal: GraspGoal) -> list[dict[str, Any]]:
+    """The newest evaluation for each number of objects in the bin, with the ceiling of the same scenes."""
+    measured: dict[int, Mapping[str, Any]] = {}
+    ceilings: dict[int, Mapping[str, Any]] = {}
+    for line in lines:
+        if line["split"] == "test" and line["scenes"] == scenes:
+            (ceilings if line.get("bench") == CEILING else measured)[line["in_bin"]] = line
+    rows = []
+    for in_bin, line in sorted(measured.items()):
+        ceiling = ceilings.get(in_bin)
+        share = line["solved_share"] / ceiling["solved_share"] if ceiling and ceiling["solved_share"] else None
+        rows.append({"line": line, "ceiling": ceiling, "share": share, "met": goal.met(line, share)})
+    return rows
 
 
 def _with_and_without(declared: Declaration) -> list[tuple[Cell, Cell]]:

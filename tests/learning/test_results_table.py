@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from embodied_vision.cli.results import CELLS, PAGE, PUBLISHED, RESULTS
+from embodied_vision.cli.results import CELLS, GRASPS, PAGE, PUBLISHED, RESULTS
 from embodied_vision.learning import json_lines
 from embodied_vision.learning.cells import read_declaration
 from embodied_vision.learning.results_table import read_published, results_page
@@ -50,12 +51,15 @@ def line(cell: str, score: float, high: float, **more: Any) -> dict[str, Any]:
 def page(tmp_path: Path) -> Any:
     """Makes the page for lines of results."""
 
-    def make(*lines: dict[str, Any]) -> str:
+    def make(*lines: dict[str, Any], grasped: Sequence[dict[str, Any]] = ()) -> str:
         (tmp_path / "cells.yaml").write_text(DECLARATION)
         for each in lines:
             json_lines.append(tmp_path / "results.jsonl", each)
+        grasps = tmp_path / "grasps.jsonl"
+        for each in grasped:
+            json_lines.append(grasps, each)
         declared = read_declaration(tmp_path / "cells.yaml")
-        return results_page(declared, tmp_path / "results.jsonl", read_published(ROOT / PUBLISHED))
+        return results_page(declared, tmp_path / "results.jsonl", read_published(ROOT / PUBLISHED), grasps)
 
     return make
 
@@ -66,7 +70,7 @@ def rows(page: str, start: str) -> list[str]:
 
 def test_the_page_in_the_docs_is_up_to_date() -> None:
     declared, published = read_declaration(ROOT / CELLS), read_published(ROOT / PUBLISHED)
-    assert (ROOT / PAGE).read_text(encoding="utf-8") == results_page(declared, ROOT / RESULTS, published)
+    assert (ROOT / PAGE).read_text(encoding="utf-8") == results_page(declared, ROOT / RESULTS, published, ROOT / GRASPS)
 
 
 def test_a_goal_is_met_when_the_upper_bound_comes_within_half_a_point(page: Any) -> None:
@@ -114,3 +118,33 @@ def test_other_training_seeds_are_shown(page: Any) -> None:
     assert rows(text, "| manipulating-rope/10 |") == [
         "| manipulating-rope/10 | 0: 90.0 (89.0 to 92.0); 1: 80.0 (79.0 to 83.0) |"
     ]
+
+
+def test_grasps_stand_beside_what_one_grasp_can_reach(page: Any) -> None:
+    def grasped(in_bin: int, solved: int, **more: Any) -> dict[str, Any]:
+        return line("", solved, solved) | {
+            "in_bin": in_bin,
+            "solved": solved,
+            "solved_share": float(solved),
+            "attempts": 20_000,
+            **more,
+        }
+
+    text = page(
+        grasped=[
+            grasped(1, 50),
+            grasped(1, 80),
+            grasped(1, 82, bench="grasp_ceiling"),
+            grasped(1, 99, split="validation"),
+            grasped(2, 90, attempts=20_001),
+            grasped(5, 77),
+            grasped(5, 82, bench="grasp_ceiling"),
+            grasped(9, 90),
+        ]
+    )
+    ends = {in_bin: rows(text, f"| {in_bin} | ")[0].split(" | ")[-4:] for in_bin in (1, 2, 5, 9)}
+    assert ends[1] == ["0.976", "20000", "12.5 (20.25)", "yes |"]
+    assert ends[5] == ["0.939", "20000", "12.5 (20.25)", "no |"]
+    assert ends[2][1:] == ["20001", "12.5 (20.25)", "no |"]
+    assert ends[9][1:] == ["20000", "12.5 (20.25)", "yes |"]
+    assert "| 80 of 100 (82.6 to 94.5 %) | 82 of 100 (82.6 to 94.5 %) |" in rows(text, "| 1 | ")[0]
