@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embodied_vision.errors import EmbodiedVisionError
+from embodied_vision.policies.locate import locate
 from embodied_vision_sim.diverse import IN_BIN
 from embodied_vision_sim.grasp_labelling import Labelled, label
 
@@ -25,7 +26,9 @@ def command(
     seed_offset: int = typer.Option(0, min=0, help="Number of the first scene of the split."),
     image_size: int = typer.Option(128, min=16, help="Rows and columns of the images, px."),
     in_bin: int = typer.Option(IN_BIN, min=1, help="Objects in the bin."),
-    policy: Path | None = typer.Option(None, help="Folder of a grasp policy that proposes what to try."),
+    policy: Path | None = typer.Option(
+        None, help="A grasp policy that proposes what to try: its folder, or `grasp-diverse`."
+    ),
     workers: int = typer.Option(1, min=1, help="Scenes that run at once."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
@@ -40,7 +43,7 @@ def command(
             "seed_offset": seed_offset,
             "image_size": image_size,
             "in_bin": in_bin,
-            "policy": policy,
+            "policy": None if policy is None else locate(policy),
         }
         for result in label(output, scenes, split=split, **options):  # type: ignore[arg-type]
             results.append(result)

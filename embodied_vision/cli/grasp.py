@@ -26,6 +26,7 @@ from embodied_vision.learning.grasp_dataset import load_grasps
 from embodied_vision.learning.grasp_evaluate import TASK, GraspConditions, evaluate_grasps, grasp_figures
 from embodied_vision.learning.grasp_train import train_grasps
 from embodied_vision.learning.runs import CHECKPOINT, parameters
+from embodied_vision.paths import shipped
 from embodied_vision.policies import grasp_checkpoint
 from embodied_vision.policies.grasp_maps import BIN
 
@@ -156,7 +157,7 @@ def _writer(logs: Path, run: GraspRunConfig, console: Console) -> SummaryWriter 
 
 @app.command("evaluate")
 def evaluate(
-    checkpoint: Path = typer.Option(..., help="Checkpoint folder.", show_default=False),
+    checkpoint: Path | None = typer.Option(None, help="Checkpoint folder; the shipped one when left out."),
     scenes: int = typer.Option(100, min=1, help="Number of scenes."),
     split: SplitName = typer.Option(SplitName.TEST, help="Which scenes; those of test show held-out objects."),
     seed_offset: int = typer.Option(0, min=0, help="Number of the first scene within the split."),
@@ -171,7 +172,8 @@ def evaluate(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
     """Let a policy grasp once in each of some unseen scenes: share that lifts an object, with Wilson's interval."""
-    manifest = grasp_checkpoint.read_manifest(checkpoint)
+    folder = checkpoint if checkpoint is not None else shipped(TASK)
+    manifest = grasp_checkpoint.read_manifest(folder)
     commit = provenance.git_commit()  # before anything that is tracked changes
     drawer = renderer.value if renderer is not None else renderer_of(manifest["training"])
     conditions = GraspConditions(in_bin, image_size, preset.value, drawer)
@@ -179,18 +181,18 @@ def evaluate(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(f"{in_bin} in the bin ({split.value})", total=scenes)
         results = evaluate_grasps(
-            checkpoint,
+            folder,
             split_seeds(split.value, scenes, seed_offset),
             conditions,
             encoder=encoder,
             workers=workers,
             report=lambda _: progress.advance(bar),
         )
-    figures = {**grasp_figures(checkpoint, results, conditions), "split": split.value}
+    figures = {**grasp_figures(folder, results, conditions), "split": split.value}
     if record:
-        former = grasp_checkpoint.load(checkpoint)
+        former = grasp_checkpoint.load(folder)
         name = f"{split.value}, {in_bin} in the bin" + (f", {preset.value}" if preset is not Preset.NONE else "")
-        grasp_checkpoint.save(replace(former, measured={**former.measured, name: figures}), checkpoint)
+        grasp_checkpoint.save(replace(former, measured={**former.measured, name: figures}), folder)
     if append is not None:
         line = {
             **figures,

@@ -193,7 +193,8 @@ def _pybullet(environment: Environment) -> Check:
 def _checkpoints() -> Iterator[Check]:
     """Every shipped folder: its files against their sha256, and the policies' encoder against the shipped one."""
     from embodied_vision.encoders.registry import load_encoder
-    from embodied_vision.policies import checkpoint
+    from embodied_vision.learning.grasp_evaluate import TASK as GRASPING
+    from embodied_vision.policies import checkpoint, grasp_checkpoint
 
     remedy = "get the checkpoints of this version again, such as by `git checkout checkpoints`"
     encoder_id = ""
@@ -207,7 +208,7 @@ def _checkpoints() -> Iterator[Check]:
         yield Check("checkpoints", False, "no policy ships", remedy)
     for folder in folders:
         try:
-            policy = checkpoint.load(folder)
+            policy = (grasp_checkpoint if folder.name == GRASPING else checkpoint).load(folder)
         except EmbodiedVisionError as error:
             yield Check(f"checkpoint {folder.name}", False, str(error), remedy)
             continue

@@ -81,6 +81,12 @@ def test_a_damaged_checkpoint_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert check.remedy
 
 
+def test_every_checkpoint_that_ships_is_whole() -> None:
+    checks = {check.name: check for check in checkup._checkpoints()}
+    assert {"checkpoint encoder", "checkpoint block-insertion", "checkpoint grasp-diverse"} <= set(checks)
+    assert [check for check in checks.values() if not check.ok] == []
+
+
 @pytest.mark.system
 def test_the_machine_that_runs_the_tests_passes_the_checks_of_ros_and_transport() -> None:
     checks = {check["name"]: check for check in json.loads(run("--json").stdout)["checks"]}
