@@ -27,7 +27,7 @@ def command(
     image_size: int = typer.Option(128, min=16, help="Rows and columns of the images, px."),
     in_bin: int = typer.Option(IN_BIN, min=1, help="Objects in the bin."),
     policy: Path | None = typer.Option(
-        None, help="A grasp policy that proposes what to try: its folder, or `grasp-diverse`."
+        None, help="Grasp policy that proposes what to try: folder, or `grasp-diverse`."
     ),
     workers: int = typer.Option(1, min=1, help="Scenes that run at once."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
