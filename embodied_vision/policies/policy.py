@@ -208,17 +208,28 @@ class Policy:
         patch, mask, anchor = object_crop(scene, segment, config, exposure)
         # An even number of cells about the corner of four is cut out without interpolation.
         around = [maps.stack_geometry(maps.crop(scene, middle, config.key)[0], exposure) for middle in middles]
+        refused = torch.from_numpy(self._off_the_map(segment, middles))  # the guard would refuse it
         keys = fine.keys(torch.stack(around)[None])
         kernels = fine.kernels(fine.query_views(patch, mask, anchor, self._angles)[None])
         alone = self.checkpoint.primitive != "pick_place"
         # Every other turn tells places apart; the rest is for the best of them.
         some = fine.scores(kernels[:, ::2], keys, alone=alone)[0] + prior[:, None]
+        some[refused[:, ::2]] = -math.inf
         best = int(some.flatten(1).logsumexp(1).argmax())
         logits = prior.new_empty(len(self._angles), *prior.shape[1:])
         logits[::2] = some[best]
         if not alone:
             logits[1::2] = fine.scores(kernels[:, 1::2], keys[:, best : best + 1], alone=alone)[0, 0] + prior[best]
+        logits[refused[best]] = -math.inf
         return best, logits.double().numpy()
+
+    def _off_the_map(self, segment: Segment, middles: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+        """Whether the tool would let go off the map: (P, R, window, window) for places, turns and cells about them."""
+        size, grasp = self.checkpoint.config.window, segment.grasp - segment.anchor
+        about = np.moveaxis(np.indices((size, size)), 0, -1) - (size - 1) / 2
+        releases = np.stack([maps.rotation(angle) @ grasp for angle in self._angles])
+        cells = np.stack(middles)[:, None, None, None] + releases[:, None, None] + about
+        return np.any((cells < 0) | (cells > np.array(self.workspace.shape) - 1), axis=-1)
 
     def _action(
         self, scene: Scene, segment: Segment, place: NDArray[np.float64], yaw: float, scores: dict[str, float]

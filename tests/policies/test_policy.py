@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies import decoding
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import RGBD, Features
-from policies.stubs import StubEncoder, frame, random_checkpoint
+from policies import synthetic
+from policies.stubs import TINY, StubEncoder, frame, random_checkpoint
 
 
 def test_same_frames_same_decision_bit_for_bit_after_a_round_trip(tmp_path: Path) -> None:
@@ -121,3 +124,22 @@ def test_saving_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pyt
         checkpoints.save(random_checkpoint(seed=1), tmp_path / "policy")
     assert checkpoints.load(tmp_path / "policy").checkpoint_id == first
     assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_let_go_off_the_map(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fine stage never learnt what lies beyond the edge; whatever it says there, the guard would refuse it."""
+    policy, rng = Policy(random_checkpoint("", 0, config=TINY), None), torch.Generator().manual_seed(seed)
+    rows, columns = (size // TINY.coarse_pool - 1 for size in policy.workspace.shape)
+    corners = [np.array(corner) for corner in ((0, 0), (0, columns), (rows, 0), (rows, columns))]
+    monkeypatch.setattr(decoding, "modes", lambda *_: corners)
+
+    def anything(kernels: torch.Tensor, keys: torch.Tensor, *, alone: bool) -> torch.Tensor:
+        shape = (1, keys.shape[1], kernels.shape[1], TINY.window, TINY.window)
+        return 50 * torch.randn(shape, generator=rng)
+
+    monkeypatch.setattr(policy._network.fine, "scores", anything)
+    scene, _ = synthetic.insertion(np.random.default_rng(seed))
+    x, y = policy.explain_scene(scene).action.place[:2, 3]
+    assert policy.workspace.x[0] <= x <= policy.workspace.x[1]
+    assert policy.workspace.y[0] <= y <= policy.workspace.y[1]
