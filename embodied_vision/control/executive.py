@@ -254,6 +254,9 @@ class ArmExecutive:
         """Paused: go on soon, or give up and wait until all are well."""
         since_s = now_s - self._paused_s
         if lost:
+            more = [words for name, words in lost.items() if name not in self._status.reason]
+            if more:
+                self._set(reason="; ".join([self._status.reason, *more]))
             self._give_up = self._give_up or since_s > self._settings.resume_within_s
             return
         if not player.settled(now_s):

@@ -102,6 +102,19 @@ def test_one_decision_at_a_time_and_the_first_is_not_disturbed() -> None:
     assert (bench.state(), bench.executive.status.decision_id) == ("moving", first.decision_id)
 
 
+def test_a_pause_names_everybody_who_falls_silent_and_each_once() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(1.5)
+    bench.silent = {"encoder"}
+    bench.run(0.5)
+    assert bench.executive.status.reason.startswith("encoder silent")
+    bench.silent = {"encoder", "joint_states"}
+    bench.run(1.0)
+    reason = bench.executive.status.reason
+    assert (reason.count("encoder"), reason.count("joint_states")) == (1, 1), reason
+
+
 def test_nothing_begins_while_somebody_is_lost() -> None:
     bench = Bench()
     bench.silent = {"encoder"}
