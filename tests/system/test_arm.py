@@ -53,8 +53,12 @@ def upstream(rig: Rig) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     if rig.status("arm/status")["state"] == "stopped":  # a test failed half-way: the next one shall not for that
         rig.client.trigger("arm/resume")
-    process.kill()
-    process.wait()
+    process.terminate()  # a killed one leaves shared memory that the next may stumble over
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     rig.wait_arm(lambda s: "encoder" in s["lost"], 30)
 
 
