@@ -16,6 +16,7 @@ import pytest
 import embodied_vision_sim  # noqa: F401 - registers the environments
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import tool_down
+from embodied_vision.launching.shared_memory import abandoned
 from embodied_vision.nodes.conversions import pick_place_to_poses
 from embodied_vision.types import PickPlace
 from tests.system.rig import ARM, CELL, START_S, Rig, until
@@ -33,8 +34,19 @@ run(lambda: ManagedNode("encoder"))
 
 
 def start_upstream(rig: Rig) -> subprocess.Popen[bytes]:
-    """A process that beats as `encoder` does."""
+    """A process that beats as `encoder` does, started as the supervisor does: on no port of a dead one."""
+    until(lambda: not abandoned(), 10, "the others to let go of the ports of who was killed")
     return subprocess.Popen([sys.executable, "-c", BEATING], env=dict(rig.cell.environment.variables))
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End it in order, by force only where that fails."""
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +65,7 @@ def upstream(rig: Rig) -> Iterator[subprocess.Popen[bytes]]:
     yield process
     if rig.status("arm/status")["state"] == "stopped":  # a test failed half-way: the next one shall not for that
         rig.client.trigger("arm/resume")
-    process.terminate()  # a killed one leaves shared memory that the next may stumble over
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    end(process)
     rig.wait_arm(lambda s: "encoder" in s["lost"], 30)
 
 
@@ -157,8 +164,7 @@ def test_upstream_killed_stops_the_arm_and_work_goes_on_after(rig: Rig, oracle, 
         begin(rig, fresh)
         assert rig.wait_arm(lambda s: s["state"] == "idle" and s["decision_id"] == fresh.decision_id, 30)["done"]
     finally:
-        again.kill()
-        again.wait()
+        end(again)
     assert rig.wait_arm(lambda s: "encoder" in s["lost"], 10)["state"] == "idle"
 
 
