@@ -25,6 +25,7 @@ from embodied_vision.learning.grasp_configuration import GraspRunConfig, GraspTr
 from embodied_vision.learning.grasp_dataset import load_grasps
 from embodied_vision.learning.grasp_evaluate import TASK, GraspConditions, evaluate_grasps, grasp_figures
 from embodied_vision.learning.grasp_train import train_grasps
+from embodied_vision.learning.results import result_line
 from embodied_vision.learning.runs import CHECKPOINT, parameters
 from embodied_vision.paths import shipped
 from embodied_vision.policies import grasp_checkpoint
@@ -195,14 +196,8 @@ def evaluate(
         grasp_checkpoint.save(replace(former, measured={**former.measured, name: figures}), folder)
     if append is not None:
         line = {
-            **figures,
-            "checkpoint_id": manifest["checkpoint_id"],
+            **result_line(figures, manifest, git_commit=commit, command=provenance.command()),
             "attempts": manifest["training"].get("attempts"),
-            "train_minutes": manifest["training"].get("minutes"),
-            "train_cpu_minutes": manifest["training"].get("cpu_minutes"),
-            "train_command": manifest["training"].get("command"),
-            "git_commit": commit,
-            "command": provenance.command(),
         }
         json_lines.append(append, line)
     if as_json:

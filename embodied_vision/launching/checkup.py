@@ -193,8 +193,8 @@ def _pybullet(environment: Environment) -> Check:
 def _checkpoints() -> Iterator[Check]:
     """Every shipped folder: its files against their sha256, and the policies' encoder against the shipped one."""
     from embodied_vision.encoders.registry import load_encoder
-    from embodied_vision.learning.grasp_evaluate import TASK as GRASPING
     from embodied_vision.policies import checkpoint, grasp_checkpoint
+    from embodied_vision.policies.folder import format_of
 
     remedy = "get the checkpoints of this version again, such as by `git checkout checkpoints`"
     encoder_id = ""
@@ -208,7 +208,8 @@ def _checkpoints() -> Iterator[Check]:
         yield Check("checkpoints", False, "no policy ships", remedy)
     for folder in folders:
         try:
-            policy = (grasp_checkpoint if folder.name == GRASPING else checkpoint).load(folder)
+            kind = grasp_checkpoint if format_of(folder) == grasp_checkpoint.FORMAT else checkpoint
+            policy = kind.load(folder)
         except EmbodiedVisionError as error:
             yield Check(f"checkpoint {folder.name}", False, str(error), remedy)
             continue

@@ -61,12 +61,31 @@ def write(folder: Path, weights: Mapping[str, Tensor], manifest: Mapping[str, An
         shutil.rmtree(former, ignore_errors=True)
 
 
+def format_of(folder: Path) -> str:
+    """The format that the manifest of a folder states, nothing else checked; empty where it states none.
+
+    Raises:
+        CheckpointError: there is no folder or no manifest.
+    """
+    return str(_manifest(folder).get("format", ""))
+
+
 def read_manifest(folder: Path, form: str) -> dict[str, Any]:
     """The manifest of a folder, nothing else checked.
 
     Raises:
         CheckpointError: there is no folder, no manifest, or it is of another format than `form`.
     """
+    manifest = _manifest(folder)
+    if manifest.get("format") != form:
+        raise CheckpointError(
+            f"{folder / MANIFEST} has format {manifest.get('format')!r}, this reads {form!r}; "
+            "give a checkpoint of that format, or train the policy again"
+        )
+    return manifest
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -74,13 +93,7 @@ def read_manifest(folder: Path, form: str) -> dict[str, Any]:
         raise CheckpointError(f"no policy checkpoint at {folder}: {MANIFEST} is missing; give its folder") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint again") from error
-    found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != form:
-        raise CheckpointError(
-            f"{path} has format {found!r}, this reads {form!r}; give a checkpoint of that format, "
-            "or train the policy again"
-        )
-    return dict(manifest)
+    return dict(manifest) if isinstance(manifest, dict) else {}
 
 
 def read_weights(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
