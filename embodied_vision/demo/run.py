@@ -238,6 +238,6 @@ def _drive(
         "frames_logged": recorder["frames_logged"],
         "frames_encoded": len(span & witness.stamps("encoder.publish")),
         "frames_skipped_by_encoder": encoder["skipped"],
-        "latency_ms": latencies_ms(witness.traces),
+        "latency_ms": latencies_ms(witness.traces.copy()),  # more keep coming in from its thread
         "real_time_factor": round(float(np.median([s["real_time_factor"] for s in status])), 3),
     }
