@@ -248,12 +248,15 @@ def _retract(model: RobotModel, q_now: Vector, settings: MotionSettings) -> tupl
 def _lift(model: RobotModel, pose: FloatArray, settings: MotionSettings, height: float = 0.0) -> Trajectory:
     """The straight way up from a pose to the height of travel, at least `height`.
 
-    A tool that may spin takes any angle about its axis.
+    A tool that may spin takes any angle about its axis. The arm's posture is found at the upper end, near home, and
+    followed down: found at the lower end, a folded arm may twist so that no way leads up from there.
     """
-    q = solve_pose(model, pose, model.home, free_spin=model.spin != "none")
-    raised = model.forward(q)
+    raised = pose.copy()
     raised[2, 3] = max(settings.clearance_m, float(pose[2, 3]) + settings.approach_m, height)
-    return plan_line(model, q, raised, settings.pace)
+    q = solve_pose(model, raised, model.home, free_spin=model.spin != "none")
+    lowered = model.forward(q)
+    lowered[2, 3] = pose[2, 3]
+    return plan_line(model, q, lowered, settings.pace).reversed()
 
 
 def _share_turn(
