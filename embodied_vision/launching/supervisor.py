@@ -188,8 +188,10 @@ class Supervisor:
                     self._hear(message)
                 for watched in self._watched.values():
                     self._check(watched, overrides)
-                if monitor.process.exit_code() is not None:
-                    self._log.add("died", "monitor", describe_exit(monitor.process.exit_code() or 0))
+                if monitor.process.exit_code() is not None or self._hears_nobody():
+                    code = monitor.process.exit_code()
+                    how = "it hears none of the nodes" if code is None else describe_exit(code)
+                    self._log.add("died", "monitor", f"{how}: started again")
                     monitor.close()
                     monitor = self._start_monitor()
         except Exception as error:
@@ -207,6 +209,7 @@ class Supervisor:
         return self.run_dir / "logs" / f"{name}.log"
 
     def _start_monitor(self) -> Heartbeats:
+        self._monitor_due_s = time.monotonic() + self.config.hang_s
         return Heartbeats(self.config, self.environment, self._log_path("monitor"))
 
     def _start(self, spec: NodeSpec, overrides: Path, *, respawned: bool = False) -> ManagedProcess:
@@ -246,6 +249,18 @@ class Supervisor:
             with self._changed:
                 watched.state = state
                 self._changed.notify_all()
+
+    def _hears_nobody(self) -> bool:
+        """Whether it is the monitor rather than the nodes that is to blame for a silence of them all.
+
+        It is replaced before the nodes are judged, but no more often than they would be.
+        """
+        now = time.monotonic()
+        if now < self._monitor_due_s:
+            return False
+        running = [watched for watched in self._watched.values() if watched.process.exit_code() is None]
+        heard = [watched.heard_s for watched in running if watched.heard_s is not None]
+        return bool(heard) and len(heard) == len(running) and now - max(heard) > self.config.hang_s / 2
 
     def _hear_silence(self, watched: _Watched, now: float) -> None:
         if watched.heard_s is None or watched.process.exit_code() is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import socket
 import sys
 import traceback
 from collections import deque
@@ -30,9 +31,12 @@ from std_msgs.msg import String
 
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.nodes import qos
-from embodied_vision.nodes.conversions import to_json
+from embodied_vision.nodes.conversions import from_json, to_json
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+DEAF_S = 8.0
+"""A node that hears nothing of the monitor for so long, although the monitor lives, ends."""
 
 _MessageT = TypeVar("_MessageT")
 
@@ -57,6 +61,10 @@ class ManagedNode(LifecycleNode):
         self._wake = self.create_guard_condition(self._drain)
         self._heartbeat = self.create_publisher(String, f"heartbeat/{self.get_name()}", qos.HEARTBEAT)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
+        self._monitor_pid = 0
+        self._beats_unheard = 0
+        hear = self._tolerant(qos.MONITOR_TOPIC, self._hear_monitor)
+        self.create_subscription(String, qos.MONITOR_TOPIC, hear, qos.MONITOR)
         self.create_timer(qos.HEARTBEAT_PERIOD_S, self._beat, clock=self._steady)
         self.create_timer(1.0, self._publish_health, clock=self._steady)
         self.param("autostart", True, "configure and activate by itself after the start")
@@ -131,6 +139,18 @@ class ManagedNode(LifecycleNode):
 
     def _beat(self) -> None:
         self._heartbeat.publish(to_json({"node": self.get_name(), "state": self.state, "pid": os.getpid()}))
+        self._beats_unheard += 1  # beats, not seconds: time in which this process stood still does not count
+        if self._beats_unheard * qos.HEARTBEAT_PERIOD_S > DEAF_S and _lives(self._monitor_pid):
+            self._beats_unheard = 0
+            self.give_up(
+                f"nothing heard of the supervisor's monitor for {DEAF_S:g} s, although it lives: this process has lost "
+                "its way into the graph and ends, so that it is started again"
+            )
+
+    def _hear_monitor(self, message: String) -> None:
+        beat = from_json(message, qos.MONITOR_TOPIC)
+        self._beats_unheard = 0
+        self._monitor_pid = int(beat.get("pid", 0)) if beat.get("host") == socket.gethostname() else 0
 
     def _publish_health(self) -> None:
         message = DiagnosticArray(status=[self._health])
@@ -281,6 +301,10 @@ class ManagedNode(LifecycleNode):
         """End the process from within, its work being done."""
         if self._stop is not None:
             self._stop()
+
+
+def _lives(pid: int) -> bool:
+    return pid > 0 and os.path.exists(f"/proc/{pid}")
 
 
 def _autostart(node: ManagedNode) -> bool:

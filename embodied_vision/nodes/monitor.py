@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import socket
 import sys
 import time
 from typing import Any
@@ -21,6 +23,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
+
+from embodied_vision.nodes import qos
 
 TICK_S = 0.5
 QUIET_S = 10.0
@@ -42,7 +46,13 @@ class Monitor(Node):
         for name in names:
             self.create_subscription(String, f"heartbeat/{name}", self._hear(name), _QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._hear_diagnostics, _QOS)
-        self.create_timer(TICK_S, lambda: self._write({}), clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._heartbeat = self.create_publisher(String, qos.MONITOR_TOPIC, qos.MONITOR)
+        self._beat = String(data=json.dumps({"node": "monitor", "pid": os.getpid(), "host": socket.gethostname()}))
+        self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _tick(self) -> None:
+        self._write({})
+        self._heartbeat.publish(self._beat)
 
     def _write(self, content: dict[str, Any]) -> None:
         print(json.dumps({"time_s": time.monotonic(), **content}), flush=True)

@@ -49,6 +49,10 @@ TRACE = _reliable(200)
 DIAGNOSTICS = _reliable(10)
 """`/diagnostics`, read by the usual tools."""
 
+MONITOR_TOPIC = "heartbeat/monitor"
+MONITOR = _reliable(1)
+"""`heartbeat/monitor`, by which a node knows that it still hears."""
+
 HEARTBEAT = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=1,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from std_msgs.msg import String
 
 from embodied_vision.errors import RunFailed
 from embodied_vision.nodes import conversions, qos
+from embodied_vision.nodes.lifecycle import DEAF_S
 from tests.nodes.conftest import Graph, until
 from tests.nodes.samples import camera, frame, write_encoder
 
@@ -113,3 +117,20 @@ def test_a_driver_that_publishes_best_effort_is_read_as_well(graph: Graph) -> No
     graph.client.watch("encoder/status")
     until(arrives, what="an image is encoded")
     assert "best effort" in node.log.read_text()
+
+
+def test_a_node_that_hears_a_living_monitor_no_more_ends_so_that_it_is_started_again(graph: Graph) -> None:
+    left = {"pid": subprocess.Popen(["true"]).pid, "host": socket.gethostname()}
+    living = {"pid": os.getpid(), "host": socket.gethostname()}
+    nodes = {
+        name: graph.start(name, FAULTY, extra=["-r", f"__ns:=/{name}", "-r", f"heartbeat/{name}:=/heartbeat/{name}"])
+        for name in ("living", "left")
+    }
+    for name, beat in (("living", living), ("left", left)):
+        publisher = graph.client.node.create_publisher(String, f"/{name}/{qos.MONITOR_TOPIC}", qos.MONITOR)
+        until(lambda p=publisher: p.get_subscription_count() == 1, what="the node listens")  # type: ignore[misc]
+        publisher.publish(conversions.to_json(beat))
+    assert nodes["living"].wait(DEAF_S + 15.0)
+    assert nodes["living"].exit_code() == 1
+    assert "lost its way into the graph" in nodes["living"].log.read_text()
+    assert nodes["left"].exit_code() is None, "a monitor that ended is no reason"

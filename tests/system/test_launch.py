@@ -17,6 +17,7 @@ from embodied_vision.errors import RunFailed
 from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import process_environment
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
+from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.launching.loopback import image_loopback
 from embodied_vision.launching.supervisor import Supervisor
 
@@ -54,6 +55,18 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
+
+
+def monitor_pid() -> int:
+    """The monitor that a supervisor in this process has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and MONITOR in (folder / "cmdline").read_text():
+                return int(folder.name)
+        except FileNotFoundError:
+            continue
+    raise AssertionError("no monitor runs")
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> None:
@@ -126,6 +139,19 @@ def test_a_node_that_hangs_counts_as_dead(make: Make) -> None:
         cell.kill("eye", signal.SIGSTOP)
         until(lambda: kinds(cell, "eye").count("active") == 2, START_S)
         assert kinds(cell, "eye") == ["started", "active", "silent", "silent", "died", "restarted", "active"]
+
+
+def test_a_monitor_that_hangs_is_replaced_and_no_node_pays_for_it(make: Make) -> None:
+    with Supervisor(make(hang_s=6.0)) as cell:
+        cell.wait_active(START_S)
+        pids = cell.pids
+        monitor = monitor_pid()
+        os.kill(monitor, signal.SIGSTOP)
+        until(lambda: "died" in kinds(cell, "monitor"), 20.0)
+        until(lambda: not alive(monitor), 5.0)
+        cell.kill("eye")
+        until(lambda: kinds(cell, "eye").count("active") == 2, START_S)
+        assert cell.pids["hand"] == pids["hand"], "nobody else was touched, and the new monitor hears"
 
 
 def test_a_node_that_ignores_signals_is_killed_within_the_bound(make: Make) -> None:
