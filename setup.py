@@ -24,13 +24,16 @@ ARM = ["pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
 CAMERA = ["opencv-python-headless>=4.9"]
-VIZ = ["pygame>=2.5"]
+VIZ = ["pygame>=2.5", "matplotlib>=3.8", "rerun-sdk>=0.26"]
+EXCHANGE = ["av>=14", "h5py>=3.10", "mcap>=1.2", "pyarrow>=17", "rosbags>=0.10"]
+REMOTE = ["obstore>=0.6"]
 RAY = ["ray[client]>=2.40"]
 RL = ["stable-baselines3>=2.7"]
 TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
     "hypothesis",
+    "moto[server]",
     "mypy",
     "pytest",
     "pytest-timeout",
@@ -92,9 +95,11 @@ setup(
         "ray": RAY,
         "train": TRAIN,
         "viz": VIZ,
+        "exchange": EXCHANGE,
+        "remote": REMOTE,
         "camera": CAMERA,
         "rl": RL,
-        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *RL, *VIZ],
+        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *RL, *VIZ, *EXCHANGE, *REMOTE],
         "dev": DEV,
     },
     entry_points={

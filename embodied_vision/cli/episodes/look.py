@@ -1,9 +1,8 @@
-"""`embodied-vision episodes`: list, show, verify, repair."""
+"""`embodied-vision episodes list` and `show`."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,22 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
-from rich.table import Column, Table
+from rich.table import Table
 
+from embodied_vision.cli.episodes.common import JSON, STORE, id_column, open_store, pairs, time_of
 from embodied_vision.episodes.reader import Episode
-from embodied_vision.episodes.repair import repair as repair_store
 from embodied_vision.episodes.schema import plain
-from embodied_vision.episodes.select import LATEST, find_episode, find_id
-from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.episodes.verify import Report, verify_episode
-from embodied_vision.errors import BadInput, EpisodeError, RunFailed
-
-app = typer.Typer(help="Look at, check and repair logged episodes.", no_args_is_help=True)
-
-STORE = typer.Argument(..., help="Folder of the episode store.", show_default=False)
-JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
+from embodied_vision.episodes.select import LATEST, find_episode
+from embodied_vision.errors import BadInput, EpisodeError
 
 
-@app.command("list")
 def list_(
     store: Path = STORE,
     task: str | None = typer.Option(None, help="Only episodes of this task.", show_default="all"),
     as_json: bool = JSON,
 ) -> None:
     """List the episodes of a store, oldest first, damaged and unfinished ones as well."""
-    opened = _open_store(store)
+    opened = open_store(store)
     rows = []
     for episode_id in opened.ids():
         try:
@@ -49,7 +39,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps({"store": str(store), "episodes": rows, "staging": staging}))
         return
-    table = Table(_id_column(), "task", "started", "frames", "decisions", "outcome", title=escape(str(store)))
+    table = Table(id_column(), "task", "started", "frames", "decisions", "outcome", title=escape(str(store)))
     for row in rows:
         if "error" in row:
             table.add_row(row["id"], "[red]damaged[/]", "", "", "", escape(row["error"]))
@@ -57,10 +47,10 @@ def list_(
             table.add_row(
                 row["id"],
                 escape(row["task"]),
-                _time(row["created_ns"]),
+                time_of(row["created_ns"]),
                 str(sum(row["frames"].values())),
                 str(row["decisions"]),
-                escape(_pairs(row["outcome"])),
+                escape(pairs(row["outcome"])),
             )
     console = Console()
     console.print(table)
@@ -68,7 +58,6 @@ def list_(
         console.print(f"{len(staging)} unfinished in staging; when no writer runs, bring them back with `repair`.")
 
 
-@app.command("show")
 def show(
     store: Path = STORE,
     episode_id: str = typer.Argument(LATEST, metavar="[ID]", help="Id, the beginning of one, or 'latest'."),
@@ -78,7 +67,7 @@ def show(
     as_json: bool = JSON,
 ) -> None:
     """Show what one episode holds."""
-    episode = find_episode(_open_store(store), episode_id)
+    episode = find_episode(open_store(store), episode_id)
     details = _details(episode)
     if picture is not None:
         from embodied_vision.episodes.picture import contact_sheet
@@ -96,8 +85,8 @@ def show(
     about = Table("", "", title=escape(f"episode {episode.id}"), show_header=False)
     for key in ("task", "robot", "encoder_id", "policy_id", "outcome", "attributes", "path"):
         value = details[key]
-        about.add_row(key, escape(_pairs(value) if isinstance(value, dict) else str(value)))
-    about.add_row("started", _time(episode.created_ns))
+        about.add_row(key, escape(pairs(value) if isinstance(value, dict) else str(value)))
+    about.add_row("started", time_of(episode.created_ns))
     console.print(about)
     streams = Table("stream", "length", "shape", "duration s", "rate Hz", title="streams")
     for name, stream in details["streams"].items():
@@ -116,64 +105,11 @@ def show(
             decision["primitive"],
             " ".join(f"{v:.3f}" for v in decision["pick"]),
             " ".join(f"{v:.3f}" for v in decision["place"]),
-            escape(_pairs(decision["scores"])),
+            escape(pairs(decision["scores"])),
         )
     console.print(decisions)
     if picture is not None:
         console.print(f"contact sheet: {escape(str(picture))}")
-
-
-@app.command("verify")
-def verify(
-    store: Path = STORE,
-    ids: list[str] | None = typer.Argument(None, metavar="[ID]...", help="Only these episodes.", show_default="all"),
-    as_json: bool = JSON,
-) -> None:
-    """Compare every byte with what was written. Exit code 1 when anything is damaged."""
-    opened = _open_store(store)
-    wanted = [find_id(opened, episode_id) for episode_id in ids] if ids else opened.ids()
-    reports: list[Report] = [
-        verify_episode(opened, episode_id)
-        for episode_id in track(wanted, "verifying", console=Console(stderr=True), transient=True, disable=as_json)
-    ]
-    damaged = [
-        {"id": report.id, "file": file, "problem": problem} for report in reports for file, problem in report.problems
-    ]
-    ok = sum(report.ok for report in reports)
-    if as_json:
-        typer.echo(json.dumps({"episodes": len(reports), "ok": ok, "damaged": damaged}))
-    else:
-        console = Console()
-        if damaged:
-            table = Table(_id_column(), "file", "problem", title="damaged")
-            for entry in damaged:
-                table.add_row(*(escape(entry[key]) for key in ("id", "file", "problem")))
-            console.print(table)
-        console.print(f"{ok} of {len(reports)} episodes are as they were written.")
-    if damaged:
-        raise typer.Exit(RunFailed.exit_code)
-
-
-@app.command("repair")
-def repair(store: Path = STORE, as_json: bool = JSON) -> None:
-    """Bring back episodes whose writer died. Exit code 1 when one could not be."""
-    results = repair_store(_open_store(store))
-    if as_json:
-        typer.echo(json.dumps({"repaired": [vars(result) for result in results]}))
-    else:
-        table = Table(_id_column(), "state", "records", "detail", title="staging")
-        for result in results:
-            table.add_row(result.id, result.state, str(result.records), escape(result.detail))
-        Console().print(table if results else "nothing to repair.")
-    if any(result.state == "failed" for result in results):
-        raise typer.Exit(RunFailed.exit_code)
-
-
-def _open_store(path: Path) -> EpisodeStore:
-    store = EpisodeStore(path)
-    if not store.exists():
-        raise BadInput(f"no episode store at {path}; give the folder that the recorder or `collect` wrote to")
-    return store
 
 
 def _summary(episode: Episode) -> dict[str, Any]:
@@ -222,17 +158,3 @@ def _stream(stamps: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Any]
     duration = float(np.ptp(stamps)) / 1e9 if len(stamps) else 0.0
     rate = (len(stamps) - 1) / duration if duration > 0 else None
     return {"length": len(stamps), "shape": list(shape), "duration_s": duration, "rate_hz": rate}
-
-
-def _time(stamp_ns: int) -> str:
-    return datetime.fromtimestamp(stamp_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
-
-
-def _id_column() -> Column:
-    return Column("id", no_wrap=True, min_width=36)
