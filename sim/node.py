@@ -15,9 +15,10 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
 from embodied_vision.errors import BadInput, EmbodiedVisionError
-from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     camera_to_info,
     color_to_image,

@@ -16,6 +16,7 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision import topics
 from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
 from embodied_vision.control.guard import Guard, GuardSettings
 from embodied_vision.control.motion import MotionSettings
@@ -25,7 +26,7 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput, Refused
-from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     JointSamples,
     from_json,

@@ -9,9 +9,10 @@ import time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
 from embodied_vision.errors import BadInput, EmbodiedVisionError
-from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     camera_to_info,
     color_to_image,

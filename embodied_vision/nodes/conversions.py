@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -16,22 +16,24 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from embodied_vision.errors import BadInput
-from embodied_vision.geometry import depth_to_metres, pose_to_vector, quantise_depth, vector_to_pose
+from embodied_vision.geometry import pose_to_vector, quantise_depth, vector_to_pose
+from embodied_vision.messages import BASE_FRAME as BASE_FRAME
+from embodied_vision.messages import JointSamples as JointSamples
+from embodied_vision.messages import from_json as from_json
+from embodied_vision.messages import image_to_color as image_to_color
+from embodied_vision.messages import image_to_depth as image_to_depth
+from embodied_vision.messages import info_to_K as info_to_K
+from embodied_vision.messages import joint_state_to_positions as joint_state_to_positions
+from embodied_vision.messages import optical_frame as optical_frame
+from embodied_vision.messages import pixels
+from embodied_vision.messages import stamp_to_ns as stamp_to_ns
+from embodied_vision.messages import trajectory_to_samples as trajectory_to_samples
 from embodied_vision.types import Camera, Features, FloatArray, PickPlace
 
-BASE_FRAME = "base"
-"""Frame id of poses in the robot base frame."""
-
-_COLOR_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _LARGEST_RATIO = 4096
 
 
 # ---- time
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """Stamp to int ns."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def ns_to_stamp(stamp_ns: int) -> Time:
@@ -48,42 +50,7 @@ def to_json(data: Mapping[str, Any]) -> String:
     return String(data=json.dumps(data, allow_nan=False, separators=(",", ":")))
 
 
-def from_json(message: String, topic: str) -> dict[str, Any]:
-    """The JSON object in a message of `topic`.
-
-    Raises:
-        BadInput: it is no JSON object.
-    """
-    try:
-        data = json.loads(message.data)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{topic} carries no JSON ({error}): {message.data[:80]!r}; who publishes it?") from error
-    if not isinstance(data, dict):
-        raise BadInput(f"{topic} carries {message.data[:80]!r}, expected a JSON object; who publishes it?")
-    return data
-
-
 # ---- images
-
-
-def _rows(message: Image, row_bytes: int) -> NDArray[np.uint8]:
-    """Image data as (H, row_bytes) without the padding of `step`; a view where there is none."""
-    height, step = int(message.height), int(message.step)
-    if step < row_bytes or len(message.data) < step * height:
-        raise BadInput(
-            f"image {message.encoding} {message.width}x{message.height} from {message.header.frame_id!r} has step "
-            f"{step} and {len(message.data)} bytes, too few; check the driver"
-        )
-    flat = np.frombuffer(message.data, np.uint8, step * height)
-    return flat.reshape(height, step)[:, :row_bytes]
-
-
-def _typed(message: Image, dtype: str, channels: int) -> NDArray[Any]:
-    """Image data as native-endian (H, W, channels)."""
-    kind = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
-    width = int(message.width)
-    raw = np.ascontiguousarray(_rows(message, width * channels * kind.itemsize))
-    return raw.view(kind).reshape(int(message.height), width, channels).astype(np.dtype(dtype), copy=False)
 
 
 def _image(array: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Image:
@@ -101,45 +68,9 @@ def color_to_image(color: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Im
     return _image(color, "rgb8", stamp_ns, frame_id)
 
 
-def image_to_color(message: Image) -> NDArray[np.uint8]:
-    """`rgb8`, `bgr8`, `rgba8`, `bgra8` or `mono8` to uint8 (H, W, 3) RGB; read-only where nothing had to be moved.
-
-    Raises:
-        BadInput: another encoding, or too few bytes.
-    """
-    channels = _COLOR_CHANNELS.get(message.encoding)
-    if channels is None:
-        raise BadInput(
-            f"color image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
-            f"let the driver publish one of {', '.join(_COLOR_CHANNELS)}"
-        )
-    pixels: NDArray[np.uint8] = _typed(message, "u1", channels)
-    if channels == 1:
-        return np.repeat(pixels, 3, axis=2)
-    if message.encoding.startswith("bgr"):
-        return np.ascontiguousarray(pixels[..., 2::-1])
-    return pixels if channels == 3 else np.ascontiguousarray(pixels[..., :3])
-
-
 def depth_to_image(depth_m: NDArray[np.float32], stamp_ns: int, frame_id: str) -> Image:
     """float32 (H, W) in m, 0 or NaN where there is no return, to `16UC1` in whole mm."""
     return _image(quantise_depth(depth_m), "16UC1", stamp_ns, frame_id)
-
-
-def image_to_depth(message: Image) -> NDArray[np.float32]:
-    """`16UC1` in mm or `32FC1` in m to float32 (H, W) in m of whole mm, 0 where there is no return.
-
-    Raises:
-        BadInput: another encoding, or too few bytes.
-    """
-    if message.encoding in ("16UC1", "mono16"):
-        return depth_to_metres(_typed(message, "u2", 1)[..., 0])
-    if message.encoding == "32FC1":
-        return depth_to_metres(quantise_depth(_typed(message, "f4", 1)[..., 0]))
-    raise BadInput(
-        f"depth image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
-        "let the driver publish 16UC1 in mm or 32FC1 in m, aligned to color"
-    )
 
 
 def scores_to_image(scores: NDArray[np.float32], stamp_ns: int, frame_id: str = BASE_FRAME) -> Image:
@@ -148,11 +79,6 @@ def scores_to_image(scores: NDArray[np.float32], stamp_ns: int, frame_id: str = 
 
 
 # ---- cameras
-
-
-def optical_frame(camera_name: str) -> str:
-    """Frame id of a camera's optical frame."""
-    return f"{camera_name}_optical_frame"
 
 
 def camera_to_info(camera: Camera, stamp_ns: int) -> CameraInfo:
@@ -165,11 +91,6 @@ def camera_to_info(camera: Camera, stamp_ns: int) -> CameraInfo:
     message.r = np.eye(3).ravel()
     message.p = np.hstack([K, np.zeros((3, 1))]).ravel()
     return message
-
-
-def info_to_K(message: CameraInfo) -> FloatArray:
-    """(3, 3) intrinsics of a `camera_info`."""
-    return np.array(message.k, float).reshape(3, 3)
 
 
 def check_calibration(camera: Camera, message: CameraInfo, tolerance_px: float = 0.5) -> None:
@@ -252,7 +173,7 @@ def image_to_features(
     if not (grid_K[0, 0] > 0 and grid_K[1, 1] > 0):
         raise BadInput(f"features/camera_info has the focal lengths {grid_K[0, 0]}, {grid_K[1, 1]}; expected > 0")
     return Features(
-        grid=_typed(message, "f4", int(channels)),
+        grid=pixels(message, "f4", int(channels)),
         stride=(_ratio(K[1, 1] / grid_K[1, 1]), _ratio(K[0, 0] / grid_K[0, 0])),
         encoder_id=encoder_id,
         artefact_id=artefact_id,
@@ -319,34 +240,6 @@ def poses_to_pick_place(message: PoseArray, decision: Mapping[str, Any] | None =
 # ---- joints
 
 
-class JointSamples(NamedTuple):
-    """Points of a joint trajectory: times (N,) in s, positions, velocities, accelerations (N, J) in rad, s."""
-
-    times_s: NDArray[np.float64]
-    positions: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-    accelerations: NDArray[np.float64]
-
-
-def joint_state_to_positions(message: JointState, joint_names: Sequence[str]) -> NDArray[np.float64]:
-    """Positions (J,) in rad, in the order of `joint_names`.
-
-    Raises:
-        BadInput: a joint is missing, or positions are.
-    """
-    if len(message.position) != len(message.name):
-        raise BadInput(
-            f"joint_states names {len(message.name)} joints, {len(message.position)} positions; check the driver"
-        )
-    known = dict(zip(message.name, message.position, strict=True))
-    missing = [name for name in joint_names if name not in known]
-    if missing:
-        raise BadInput(
-            f"joint_states lacks {missing}, it has {list(message.name)}; is this the robot of the parameters?"
-        )
-    return np.array([known[name] for name in joint_names], float)
-
-
 def joint_state_message(
     joint_names: Sequence[str], positions: NDArray[np.float64], velocities: NDArray[np.float64], stamp_ns: int
 ) -> JointState:
@@ -370,27 +263,3 @@ def samples_to_trajectory(joint_names: Sequence[str], samples: JointSamples) -> 
             )
         )
     return message
-
-
-def trajectory_to_samples(message: JointTrajectory, joint_names: Sequence[str]) -> JointSamples:
-    """A trajectory in the order of `joint_names`; velocities and accelerations that it lacks are 0.
-
-    Raises:
-        BadInput: no points, other joints, or points of the wrong length.
-    """
-    if sorted(message.joint_names) != sorted(joint_names):
-        raise BadInput(f"trajectory is for {list(message.joint_names)}, the robot has {list(joint_names)}")
-    if not message.points:
-        raise BadInput("trajectory has no points")
-    order = [list(message.joint_names).index(name) for name in joint_names]
-
-    def stack(name: str) -> NDArray[np.float64]:
-        rows = [np.array(getattr(point, name), float) for point in message.points]
-        if name != "positions" and all(len(row) == 0 for row in rows):
-            return np.zeros((len(rows), len(order)))
-        if any(len(row) != len(order) for row in rows):
-            raise BadInput(f"trajectory has points with {[len(r) for r in rows]} {name}, expected {len(order)} in each")
-        return np.stack(rows)[:, order]
-
-    times = [point.time_from_start.sec + point.time_from_start.nanosec * 1e-9 for point in message.points]
-    return JointSamples(np.array(times), stack("positions"), stack("velocities"), stack("accelerations"))

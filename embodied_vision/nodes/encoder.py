@@ -11,11 +11,12 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from embodied_vision import topics
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError
-from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     features_to_image,
     features_to_info,

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
+from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
-from embodied_vision.nodes import qos, topics
+from embodied_vision.matching import StampMatcher
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     check_calibration,
     from_json,
@@ -34,7 +36,6 @@ from embodied_vision.nodes.conversions import (
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
-from embodied_vision.nodes.matching import StampMatcher
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.locate import locate

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
 from embodied_vision.episodes.background import BackgroundWriter
 from embodied_vision.episodes.repair import repair
@@ -22,7 +23,8 @@ from embodied_vision.episodes.schema import color_codec
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, EmbodiedVisionError
-from embodied_vision.nodes import qos, topics
+from embodied_vision.matching import StampMatcher
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     from_json,
     image_to_color,
@@ -34,7 +36,6 @@ from embodied_vision.nodes.conversions import (
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
-from embodied_vision.nodes.matching import StampMatcher
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import RGBD, Camera, PickPlace
 

@@ -17,11 +17,12 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision import topics
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.select import find_episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
-from embodied_vision.nodes import qos, topics
+from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     JointSamples,
     camera_to_info,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embodied_vision.nodes.matching import StampMatcher
+from embodied_vision.matching import StampMatcher
 
 
 @settings(deadline=None)
