@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.episodes.codecs import CRC_BYTES, ChunkCodec, codec_from_metadata, seal, unseal
+from embodied_vision.episodes.pin import Pin
 from embodied_vision.errors import EpisodeError
 
 CHUNKS_PER_SHARD = 64
@@ -118,12 +119,17 @@ class ArrayReader:
 
     Holds no file open, so that it can be copied to other processes and thousands can be held.
 
+    Args:
+        folder: of the array.
+        pin: the version of the episode that chunks must belong to; unchecked without.
+
     Raises:
         EpisodeError: the array is missing or not of a form that this store writes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pin: Pin | None = None) -> None:
         self.folder = folder
+        self._pin = pin
         metadata = _read_json(folder / "zarr.json")
         try:
             (sharding,) = (codec["configuration"] for codec in metadata["codecs"])
@@ -148,8 +154,27 @@ class ArrayReader:
         """Decoded chunk (chunk, *item), read-only or fresh.
 
         Raises:
-            EpisodeError: its file is missing or damaged.
+            EpisodeError: its file is missing, damaged, or of another version of the episode.
         """
+        data, where = self._read(number)
+        try:
+            return self.spec.codec.decode(unseal(data, where), (self.spec.chunk, *self.spec.item), self.spec.dtype)
+        except ValueError as error:
+            if isinstance(error, EpisodeError):
+                raise
+            raise EpisodeError(f"{where} cannot be decoded ({error}); restore the file from a copy") from error
+
+    def sealed(self, number: int) -> bytes:
+        """A chunk as `write_chunks` was given it.
+
+        Raises:
+            EpisodeError: as `chunk`.
+        """
+        data, where = self._read(number)
+        unseal(data, where)
+        return data
+
+    def _read(self, number: int) -> tuple[bytes, str]:
         shard, slot = divmod(number, CHUNKS_PER_SHARD)
         path = _shard_path(self.folder, shard, self.spec, self._separator)
         where = f"{path}: chunk {number}"
@@ -162,13 +187,14 @@ class ArrayReader:
                     raise EpisodeError(f"{where} was never written; restore the file from a copy")
                 data = os.pread(file.fileno(), size, offset)
         except OSError as error:
+            self._check_version()
             raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
-        try:
-            return self.spec.codec.decode(unseal(data, where), (self.spec.chunk, *self.spec.item), self.spec.dtype)
-        except ValueError as error:
-            if isinstance(error, EpisodeError):
-                raise
-            raise EpisodeError(f"{where} cannot be decoded ({error}); restore the file from a copy") from error
+        self._check_version()
+        return data, where
+
+    def _check_version(self) -> None:
+        if self._pin is not None:
+            self._pin.check()
 
     def values(self) -> NDArray[Any]:
         """The whole array (T, *item)."""

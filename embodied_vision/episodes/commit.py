@@ -18,7 +18,6 @@ from embodied_vision.episodes.manifest import write_manifest
 from embodied_vision.episodes.schema import (
     GROUP,
     POSES,
-    SCHEMA,
     STAMPS,
     UNITS,
     color_codec,
@@ -29,11 +28,16 @@ from embodied_vision.episodes.schema import (
     values_spec,
 )
 from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import EpisodeError
 from embodied_vision.types import Camera
 
 JOURNAL = "journal"
 _BUILD = "build"
+_FROM_HEADER = (
+    *("schema", "id", "task", "robot", "encoder_id", "policy_id", "attributes", "created_ns"),
+    *("tags", "history"),
+)
 
 Blob = tuple[Record, int]
 """A record and the number of one of its blobs."""
@@ -56,7 +60,7 @@ def commit(store: EpisodeStore, episode_id: str, journal: JournalReader, outcome
         shutil.rmtree(build, ignore_errors=True)  # an earlier attempt; the journal holds all of it
         folder = build / episode_id
         _write_episode(folder / GROUP, journal, outcome)
-        _sync_tree(folder)
+        sync_tree(folder)
         write_manifest(folder, episode_id)
         sync(folder / "manifest.json")
         sync(folder)
@@ -81,18 +85,15 @@ def remove_staging(folder: Path) -> None:
         return  # a repair saw the empty folder and removed it
 
 
-def header(journal: JournalReader) -> Record:
-    """The record an episode starts with.
+def header(journal: JournalReader) -> dict[str, Any]:
+    """What an episode starts with, as the newest schema has it.
 
     Raises:
         EpisodeError: there is none, or of an unknown schema.
     """
     for record in journal.records:
         if record.fields["kind"] == "header":
-            schema = record.fields["schema"]
-            if schema != SCHEMA:
-                raise EpisodeError(f"{journal.path} has schema {schema}, this software knows {SCHEMA}; update it")
-            return record
+            return upgrade(record.fields, journal.path)
     raise EpisodeError(f"{journal.path} has no readable header; its episode cannot be brought back")
 
 
@@ -103,7 +104,7 @@ def final_outcome(journal: JournalReader) -> Mapping[str, Any] | None:
 
 
 def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any]) -> None:
-    head = header(journal).fields
+    head = header(journal)
     cameras = [Camera.from_dict(data) for data in head["cameras"]]
     color = color_codec(head["color_codec"], head["quality"])
     frames: dict[str, list[tuple[int, Blob, Blob]]] = {camera.name: [] for camera in cameras}
@@ -142,8 +143,7 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
     write_group(root / "streams", {})
     write_group(root / "decisions" / "cameras", {})
     attributes = {
-        "schema": SCHEMA,
-        **{key: head[key] for key in ("id", "task", "robot", "encoder_id", "policy_id", "attributes", "created_ns")},
+        **{key: head[key] for key in _FROM_HEADER},
         "closed_ns": time.time_ns(),
         "cameras": [camera.to_dict() for camera in cameras],
         "streams": streams,
@@ -184,7 +184,8 @@ def _write_decisions(folder: Path, decisions: list[dict[str, Any]]) -> None:
         write_values(folder / name, POSES, np.array([action[name] for action in actions], float).reshape(-1, 4, 4))
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Force a folder and everything in it to the disk."""
     for root, _, names in os.walk(folder, topdown=False):
         for name in names:
             sync(Path(root) / name)

@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from embodied_vision.episodes.arrays import ArrayReader, read_attributes
 from embodied_vision.episodes.manifest import check_sizes, read_manifest
-from embodied_vision.episodes.schema import GROUP, SCHEMA, folder_name
+from embodied_vision.episodes.pin import Pin, identity
+from embodied_vision.episodes.schema import GROUP, folder_name
+from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.geometry import depth_to_metres
 from embodied_vision.types import RGBD, Camera, PickPlace
 
 if TYPE_CHECKING:
     import zarr
+
+_OPEN_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +49,16 @@ class Frames:
         stamps_ns: int64 (T,), in the order of logging.
     """
 
-    def __init__(self, folder: Path, camera: Camera) -> None:
+    def __init__(self, folder: Path, camera: Camera, pin: Pin | None = None) -> None:
         self.camera = camera
-        self._color = ArrayReader(folder / "color")
-        self._depth = ArrayReader(folder / "depth")
-        self.stamps_ns: NDArray[np.int64] = ArrayReader(folder / "stamps").values()
+        self._color = ArrayReader(folder / "color", pin)
+        self._depth = ArrayReader(folder / "depth", pin)
+        self.stamps_ns: NDArray[np.int64] = ArrayReader(folder / "stamps", pin).values()
         lengths = {len(self.stamps_ns), self._color.length, self._depth.length, read_attributes(folder)["length"]}
         if len(lengths) != 1:
             raise EpisodeError(f"{folder}: its arrays have lengths {sorted(lengths)}; restore them from a copy")
+        if pin is not None:
+            pin.check()
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -89,16 +95,18 @@ class Frames:
 class Decisions(Sequence[Decision]):
     """The decisions of an episode; their frames are read when indexed."""
 
-    def __init__(self, folder: Path, cameras: Mapping[str, Camera]) -> None:
+    def __init__(self, folder: Path, cameras: Mapping[str, Camera], pin: Pin | None = None) -> None:
         self._records = read_attributes(folder)["records"]
         self._stamps, self._pick, self._place = (
-            ArrayReader(folder / name).values() for name in ("stamps", "pick", "place")
+            ArrayReader(folder / name, pin).values() for name in ("stamps", "pick", "place")
         )
         if {len(self._stamps), len(self._pick), len(self._place)} != {len(self._records)}:
             raise EpisodeError(f"{folder}: its arrays have other lengths than its records; restore it from a copy")
         self._frames = {
-            name: Frames(folder / "cameras" / folder_name(name), camera) for name, camera in cameras.items()
+            name: Frames(folder / "cameras" / folder_name(name), camera, pin) for name, camera in cameras.items()
         }
+        if pin is not None:
+            pin.check()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -130,6 +138,9 @@ class Decisions(Sequence[Decision]):
 class Episode:
     """One closed episode. Holds no file open; may be copied to other processes.
 
+    Where the data are changed or deleted on the disk later, every method raises an `EpisodeError` from then on or
+    returns what it would have before. A change of the outcome or tags is seen when the episode is opened again.
+
     Args:
         path: folder of the episode.
 
@@ -143,6 +154,8 @@ class Episode:
         cameras: calibrations by name.
         encoder_id, policy_id: who acted.
         outcome: how it ended.
+        tags: sorted labels that were put on it.
+        history: edits, oldest first: `what`, `when_ns` (system time), and what there was before.
         attributes: what else the writer was given.
         created_ns, closed_ns: when it was written, system time.
         streams: names of the streams.
@@ -151,15 +164,30 @@ class Episode:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.id = path.name
+        for _ in range(_OPEN_ATTEMPTS):
+            before = identity(path)
+            try:
+                self._load()
+            except EpisodeError:
+                if before is None or identity(path) == before:
+                    raise
+                continue
+            if identity(path) == before:
+                return
+        raise EpisodeError(f"{path} changes faster than it can be opened; who keeps editing it?")
+
+    def _load(self) -> None:
+        path = self.path
+        self._pin = Pin.of(path / GROUP)
         check_sizes(path, read_manifest(path))
-        root = read_attributes(path / GROUP)
-        if root.get("schema") != SCHEMA:
-            raise EpisodeError(f"{path} has schema {root.get('schema')}, this software knows {SCHEMA}; update it")
+        root = upgrade(read_attributes(path / GROUP), path)
         self.task: str = root["task"]
         self.robot: str = root["robot"]
         self.encoder_id: str = root["encoder_id"]
         self.policy_id: str = root["policy_id"]
         self.outcome: Mapping[str, Any] = root["outcome"]
+        self.tags: tuple[str, ...] = tuple(root["tags"])
+        self.history: tuple[Mapping[str, Any], ...] = tuple(root["history"])
         self.attributes: Mapping[str, Any] = root["attributes"]
         self.created_ns: int = root["created_ns"]
         self.closed_ns: int = root["closed_ns"]
@@ -180,7 +208,7 @@ class Episode:
             raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
         if camera not in self._frames:
             folder = self.path / GROUP / "cameras" / folder_name(camera)
-            self._frames[camera] = Frames(folder, self.cameras[camera])
+            self._frames[camera] = Frames(folder, self.cameras[camera], self._pin)
         return self._frames[camera]
 
     def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -193,7 +221,9 @@ class Episode:
         if name not in self.streams:
             raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
         folder = self.path / GROUP / "streams" / folder_name(name)
-        return ArrayReader(folder / "stamps").values(), ArrayReader(folder / "values").values()
+        stamps, values = (ArrayReader(folder / part, self._pin).values() for part in ("stamps", "values"))
+        self._pin.check()
+        return stamps, values
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -202,7 +232,7 @@ class Episode:
         Raises:
             EpisodeError: their data are damaged.
         """
-        return Decisions(self.path / GROUP / "decisions", self.cameras)
+        return Decisions(self.path / GROUP / "decisions", self.cameras, self._pin)
 
     def group(self) -> zarr.Group:
         """The episode as zarr-python sees it, read-only. It does not notice missing chunks: `verify` does."""

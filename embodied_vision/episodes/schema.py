@@ -1,6 +1,6 @@
-"""Names, layout and plain JSON of an episode's Zarr group, schema 1.
+"""Names, layout and plain JSON of an episode's Zarr group, schema 2; for older ones see `versions`.
 
-    zarr.json                            attributes: who, what, when, units, outcome
+    zarr.json                            attributes: who, what, when, units, outcome, tags, history of edits
     cameras/NAME/{stamps,color,depth}    every frame; depth uint16 mm
     streams/NAME/{stamps,values}         float64 (T, D)
     decisions/{stamps,pick,place}        poses float64 (N, 4, 4); the rest in the attribute `records`
@@ -23,7 +23,7 @@ from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks,
 from embodied_vision.errors import BadInput
 from embodied_vision.types import Camera
 
-SCHEMA = 1
+SCHEMA = 2
 GROUP = "data.zarr"
 UNITS = {"length": "m", "angle": "rad", "time": "s", "stamps": "ns", "depth": "mm"}
 

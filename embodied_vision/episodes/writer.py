@@ -81,6 +81,8 @@ class EpisodeWriter:
             "color_codec": color_codec,
             "quality": quality,
             "created_ns": time.time_ns(),
+            "tags": [],
+            "history": [],
         }
         self.id, self._journal = _stage(store)
         self._staging = store.staging_path / self.id
