@@ -129,3 +129,7 @@ def command(
         f"({tally.scenes_per_s:.2f} scenes/s), {len(tally.known)} were there, "
         f"{len(tally.failed)} scenes failed: {output}"
     )
+
+
+app = typer.Typer()
+app.command("collect", cls=Command)(command)

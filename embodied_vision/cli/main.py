@@ -9,24 +9,28 @@ from rich.console import Console
 from rich.markup import escape
 
 from embodied_vision import __version__
-from embodied_vision.cli import (
-    collect,
-    compare,
-    demo,
-    doctor,
-    encoder,
-    episodes,
-    evaluate,
-    grasp,
-    launch,
-    learn,
-    replay,
-    results,
-    train,
-)
+from embodied_vision.cli.lazy import lazy_group
 from embodied_vision.errors import EmbodiedVisionError
 
+_HERE = "embodied_vision.cli."
+VERBS = {
+    "demo": _HERE + "demo:command",
+    "launch": _HERE + "launch:app",
+    "collect": _HERE + "collect:app",
+    "train": _HERE + "train:command",
+    "evaluate": _HERE + "evaluate:command",
+    "compare": _HERE + "compare:command",
+    "results": _HERE + "results:app",
+    "grasp": _HERE + "grasp:app",
+    "learn": _HERE + "learn:app",
+    "replay": _HERE + "replay:command",
+    "episodes": _HERE + "episodes:app",
+    "encoder": _HERE + "encoder:app",
+    "doctor": _HERE + "doctor:command",
+}
+
 app = typer.Typer(
+    cls=lazy_group(VERBS),
     name="embodied-vision",
     help="A control stack for robot arms that see: launch the nodes, train in simulation, replay and learn from logs.",
     no_args_is_help=True,
@@ -46,21 +50,6 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
-
-
-app.command("demo")(demo.command)
-app.add_typer(launch.app, name="launch")
-app.command("collect", cls=collect.Command)(collect.command)
-app.command("train")(train.command)
-app.command("evaluate")(evaluate.command)
-app.command("compare")(compare.command)
-app.add_typer(results.app, name="results")
-app.add_typer(grasp.app, name="grasp")
-app.add_typer(learn.app, name="learn")
-app.command("replay")(replay.command)
-app.add_typer(episodes.app, name="episodes")
-app.add_typer(encoder.app, name="encoder")
-app.command("doctor")(doctor.command)
 
 
 def main() -> None:

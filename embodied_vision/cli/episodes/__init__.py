@@ -1,14 +1,27 @@
-"""`embodied-vision episodes`: look at, check, change and exchange logged episodes."""
+"""`embodied-vision episodes`: look at, check, change and exchange logged episodes.
+
+A verb is imported when it is used, so that none waits for what another needs.
+"""
 
 from __future__ import annotations
 
 import typer
 
-from embodied_vision.cli.episodes import check, look
+from embodied_vision.cli.lazy import lazy_group
 
-app = typer.Typer(help="Look at, check and repair logged episodes.", no_args_is_help=True)
+_HERE = "embodied_vision.cli.episodes."
+VERBS = {
+    "list": _HERE + "look:list_",
+    "show": _HERE + "look:show",
+    "verify": _HERE + "check:verify",
+    "repair": _HERE + "check:repair",
+}
 
-app.command("list")(look.list_)
-app.command("show")(look.show)
-app.command("verify")(check.verify)
-app.command("repair")(check.repair)
+app = typer.Typer(
+    cls=lazy_group(VERBS), help="Look at, check, change and exchange logged episodes.", no_args_is_help=True
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
