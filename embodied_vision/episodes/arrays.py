@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from embodied_vision.errors import EpisodeError
 CHUNKS_PER_SHARD = 64
 _INDEX_BYTES = CHUNKS_PER_SHARD * 16 + CRC_BYTES
 _ABSENT = np.iinfo(np.uint64).max
+_LONGEST_READ = 8 << 20
+"""Bytes that one call reads: enough to make calls rare, little enough to be held."""
 _SEPARATOR = "."
 """Shards lie flat in the array's folder: every folder costs a sync when an episode is closed."""
 
@@ -91,7 +94,7 @@ def write_chunks(folder: Path, spec: ArraySpec, length: int, chunks: Iterable[by
     source = iter(chunks)
     for shard in range(-(-count // CHUNKS_PER_SHARD)):
         index = np.full((CHUNKS_PER_SHARD, 2), _ABSENT, "<u8")
-        with open(_shard_path(folder, shard, spec, _SEPARATOR), "xb") as file:
+        with open(folder / _shard_name(shard, spec, _SEPARATOR), "xb") as file:
             offset = 0
             for slot in range(min(CHUNKS_PER_SHARD, count - shard * CHUNKS_PER_SHARD)):
                 chunk = next(source)
@@ -148,53 +151,81 @@ class ArrayReader:
             ) from error
         if metadata["chunk_grid"] != expected["chunk_grid"]:
             raise EpisodeError(f"{folder / 'zarr.json'}: sharded otherwise than episodes are; read it with zarr-python")
+        self._made_ns = _made_ns(folder)
         self._indices: dict[int, NDArray[np.uint64]] = {}
 
     def chunk(self, number: int) -> NDArray[Any]:
-        """Decoded chunk (chunk, *item), read-only or fresh.
+        """Decoded chunk (chunk, *item), fresh.
 
         Raises:
-            EpisodeError: its file is missing, damaged, or of another version of the episode.
+            EpisodeError: its file is missing or damaged.
         """
-        data, where = self._read(number)
+        ((_, sealed),) = self.sealed([number])
+        return self.decode(number, sealed)
+
+    def sealed(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Chunks as they lie in their files, by number; neighbours are read by one call.
+
+        Args:
+            numbers: which, ascending and without repeats, so that each file is opened once.
+
+        Raises:
+            EpisodeError: a file is missing or cut short, or the array was replaced since this reader opened it.
+        """
+        for shard, members in groupby(numbers, lambda number: number // CHUNKS_PER_SHARD):
+            path = self._path(shard)
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    for stretch in _stretches(self._places(fd, shard, path, members)):
+                        offset, end = stretch[0][1], stretch[-1][2]
+                        data = os.pread(fd, end - offset, offset)
+                        if len(stretch) == 1:
+                            yield stretch[0][0], data
+                            continue
+                        for number, first, last in stretch:
+                            yield number, data[first - offset : last - offset]
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
+
+    def decode(self, number: int, sealed: bytes, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Check and decode a chunk that `sealed` read; safe in several threads at once.
+
+        Args:
+            number: whose it is.
+            sealed: its bytes.
+            out: (chunk, *item), contiguous, to be filled; a fresh one without it.
+
+        Raises:
+            EpisodeError: the bytes are not those that were written.
+        """
+        where = f"{self._path(number // CHUNKS_PER_SHARD)}: chunk {number}"
+        data = unseal(sealed, where)
         try:
-            return self.spec.codec.decode(unseal(data, where), (self.spec.chunk, *self.spec.item), self.spec.dtype)
+            return self.spec.codec.decode(data, (self.spec.chunk, *self.spec.item), self.spec.dtype, out)
         except ValueError as error:
             if isinstance(error, EpisodeError):
                 raise
             raise EpisodeError(f"{where} cannot be decoded ({error}); restore the file from a copy") from error
 
-    def sealed(self, number: int) -> bytes:
-        """A chunk as `write_chunks` was given it.
+    def _path(self, shard: int) -> str:
+        return f"{self.folder}/{_shard_name(shard, self.spec, self._separator)}"
 
-        Raises:
-            EpisodeError: as `chunk`.
-        """
-        data, where = self._read(number)
-        unseal(data, where)
-        return data
-
-    def _read(self, number: int) -> tuple[bytes, str]:
-        shard, slot = divmod(number, CHUNKS_PER_SHARD)
-        path = _shard_path(self.folder, shard, self.spec, self._separator)
-        where = f"{path}: chunk {number}"
-        try:
-            with open(path, "rb", buffering=0) as file:
-                if shard not in self._indices:
-                    self._indices[shard] = _read_index(file.fileno(), path)
-                offset, size = (int(n) for n in self._indices[shard][slot])
-                if size == _ABSENT:
-                    raise EpisodeError(f"{where} was never written; restore the file from a copy")
-                data = os.pread(file.fileno(), size, offset)
-        except OSError as error:
-            self._check_version()
-            raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
-        self._check_version()
-        return data, where
-
-    def _check_version(self) -> None:
-        if self._pin is not None:
-            self._pin.check()
+    def _places(self, fd: int, shard: int, path: str, numbers: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """Number, begin and end of chunks of an open shard."""
+        # Asked after the file was opened: what is read below belongs to the array that the index and the stamps are of.
+        if _made_ns(self.folder) != self._made_ns:
+            raise EpisodeError(f"{self.folder} was replaced since it was opened; open the episode again")
+        if shard not in self._indices:
+            self._indices[shard] = _read_index(fd, path)
+        index = self._indices[shard]
+        for number in numbers:
+            offset, size = (int(n) for n in index[number % CHUNKS_PER_SHARD])
+            if size == _ABSENT:
+                raise EpisodeError(f"{path}: chunk {number} was never written; restore the file from a copy")
+            yield number, offset, offset + size
 
     def values(self) -> NDArray[Any]:
         """The whole array (T, *item)."""
@@ -204,16 +235,40 @@ class ArrayReader:
         return np.concatenate(parts)[: self.length]
 
 
-def _read_index(fd: int, path: Path) -> NDArray[np.uint64]:
+def _read_index(fd: int, path: str) -> NDArray[np.uint64]:
     size = os.fstat(fd).st_size
     if size < _INDEX_BYTES:
         raise EpisodeError(f"{path} is cut short at {size} bytes; restore it from a copy")
     data = unseal(os.pread(fd, _INDEX_BYTES, size - _INDEX_BYTES), f"{path}: shard index")
-    return np.frombuffer(data, "<u8").reshape(CHUNKS_PER_SHARD, 2)
+    index = np.frombuffer(data, "<u8").reshape(CHUNKS_PER_SHARD, 2)
+    offsets, sizes = index[index[:, 1] != _ABSENT].T
+    if (offsets > size).any() or (sizes > size - offsets).any():
+        raise EpisodeError(f"{path}: its index points outside of the file; restore it from a copy")
+    return index
 
 
-def _shard_path(folder: Path, shard: int, spec: ArraySpec, separator: str) -> Path:
-    return folder / separator.join(["c", str(shard), *("0" for _ in spec.item)])
+def _stretches(places: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[int, int, int]]]:
+    """Chunks that lie side by side, up to `_LONGEST_READ` bytes together."""
+    stretch: list[tuple[int, int, int]] = []
+    for place in places:
+        if stretch and (place[1] != stretch[-1][2] or place[2] - stretch[0][1] > _LONGEST_READ):
+            yield stretch
+            stretch = []
+        stretch.append(place)
+    if stretch:
+        yield stretch
+
+
+def _made_ns(folder: Path) -> int:
+    """When the last file of an array appeared: another array in its place has another time."""
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError as error:
+        raise EpisodeError(f"{folder} cannot be read ({error.strerror}); restore it from a copy") from error
+
+
+def _shard_name(shard: int, spec: ArraySpec, separator: str) -> str:
+    return separator.join(["c", str(shard), *("0" for _ in spec.item)])
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

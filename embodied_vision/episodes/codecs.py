@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,10 @@ class ChunkCodec(Protocol):
     def encode(self, chunk: NDArray[Any]) -> bytes:
         """A chunk to bytes."""
 
-    def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Bytes to a chunk of that shape.
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Bytes to a chunk of that shape: into `out`, contiguous and writable, where it is given.
 
         Raises:
             ValueError: the bytes are no such chunk.
@@ -49,14 +52,17 @@ class JpegChunks:
         image = np.ascontiguousarray(chunk.reshape(chunk.shape[-3:]))
         return bytes(imagecodecs.jpeg8_encode(image, level=self.quality, subsampling="444"))
 
-    def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        try:
-            image = imagecodecs.jpeg8_decode(data)
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        if np.dtype(dtype) != np.uint8:
+            raise ValueError(f"JPEG images are uint8, not {dtype}")
+        out = np.empty(shape, dtype) if out is None else out
+        try:  # an image of another shape than the place for it is refused before its pixels are decoded
+            imagecodecs.jpeg8_decode(data, out=out.reshape(shape[-3:]))
         except imagecodecs.Jpeg8Error as error:
             raise ValueError(f"no JPEG image: {error}") from error
-        if image.shape != shape[-3:]:
-            raise ValueError(f"JPEG image of shape {image.shape}, expected {shape[-3:]}")
-        return image.reshape(shape).astype(dtype, copy=False)
+        return out
 
 
 @dataclass(frozen=True)
@@ -80,11 +86,19 @@ class BloscChunks:
         codec = Blosc("zstd", clevel=self.level, shuffle=Blosc.BITSHUFFLE, typesize=self.typesize)
         return bytes(codec.encode(np.ascontiguousarray(chunk)))
 
-    def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        declared = int.from_bytes(data[4:8], "little") if len(data) >= 16 else -1
+        expected = math.prod(shape) * np.dtype(dtype).itemsize
+        if declared != expected:  # Blosc would fill a part of `out` and say nothing
+            raise ValueError(f"Blosc chunk of {declared} bytes, expected {expected}")
+        out = np.empty(shape, dtype) if out is None else out
         try:
-            return np.frombuffer(Blosc().decode(data), dtype).reshape(shape).copy()
+            Blosc().decode(data, out)
         except RuntimeError as error:
             raise ValueError(f"no Blosc chunk: {error}") from error
+        return out
 
 
 @dataclass(frozen=True)
@@ -99,11 +113,15 @@ class ZstdChunks:
     def encode(self, chunk: NDArray[Any]) -> bytes:
         return bytes(Zstd(self.level).encode(np.ascontiguousarray(chunk)))
 
-    def decode(self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        out = np.empty(shape, dtype) if out is None else out
         try:
-            return np.frombuffer(Zstd().decode(data), dtype).reshape(shape).copy()
+            out[...] = np.frombuffer(Zstd().decode(data), dtype).reshape(shape)
         except RuntimeError as error:
             raise ValueError(f"no Zstandard chunk: {error}") from error
+        return out
 
 
 def _bytes_metadata() -> dict[str, Any]:

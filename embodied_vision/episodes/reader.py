@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from embodied_vision.episodes.arrays import ArrayReader, read_attributes
+from embodied_vision.episodes.batch import read_chunks, whole_numbers
+from embodied_vision.episodes.codecs import ChunkCodec, unseal
 from embodied_vision.episodes.manifest import check_sizes, read_manifest
 from embodied_vision.episodes.pin import Pin, identity
 from embodied_vision.episodes.schema import GROUP, folder_name
@@ -82,9 +84,44 @@ class Frames:
         """uint8 (H, W, 3) color image alone."""
         return self._color.chunk(self._number(index))[0]
 
+    @property
+    def color_codec(self) -> ChunkCodec:
+        """How the color images lie on file."""
+        return self._color.spec.codec
+
+    def encoded_color(self, index: int) -> bytes:
+        """A color image as it lies on file: for JPEG the image's bytes.
+
+        Raises:
+            IndexError, EpisodeError: as by index.
+        """
+        ((_, sealed),) = self._color.sealed([self._number(index)])
+        return unseal(sealed, f"{self._color.folder}: chunk {index}")
+
     def depth_mm(self, index: int) -> NDArray[np.uint16]:
         """uint16 (H, W) depth alone, in mm, 0 = no return."""
         return self._depth.chunk(self._number(index))[0]
+
+    def colors(self, indices: ArrayLike, threads: int | None = None) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, 3) color images of many frames, read and decoded together.
+
+        Args:
+            indices: which, in any order, also several times; negative ones count from the end.
+            threads: that decode; None takes the cores that this process may use.
+
+        Raises:
+            IndexError: there is no such frame.
+            EpisodeError: their data are damaged.
+        """
+        return self._many(self._color, indices, threads)
+
+    def depths_mm(self, indices: ArrayLike, threads: int | None = None) -> NDArray[np.uint16]:
+        """uint16 (N, H, W) depth of many frames, in mm, 0 = no return; arguments and errors as of `colors`."""
+        return self._many(self._depth, indices, threads)
+
+    def _many(self, array: ArrayReader, indices: ArrayLike, threads: int | None) -> NDArray[Any]:
+        numbers = whole_numbers(indices, len(self), f"camera {self.camera.name!r}: frame")
+        return read_chunks(array, numbers, threads)[:, 0]
 
     def _number(self, index: int) -> int:
         if not -len(self) <= index < len(self):
