@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from embodied_vision.episodes.files import Location
+from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
 
 MARKER = "decisions/zarr.json"
@@ -26,29 +27,33 @@ class Pin:
         identity: of the marker file: device, inode, time of its writing in ns.
     """
 
-    group: Path
+    group: Location
     identity: tuple[int, int, int] | None
 
     @classmethod
-    def of(cls, group: Path) -> Pin:
+    def of(cls, group: Location) -> Pin:
         """The version that lies there now."""
         return cls(group, identity(group / MARKER))
 
     def check(self) -> None:
-        """What was read by path before this call is of this version.
+        """What was read by path before this call is of this version. In object storage nothing is ever replaced.
 
         Raises:
             EpisodeError: the episode was changed or deleted meanwhile.
         """
         if identity(self.group / MARKER) != self.identity:
-            raise EpisodeError(f"{self.group.parent} was changed or deleted since it was opened; open it again")
+            raise EpisodeError(
+                f"{str(self.group).rpartition('/')[0]} was changed or deleted since it was opened; open it again"
+            )
 
 
-def identity(path: Path) -> tuple[int, int, int] | None:
+def identity(path: Location) -> tuple[int, int, int] | None:
     """What tells a file or folder from its successor of the same name; None where there is none.
 
     Numbers of inodes are used again, at once even; the time of writing is not.
     """
+    if isinstance(path, RemotePath):
+        return None
     try:
         status = os.stat(path)
     except OSError:

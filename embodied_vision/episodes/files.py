@@ -1,0 +1,121 @@
+"""Reading an episode's files where they lie: in a local folder or in object storage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from embodied_vision.episodes.remote import RemotePath, in_parallel, is_url
+
+Location: TypeAlias = Path | RemotePath
+"""Both join names by `/`, have a `name`, become what a user calls them by `str`, and are read by the functions here.
+
+Every failure is an OSError.
+"""
+
+
+class OpenFile(Protocol):
+    """A file that is read piece by piece."""
+
+    def tail(self, count: int) -> bytes:
+        """The last `count` bytes, fewer where the file is shorter."""
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, size), fewer where the file ends."""
+
+
+class _LocalFile:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def tail(self, count: int) -> bytes:
+        size = os.fstat(self._fd).st_size
+        return os.pread(self._fd, count, max(0, size - count))
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        return [os.pread(self._fd, size, offset) for offset, size in ranges]
+
+
+def location(path: str | os.PathLike[str] | RemotePath) -> Location:
+    """The place that a path or a URL such as `s3://bucket/prefix` names.
+
+    Raises:
+        BadInput: a URL that is none of object storage.
+    """
+    if isinstance(path, RemotePath):
+        return path
+    text = os.fspath(path)
+    return RemotePath.parse(text) if is_url(text) else Path(text)
+
+
+@contextmanager
+def open_file(path: Location) -> Iterator[OpenFile]:
+    """A file to read pieces of. Locally it is held open meanwhile, so that all pieces are of the same file."""
+    if isinstance(path, RemotePath):
+        yield path
+        return
+    with open(path, "rb", buffering=0) as file:
+        yield _LocalFile(file.fileno())
+
+
+def file_size(path: Location) -> int:
+    """Bytes of a file."""
+    return path.size() if isinstance(path, RemotePath) else path.stat().st_size
+
+
+def file_sha256(path: Location) -> str:
+    """Digest of a file, read in pieces."""
+    if isinstance(path, RemotePath):
+        return path.sha256()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sizes_under(folder: Location) -> dict[str, int]:
+    """Bytes of every file under `folder`, by its name relative to it, in the order of names."""
+    if isinstance(folder, RemotePath):
+        return dict(sorted(folder.sizes_under().items()))
+    found = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root) / name
+            found[str(path.relative_to(folder))] = path.stat().st_size
+    return dict(sorted(found.items()))
+
+
+def folders_in(folder: Location) -> list[str]:
+    """Names of the folders right in `folder`; none where it is missing."""
+    if isinstance(folder, RemotePath):
+        return folder.folders()
+    try:
+        return [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def sizes_of(folder: RemotePath, names: Sequence[str]) -> dict[str, int]:
+    """Bytes of each of these files that is there, in as few requests as the store allows."""
+    if folder.connection.lists:
+        return folder.sizes_under()
+
+    def size(path: RemotePath) -> int | None:
+        try:
+            return path.size()
+        except FileNotFoundError:
+            return None
+
+    sizes = in_parallel(size, [folder / name for name in names])
+    return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
+
+
+def verified(folder: Location, digests: Mapping[str, str]) -> Location:
+    """The folder, with the small files of these sha256 at hand where reading each one anew takes a request."""
+    if not isinstance(folder, RemotePath):
+        return folder
+    folder = folder.with_cache()
+    folder.prefetch(list(digests), digests)
+    return folder

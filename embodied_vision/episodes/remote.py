@@ -1,0 +1,393 @@
+"""Places in object storage: S3, Google, Azure, WebDAV or plain HTTP, through `obstore`, seen much as `pathlib.Path`.
+
+Every failure is an `OSError` with a short `strerror`, as from a local disk, so that readers treat both alike.
+Credentials, region and endpoint come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, ...), never from
+the URL.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from embodied_vision.errors import BadInput
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+SCHEMES = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https", "file", "memory")
+PARALLEL = 16
+"""Requests at a time where many small objects are wanted."""
+READ_CAP = 1 << 28
+"""Bytes that an object which is read in one go may have."""
+
+_URL = re.compile(rf"({'|'.join(SCHEMES)}):/(?=/|[^/])")
+_SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
+_CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
+_RETRY: dict[str, Any] = {
+    "max_retries": 5,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+
+
+class Connection:
+    """One URL's object store, opened at the first request; several threads may share it.
+
+    Args:
+        url: without a slash at its end.
+
+    Attributes:
+        metadata: contents of small objects that were fetched, and compared with the manifest, beforehand.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The store of `obstore`; keys are relative to the URL."""
+        try:
+            from obstore import exceptions, store
+        except ImportError as error:
+            raise BadInput(f"{self.url} needs the package obstore: pip install 'embodied-vision[remote]'") from error
+        plain = self.url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+        options: dict[str, Any] = {}
+        if not self.url.startswith(("file:", "memory:")):
+            options = {"client_options": {**_CLIENT, "allow_http": plain}, "retry_config": _RETRY}
+        if self.url.startswith("s3"):
+            options["checksum_algorithm"] = "SHA256"  # the server refuses what was damaged on the way
+        url = self.url + "/" if self.url.startswith("memory:") else self.url
+        try:
+            return store.from_url(url, **options)
+        except (exceptions.BaseError, ValueError) as error:
+            raise BadInput(f"{self.url} cannot be used as object storage: {_brief(error)}") from error
+
+    @cached_property
+    def lists(self) -> bool:
+        """Whether the store can tell what it holds; plain HTTP servers cannot."""
+        return not self.url.startswith(("http://", "https://"))
+
+
+@lru_cache(maxsize=64)
+def connect(url: str) -> Connection:
+    """The connection of a URL, one a process."""
+    return Connection(url)
+
+
+class RemotePath:
+    """A place under a URL. Immutable; may be copied to other processes, except to forked ones that both use it.
+
+    Args:
+        connection: where it lies.
+        parts: names from the connection's URL down to it.
+        cache: contents by key, shared by all places under one episode; only `prefetch` fills it.
+    """
+
+    __slots__ = ("_cache", "connection", "parts")
+
+    def __init__(
+        self, connection: Connection, parts: tuple[str, ...] = (), cache: dict[str, bytes] | None = None
+    ) -> None:
+        self.connection, self.parts, self._cache = connection, parts, cache
+
+    @classmethod
+    def parse(cls, url: str) -> RemotePath:
+        """The place that a URL names.
+
+        Raises:
+            BadInput: the URL holds credentials, a query or a scheme that is unknown.
+        """
+        match = _URL.match(url)
+        if match is None:
+            raise BadInput(f"{url!r} is no URL of object storage; it begins with one of {', '.join(SCHEMES)}")
+        scheme, rest = match[1], url[match.end() :].lstrip("/")
+        split = urlsplit(f"{scheme}://{rest}")
+        if "@" in split.netloc or split.query or split.fragment:
+            where = f"{scheme}://{split.netloc.rpartition('@')[2]}{split.path}"
+            raise BadInput(f"{where}: a URL of a store holds no credentials and no query; set them in the environment")
+        slashes = ":///" if scheme in ("file", "memory") else "://"
+        return cls(connect(f"{scheme}{slashes}{rest.rstrip('/')}".rstrip("/")))
+
+    def __reduce__(self) -> tuple[Callable[..., RemotePath], tuple[Any, ...]]:
+        return _restore, (self.connection.url, self.parts, self._cache)
+
+    def __str__(self) -> str:
+        return "/".join((self.connection.url, *self.parts))
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __truediv__(self, name: str) -> RemotePath:
+        """The place `name`, relative to this one.
+
+        Raises:
+            BadInput: the name would lead out of this place.
+        """
+        added = tuple(name.split("/"))
+        if any(part in (".", "..") or not _SEGMENT.fullmatch(part) for part in added):
+            raise BadInput(f"{name!r} is no name under {self}; names are relative and hold no '..'")
+        return RemotePath(self.connection, self.parts + added, self._cache)
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self.parts[-1] if self.parts else self.connection.url.rpartition("/")[2]
+
+    @property
+    def key(self) -> str:
+        """Its name in the connection's store."""
+        return "/".join(self.parts)
+
+    def with_cache(self) -> RemotePath:
+        """The same place with a cache of its own for `prefetch`."""
+        return RemotePath(self.connection, self.parts, {})
+
+    # ---- reading
+
+    def read_bytes(self) -> bytes:
+        """The whole object.
+
+        Raises:
+            OSError: it is missing, too big or cannot be read.
+        """
+        if self._cache is not None and (known := self._cache.get(self.key)) is not None:
+            return known
+        import obstore
+
+        with self._errors():
+            result = obstore.get(self._store(), self.key)
+            if result.meta["size"] <= READ_CAP:
+                return bytes(result.bytes())
+        raise OSError(errno.EFBIG, f"larger than {READ_CAP >> 20} MiB", str(self))
+
+    def size(self) -> int:
+        """Bytes of the object.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+        """
+        import obstore
+
+        with self._errors():
+            return int(obstore.head(self._store(), self.key)["size"])
+
+    def tail(self, count: int) -> bytes:
+        """The last `count` bytes of the object, fewer where it is shorter.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+        """
+        import obstore
+
+        if self.connection.url.startswith(("az", "adl", "abfs")):  # Azure knows no ranges from the end
+            size = self.size()
+            return b"" if size == 0 else self.read_ranges([(max(0, size - count), min(count, size))])[0]
+        with self._errors():
+            result = obstore.get(self._store(), self.key, options={"range": {"suffix": count}})
+            first, last = result.range
+            if last - first > count:
+                raise OSError(errno.EIO, "the server ignores ranges", str(self))
+            return bytes(result.bytes())
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, size), near ones in one request; fewer bytes where the object ends.
+
+        Raises:
+            OSError: it is missing or cannot be read, or a range begins after its end.
+        """
+        import obstore
+
+        with self._errors():
+            starts, lengths = [offset for offset, _ in ranges], [size for _, size in ranges]
+            if len(ranges) == 1:
+                return [bytes(obstore.get_range(self._store(), self.key, start=starts[0], length=lengths[0]))]
+            return [bytes(part) for part in obstore.get_ranges(self._store(), self.key, starts=starts, lengths=lengths)]
+
+    def stream(self) -> Iterator[bytes]:
+        """The object in pieces of some MB.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+        """
+        import obstore
+
+        with self._errors():
+            for part in obstore.get(self._store(), self.key).stream():
+                yield bytes(part)
+
+    def sha256(self) -> str:
+        """Digest of the object, read in pieces.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+        """
+        digest = hashlib.sha256()
+        for part in self.stream():
+            digest.update(part)
+        return digest.hexdigest()
+
+    # ---- what is there
+
+    def sizes_under(self) -> dict[str, int]:
+        """Bytes of all objects under this place, by their name relative to it.
+
+        Raises:
+            OSError: the store cannot be listed.
+        """
+        import obstore
+
+        found = {}
+        with self._errors():
+            self._must_list()
+            for part in obstore.list(self._store(), self.key or None):
+                for entry in part:
+                    found[str(entry["path"]).removeprefix(self.key).lstrip("/")] = int(entry["size"])
+        return found
+
+    def folders(self) -> list[str]:
+        """Names of the places right under this one that hold objects.
+
+        Raises:
+            OSError: the store cannot be listed.
+        """
+        import obstore
+
+        with self._errors():
+            self._must_list()
+            found = obstore.list_with_delimiter(self._store(), self.key or None)["common_prefixes"]
+        return sorted(str(prefix).rpartition("/")[2] for prefix in found)
+
+    def any_under(self) -> bool:
+        """Whether there is an object under this place.
+
+        Raises:
+            OSError: the store cannot be listed.
+        """
+        import obstore
+
+        with self._errors():
+            self._must_list()
+            return any(len(part) for part in obstore.list(self._store(), self.key or None, chunk_size=1))
+
+    def prefetch(self, names: Iterable[str], digests: Mapping[str, str]) -> None:
+        """Fetch the objects `names` side by side, and keep those whose sha256 is that of `digests`.
+
+        Raises:
+            OSError: one is missing or cannot be read.
+        """
+        if self._cache is None:
+            raise ValueError("prefetch needs a place made by with_cache")
+        paths = [self / name for name in names]
+        contents = in_parallel(lambda path: path.read_bytes(), paths)
+        for name, path, content in zip(names, paths, contents, strict=True):
+            if hashlib.sha256(content).hexdigest() == digests[name]:
+                self._cache[path.key] = content
+
+    def holds(self, name: str) -> bool:
+        """Whether `prefetch` has the object `name` at hand."""
+        return self._cache is not None and (self / name).key in self._cache
+
+    # ---- writing
+
+    def put(self, source: bytes | Path) -> None:
+        """Write the object whole; nobody ever sees a part of it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        import obstore
+
+        with self._errors():
+            obstore.put(self._store(), self.key, source)
+
+    def delete(self) -> None:
+        """Delete the object, if it is there.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        import obstore
+
+        with self._errors():
+            try:
+                obstore.delete(self._store(), self.key)
+            except FileNotFoundError:
+                return
+
+    def _store(self) -> ObjectStore:
+        _check_process(self)
+        return self.connection.store
+
+    def _must_list(self) -> None:
+        if not self.connection.lists:
+            raise OSError(errno.ENOTSUP, "a plain HTTP server cannot be listed: open episodes by their id", str(self))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Whatever `obstore` raises, as an OSError that names this place."""
+        from obstore import exceptions
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise OSError(errno.ENOTDIR, _brief(error), str(self)) from error
+            raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            hint = "permission denied; check the credentials in the environment"
+            raise PermissionError(errno.EACCES, f"{hint}: {_brief(error)}", str(self)) from error
+        except exceptions.BaseError as error:
+            raise OSError(errno.EIO, _brief(error), str(self)) from error
+
+
+def in_parallel(work: Callable[[RemotePath], Any], paths: Sequence[RemotePath]) -> list[Any]:
+    """`work` on every path, several at a time."""
+    with ThreadPoolExecutor(min(PARALLEL, max(1, len(paths))), "object-storage") as pool:
+        return list(pool.map(work, paths))
+
+
+def is_url(text: str) -> bool:
+    """Whether this names a place in object storage; also one whose `//` a `Path` has made `/`."""
+    return _URL.match(text) is not None
+
+
+def _restore(url: str, parts: tuple[str, ...], cache: dict[str, bytes] | None) -> RemotePath:
+    return RemotePath(connect(url), parts, cache)
+
+
+def _brief(error: BaseException) -> str:
+    """What a server says, without the pages that stand around it."""
+    text = str(error)
+    message = _MESSAGE.search(text)
+    return (message[1] if message else text.partition("\n")[0]).strip()[:300]
+
+
+_process: list[int] = []
+
+
+def _check_process(path: RemotePath) -> None:
+    """The network threads of `obstore` do not live on in a forked process: a request there would never end."""
+    if not _process:
+        _process.append(os.getpid())
+    if _process[0] != os.getpid():
+        raise OSError(
+            errno.EDEADLK, "used before this process was forked; start workers with `spawn` or `forkserver`", str(path)
+        )
