@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,20 @@ class Entry:
     sha256: str
 
 
-def write_manifest(folder: Path, episode_id: str) -> None:
-    """Describe every file under `folder` in its manifest."""
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in files_under(folder)
+def write_manifest(folder: Path, episode_id: str, known: Mapping[str, Entry] | None = None) -> None:
+    """Describe every file under `folder` in its manifest.
+
+    Args:
+        folder: of the episode.
+        episode_id: its id.
+        known: files that some manifest described already. They are not read again, so that damage they took since
+            is still told from what was written.
+    """
+    entries = {
+        name: (known or {}).get(name) or Entry((folder / name).stat().st_size, _sha256(folder / name))
+        for name in files_under(folder)
     }
+    files = {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in entries.items()}
     content: dict[str, Any] = {"schema": 1, "id": episode_id, "files": files}
     content["sha256"] = _own_sha256(content)
     with open(folder / MANIFEST, "x", encoding="utf-8") as file:

@@ -3,6 +3,8 @@
 STORE/episodes/ID/manifest.json   sha256 of every file
 STORE/episodes/ID/data.zarr/      the Zarr v3 group
 STORE/staging/ID/                 episodes being written, or left behind by a writer that died
+STORE/edits/ID/                 an episode's next version being built, see `swap`
+STORE/trash/ID/                 deleted, but kept
 STORE/quarantine/ID/              what `repair` could not read whole; nothing is thrown away
 STORE/locks/                      who collects demonstrations at the moment
 """
@@ -51,6 +53,16 @@ class EpisodeStore:
         """Where `repair` puts what it could not read whole."""
         return self.path / "quarantine"
 
+    @property
+    def edits_path(self) -> Path:
+        """Where changed versions of closed episodes are built."""
+        return self.path / "edits"
+
+    @property
+    def trash_path(self) -> Path:
+        """Where deleted episodes lie that are to be kept."""
+        return self.path / "trash"
+
     def exists(self) -> bool:
         """Whether anything was ever written here."""
         return self.episodes_path.is_dir() or self.staging_path.is_dir()
@@ -71,13 +83,21 @@ class EpisodeStore:
         """
         from embodied_vision.episodes.reader import Episode
 
+        return Episode(self.folder(episode_id))
+
+    def folder(self, episode_id: str) -> Path:
+        """Folder of a closed episode, which may be damaged.
+
+        Raises:
+            EpisodeError: there is none of that id.
+        """
         path = self.episodes_path / episode_id
         if not _ID.fullmatch(episode_id) or not path.is_dir():
             state = " yet (it is in staging; close or repair it)" if episode_id in self.staging_ids() else ""
             raise EpisodeError(
                 f"no episode {episode_id!r} in {self.path}{state}; see `embodied-vision episodes list {self.path}`"
             )
-        return Episode(path)
+        return path
 
     def select(
         self,

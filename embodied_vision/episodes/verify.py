@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from embodied_vision.episodes.manifest import MANIFEST, file_problem, files_under, read_manifest
+from embodied_vision.episodes.pin import identity
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import EpisodeError
 
@@ -39,8 +41,18 @@ def verify(store: EpisodeStore, ids: Sequence[str] | None = None) -> list[Report
 
 
 def verify_episode(store: EpisodeStore, episode_id: str) -> Report:
-    """Compare every file of one episode with its manifest."""
+    """Compare every file of one episode with its manifest; again, where it is edited meanwhile."""
     folder = store.episodes_path / episode_id
+    while True:
+        before = identity(folder)
+        report = verify_folder(folder)
+        if report.ok or identity(folder) == before:
+            return report
+
+
+def verify_folder(folder: Path) -> Report:
+    """Compare every file of an episode's folder, wherever it lies, with the manifest."""
+    episode_id = folder.name
     try:
         files = read_manifest(folder)
     except EpisodeError as error:
