@@ -111,12 +111,15 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
     decision_frames: dict[str, list[tuple[int, Blob, Blob]]] = {camera.name: [] for camera in cameras}
     samples: dict[str, list[tuple[int, Blob]]] = {}
     decisions: list[dict[str, Any]] = []
+    notes: dict[str, Any] = {}
     for record in journal.records:
         fields = record.fields
         if fields["kind"] == "frame":
             frames[fields["camera"]].append((fields["stamp"], (record, 0), (record, 1)))
         elif fields["kind"] == "sample":
             samples.setdefault(fields["stream"], []).append((fields["stamp"], (record, 0)))
+        elif fields["kind"] == "note":
+            notes[fields["name"]] = fields["value"]
         elif fields["kind"] == "decision":
             seen = []
             for number, (camera, stamp) in enumerate(fields["frames"]):
@@ -144,6 +147,7 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
     write_group(root / "decisions" / "cameras", {})
     attributes = {
         **{key: head[key] for key in _FROM_HEADER},
+        "attributes": {**head["attributes"], **notes},
         "closed_ns": time.time_ns(),
         "cameras": [camera.to_dict() for camera in cameras],
         "streams": streams,

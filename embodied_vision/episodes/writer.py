@@ -9,16 +9,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, seal
+from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks, seal
 from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
+from embodied_vision.episodes.frames import AnyFrame, EncodedFrame, depth_mm
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
 from embodied_vision.episodes.schema import SCHEMA, ColorCodec, folder_name, plain
 from embodied_vision.episodes.schema import color_codec as make_color_codec
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
-from embodied_vision.geometry import depth_to_metres, quantise_depth
+from embodied_vision.geometry import depth_to_metres
 from embodied_vision.types import RGBD, Camera, PickPlace, new_id
 
 _STAGE_ATTEMPTS = 10
@@ -39,6 +40,8 @@ class EpisodeWriter:
         attributes: anything else worth knowing, JSON.
         color_codec: "jpeg" or "lossless", for the frames; those of decisions are always lossless.
         quality: of the JPEG images, 1 to 100.
+        created_ns: when the episode began, system time; now when None. For copies of what was recorded elsewhere.
+        tags: labels of the episode.
 
     Raises:
         BadInput: unusable arguments.
@@ -57,6 +60,8 @@ class EpisodeWriter:
         attributes: Mapping[str, Any] | None = None,
         color_codec: ColorCodec = "jpeg",
         quality: int = 90,
+        created_ns: int | None = None,
+        tags: Sequence[str] = (),
     ) -> None:
         self.store = store
         self._cameras = {camera.name: camera for camera in cameras}
@@ -80,24 +85,82 @@ class EpisodeWriter:
             "attributes": plain(attributes or {}, "attributes"),
             "color_codec": color_codec,
             "quality": quality,
-            "created_ns": time.time_ns(),
-            "tags": [],
+            "created_ns": time.time_ns() if created_ns is None else int(created_ns),
+            "tags": sorted(set(tags)),
             "history": [],
         }
         self.id, self._journal = _stage(store)
         self._staging = store.staging_path / self.id
         self._journal.append({**head, "id": self.id})
 
-    def append_frame(self, frame: RGBD) -> None:
+    def append_frame(self, frame: AnyFrame) -> None:
         """Log a frame. Depth is kept in whole millimetres.
 
         Raises:
             BadInput: the frame is not of a camera of this episode.
             EpisodeError: the disk is full or fails.
         """
+        self.append_encoded(self.encode(frame))
+
+    def encode(self, frame: AnyFrame, quality: int | None = None) -> EncodedFrame:
+        """Encode a frame for `append_encoded`; touches no file, so that several threads may share the work.
+
+        Args:
+            frame: of a camera of this episode.
+            quality: of the JPEG image where it is below what the episode asks for; a reader needs not know. None, or
+                lossless color: as the episode asks.
+
+        Raises:
+            BadInput: the frame is not of a camera of this episode.
+        """
         self._check_camera(frame)
-        blobs = self._encode(frame, self._color)
-        self._journal.append({"kind": "frame", "camera": frame.camera.name, "stamp": int(frame.stamp_ns)}, blobs)
+        color = self._color
+        if isinstance(color, JpegChunks) and quality is not None and quality < color.quality:
+            color = JpegChunks(quality)
+        return EncodedFrame(frame.camera.name, int(frame.stamp_ns), self._encode(frame, color))
+
+    def encode_jpeg(self, camera: str, stamp_ns: int, jpeg: bytes, depth: NDArray[np.uint16]) -> EncodedFrame:
+        """A frame for `append_encoded` whose color image is a JPEG already: its bytes go to the episode as they are.
+
+        Args:
+            camera: name of a camera of this episode.
+            stamp_ns: when the shutter closed.
+            jpeg: RGB image of the camera's size; its header is checked, decode it before where its source is doubtful.
+            depth: uint16 (H, W) in whole mm, 0 where there is no return.
+
+        Raises:
+            BadInput: no such camera or image, or the episode's color is lossless.
+        """
+        from embodied_vision.episodes.encoded import jpeg_shape
+
+        if camera not in self._cameras:
+            raise BadInput(f"frame of camera {camera!r}, the episode has {sorted(self._cameras)}; name it at the start")
+        if not isinstance(self._color, JpegChunks):
+            raise BadInput(f"camera {camera!r}: a JPEG image cannot go into an episode of lossless color; decode it")
+        size = (self._cameras[camera].height, self._cameras[camera].width)
+        if jpeg_shape(jpeg) != (*size, 3) or depth.shape != size or depth.dtype != np.uint16:
+            raise BadInput(
+                f"camera {camera!r}: JPEG image of {jpeg_shape(jpeg)} and depth {depth.dtype} {depth.shape}, its "
+                f"calibration says {(*size, 3)} and uint16 {size}; check the resolution against the calibration"
+            )
+        return EncodedFrame(camera, int(stamp_ns), (seal(jpeg), seal(self._depth.encode(depth))))
+
+    def append_encoded(self, frame: EncodedFrame) -> None:
+        """Log a frame that `encode` or `encode_jpeg` of this writer made.
+
+        Raises:
+            EpisodeError: the disk is full or fails.
+        """
+        self._journal.append({"kind": "frame", "camera": frame.camera, "stamp": frame.stamp_ns}, frame.blobs)
+
+    def note(self, name: str, value: Any) -> None:
+        """Set an attribute of the episode while it is written, JSON; the last value counts, also after a crash.
+
+        Raises:
+            BadInput: something that JSON cannot hold.
+            EpisodeError: the disk is full or fails.
+        """
+        self._journal.append({"kind": "note", "name": name, "value": plain(value, name)})
 
     def append(self, stream: str, stamp_ns: int, value: ArrayLike) -> None:
         """Log one value (D,) of a stream, in the order of the calls; D stays the same throughout the stream.
@@ -118,12 +181,14 @@ class EpisodeWriter:
             )
         self._journal.append({"kind": "sample", "stream": stream, "stamp": int(stamp_ns)}, [row.tobytes()])
 
-    def append_decision(self, action: PickPlace, frames: Sequence[RGBD], info: Mapping[str, Any] | None = None) -> None:
+    def append_decision(
+        self, action: PickPlace, frames: Sequence[AnyFrame], info: Mapping[str, Any] | None = None
+    ) -> None:
         """Log a decision with the frames it was made from; both come back bit for bit.
 
         Args:
             action: what was decided, non-finite values as well.
-            frames: one a camera, with depth quantised by `geometry.quantise_depth`.
+            frames: one a camera; depth in metres must have been through `geometry.quantise_depth`.
             info: anything else worth knowing, JSON.
 
         Raises:
@@ -133,7 +198,7 @@ class EpisodeWriter:
         blobs: list[bytes] = []
         for frame in frames:
             self._check_camera(frame)
-            if not np.array_equal(depth_to_metres(quantise_depth(frame.depth)), frame.depth):
+            if isinstance(frame, RGBD) and not np.array_equal(depth_to_metres(depth_mm(frame)), frame.depth):
                 raise BadInput(
                     f"camera {frame.camera.name!r}: depth of a decision's frame is not in whole millimetres and would "
                     "not come back exactly; pass depth through geometry.quantise_depth where it enters the system"
@@ -193,10 +258,10 @@ class EpisodeWriter:
     ) -> None:
         self.release()
 
-    def _encode(self, frame: RGBD, color: ChunkCodec) -> list[bytes]:
-        return [seal(color.encode(frame.color)), seal(self._depth.encode(quantise_depth(frame.depth)))]
+    def _encode(self, frame: AnyFrame, color: ChunkCodec) -> tuple[bytes, bytes]:
+        return seal(color.encode(frame.color)), seal(self._depth.encode(depth_mm(frame)))
 
-    def _check_camera(self, frame: RGBD) -> None:
+    def _check_camera(self, frame: AnyFrame) -> None:
         camera = self._cameras.get(frame.camera.name)
         if camera is None:
             raise BadInput(

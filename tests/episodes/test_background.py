@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embodied_vision import geometry
-from embodied_vision.episodes.background import BackgroundWriter
+from embodied_vision.episodes.background import BackgroundWriter, Room
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import EmbodiedVisionError, EpisodeError
@@ -32,7 +32,7 @@ class Log:
         self.gate.set()
         self.errors: list[EmbodiedVisionError] = []
         self.ended: list[str] = []
-        self.writer = BackgroundWriter(max_frames, self.errors.append)
+        self.writer = BackgroundWriter(Room(frames=max_frames), self.errors.append)
 
     def begin(self, task: str = "t") -> None:
         def make() -> EpisodeWriter:
