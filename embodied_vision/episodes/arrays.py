@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.episodes.codecs import CRC_BYTES, ChunkCodec, codec_from_metadata, seal, unseal
+from embodied_vision.episodes.files import Location, OpenFile, open_in
 from embodied_vision.episodes.pin import Pin
+from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
 
 CHUNKS_PER_SHARD = 64
@@ -78,7 +80,7 @@ def write_group(folder: Path, attributes: Mapping[str, Any]) -> None:
     _write_json(folder / "zarr.json", metadata)
 
 
-def read_attributes(folder: Path) -> dict[str, Any]:
+def read_attributes(folder: Location) -> dict[str, Any]:
     """Attributes of a Zarr v3 group.
 
     Raises:
@@ -130,7 +132,7 @@ class ArrayReader:
         EpisodeError: the array is missing or not of a form that this store writes.
     """
 
-    def __init__(self, folder: Path, pin: Pin | None = None) -> None:
+    def __init__(self, folder: Location, pin: Pin | None = None) -> None:
         self.folder = folder
         self._pin = pin
         metadata = _read_json(folder / "zarr.json")
@@ -173,20 +175,19 @@ class ArrayReader:
             EpisodeError: a file is missing or cut short, or the array was replaced since this reader opened it.
         """
         for shard, members in groupby(numbers, lambda number: number // CHUNKS_PER_SHARD):
-            path = self._path(shard)
+            name = _shard_name(shard, self.spec, self._separator)
+            path = f"{self.folder}/{name}"
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    for stretch in _stretches(self._places(fd, shard, path, members)):
-                        offset, end = stretch[0][1], stretch[-1][2]
-                        data = os.pread(fd, end - offset, offset)
-                        if len(stretch) == 1:
-                            yield stretch[0][0], data
-                            continue
-                        for number, first, last in stretch:
-                            yield number, data[first - offset : last - offset]
-                finally:
-                    os.close(fd)
+                with open_in(self.folder, name) as file:
+                    stretches = _stretches(self._places(file, shard, path, members))
+                    while several := list(islice(stretches, file.at_once)):
+                        ranges = [(stretch[0][1], stretch[-1][2] - stretch[0][1]) for stretch in several]
+                        for stretch, (offset, _), data in zip(several, ranges, file.read_ranges(ranges), strict=True):
+                            if len(stretch) == 1:
+                                yield stretch[0][0], data
+                                continue
+                            for number, first, last in stretch:
+                                yield number, data[first - offset : last - offset]
             except OSError as error:
                 raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
 
@@ -213,13 +214,13 @@ class ArrayReader:
     def _path(self, shard: int) -> str:
         return f"{self.folder}/{_shard_name(shard, self.spec, self._separator)}"
 
-    def _places(self, fd: int, shard: int, path: str, numbers: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    def _places(self, file: OpenFile, shard: int, path: str, numbers: Iterable[int]) -> Iterator[tuple[int, int, int]]:
         """Number, begin and end of chunks of an open shard."""
         # Asked after the file was opened: what is read below belongs to the array that the index and the stamps are of.
         if _made_ns(self.folder) != self._made_ns:
             raise EpisodeError(f"{self.folder} was replaced since it was opened; open the episode again")
         if shard not in self._indices:
-            self._indices[shard] = _read_index(fd, path)
+            self._indices[shard] = _read_index(file, path)
         index = self._indices[shard]
         for number in numbers:
             offset, size = (int(n) for n in index[number % CHUNKS_PER_SHARD])
@@ -235,11 +236,11 @@ class ArrayReader:
         return np.concatenate(parts)[: self.length]
 
 
-def _read_index(fd: int, path: str) -> NDArray[np.uint64]:
-    size = os.fstat(fd).st_size
+def _read_index(file: OpenFile, path: str) -> NDArray[np.uint64]:
+    size, tail = file.tail(_INDEX_BYTES)
     if size < _INDEX_BYTES:
         raise EpisodeError(f"{path} is cut short at {size} bytes; restore it from a copy")
-    data = unseal(os.pread(fd, _INDEX_BYTES, size - _INDEX_BYTES), f"{path}: shard index")
+    data = unseal(tail, f"{path}: shard index")
     index = np.frombuffer(data, "<u8").reshape(CHUNKS_PER_SHARD, 2)
     offsets, sizes = index[index[:, 1] != _ABSENT].T
     if (offsets > size).any() or (sizes > size - offsets).any():
@@ -259,8 +260,10 @@ def _stretches(places: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[in
         yield stretch
 
 
-def _made_ns(folder: Path) -> int:
+def _made_ns(folder: Location) -> int:
     """When the last file of an array appeared: another array in its place has another time."""
+    if isinstance(folder, RemotePath):
+        return 0  # nothing is replaced there
     try:
         return os.stat(folder).st_mtime_ns
     except OSError as error:
@@ -277,7 +280,7 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
         json.dump(data, file, indent=1, allow_nan=False)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Location) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
