@@ -153,7 +153,6 @@ class ArrayReader:
             ) from error
         if metadata["chunk_grid"] != expected["chunk_grid"]:
             raise EpisodeError(f"{folder / 'zarr.json'}: sharded otherwise than episodes are; read it with zarr-python")
-        self._made_ns = _made_ns(folder)
         self._indices: dict[int, NDArray[np.uint64]] = {}
 
     def chunk(self, number: int) -> NDArray[Any]:
@@ -189,6 +188,8 @@ class ArrayReader:
                             for number, first, last in stretch:
                                 yield number, data[first - offset : last - offset]
             except OSError as error:
+                if self._pin is not None:
+                    self._pin.check()
                 raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
 
     def decode(self, number: int, sealed: bytes, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -217,8 +218,8 @@ class ArrayReader:
     def _places(self, file: OpenFile, shard: int, path: str, numbers: Iterable[int]) -> Iterator[tuple[int, int, int]]:
         """Number, begin and end of chunks of an open shard."""
         # Asked after the file was opened: what is read below belongs to the array that the index and the stamps are of.
-        if _made_ns(self.folder) != self._made_ns:
-            raise EpisodeError(f"{self.folder} was replaced since it was opened; open the episode again")
+        if self._pin is not None:
+            self._pin.check()
         if shard not in self._indices:
             self._indices[shard] = _read_index(file, path)
         index = self._indices[shard]
@@ -258,16 +259,6 @@ def _stretches(places: Iterable[tuple[int, int, int]]) -> Iterator[list[tuple[in
         stretch.append(place)
     if stretch:
         yield stretch
-
-
-def _made_ns(folder: Location) -> int:
-    """When the last file of an array appeared: another array in its place has another time."""
-    if isinstance(folder, RemotePath):
-        return 0  # nothing is replaced there
-    try:
-        return os.stat(folder).st_mtime_ns
-    except OSError as error:
-        raise EpisodeError(f"{folder} cannot be read ({error.strerror}); restore it from a copy") from error
 
 
 def _shard_name(shard: int, spec: ArraySpec, separator: str) -> str:

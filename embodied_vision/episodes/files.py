@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 from embodied_vision.episodes.remote import RemotePath, in_parallel, is_url
+
+T = TypeVar("T")
 
 Location: TypeAlias = Path | RemotePath
 """Both join names by `/`, have a `name`, become what a user calls them by `str`, and are read by the functions here.
@@ -19,22 +20,42 @@ Every failure is an OSError.
 
 
 class OpenFile(Protocol):
-    """A file that is read piece by piece."""
+    """A file that is read piece by piece, within a `with` block.
 
-    def tail(self, count: int) -> bytes:
-        """The last `count` bytes, fewer where the file is shorter."""
+    Attributes:
+        at_once: how many pieces to ask for in one call.
+    """
+
+    at_once: int
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def tail(self, count: int) -> tuple[int, bytes]:
+        """Bytes of the file, and its last `count` ones, fewer where it is shorter."""
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes of each (offset, size), fewer where the file ends."""
 
 
 class _LocalFile:
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    """Held open, so that all pieces are of the same file."""
 
-    def tail(self, count: int) -> bytes:
+    at_once = 1
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def tail(self, count: int) -> tuple[int, bytes]:
         size = os.fstat(self._fd).st_size
-        return os.pread(self._fd, count, max(0, size - count))
+        return size, os.pread(self._fd, count, max(0, size - count))
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         return [os.pread(self._fd, size, offset) for offset, size in ranges]
@@ -52,14 +73,9 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     return RemotePath.parse(text) if is_url(text) else Path(text)
 
 
-@contextmanager
-def open_file(path: Location) -> Iterator[OpenFile]:
-    """A file to read pieces of. Locally it is held open meanwhile, so that all pieces are of the same file."""
-    if isinstance(path, RemotePath):
-        yield path
-        return
-    with open(path, "rb", buffering=0) as file:
-        yield _LocalFile(file.fileno())
+def open_in(folder: Location, name: str) -> OpenFile:
+    """The file `name` of a folder, to read pieces of."""
+    return folder / name if isinstance(folder, RemotePath) else _LocalFile(f"{folder}/{name}")
 
 
 def file_size(path: Location) -> int:
@@ -97,6 +113,11 @@ def folders_in(folder: Location) -> list[str]:
         return []
 
 
+def each(folder: Location, work: Callable[[str], T], names: Sequence[str]) -> list[T]:
+    """`work` on every name; several at a time where each is a request."""
+    return in_parallel(work, names) if isinstance(folder, RemotePath) else [work(name) for name in names]
+
+
 def sizes_of(folder: RemotePath, names: Sequence[str]) -> dict[str, int]:
     """Bytes of each of these files that is there, in as few requests as the store allows."""
     if folder.connection.lists:
@@ -110,12 +131,3 @@ def sizes_of(folder: RemotePath, names: Sequence[str]) -> dict[str, int]:
 
     sizes = in_parallel(size, [folder / name for name in names])
     return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
-
-
-def verified(folder: Location, digests: Mapping[str, str]) -> Location:
-    """The folder, with the small files of these sha256 at hand where reading each one anew takes a request."""
-    if not isinstance(folder, RemotePath):
-        return folder
-    folder = folder.with_cache()
-    folder.prefetch(list(digests), digests)
-    return folder

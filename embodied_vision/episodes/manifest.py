@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embodied_vision.episodes.files import Location, file_sha256, file_size, sizes_of, sizes_under
+from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
 
 MANIFEST = "manifest.json"
+_MISSING = "missing"
+_DIFFERS = "contents differ from what was written (sha256)"
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def write_manifest(folder: Path, episode_id: str, known: Mapping[str, Entry] | N
             is still told from what was written.
     """
     entries = {
-        name: (known or {}).get(name) or Entry((folder / name).stat().st_size, _sha256(folder / name))
+        name: (known or {}).get(name) or Entry((folder / name).stat().st_size, file_sha256(folder / name))
         for name in files_under(folder)
     }
     files = {name: {"size": entry.size, "sha256": entry.sha256} for name, entry in entries.items()}
@@ -43,7 +46,7 @@ def write_manifest(folder: Path, episode_id: str, known: Mapping[str, Entry] | N
         json.dump(content, file, indent=1)
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
+def read_manifest(folder: Location) -> dict[str, Entry]:
     """Files of an episode by their path relative to `folder`.
 
     Raises:
@@ -64,44 +67,65 @@ def read_manifest(folder: Path) -> dict[str, Entry]:
     return files
 
 
-def check_sizes(folder: Path, files: dict[str, Entry]) -> None:
-    """Every file is there and whole in length; contents are checked as they are read.
+def check_sizes(folder: Location, files: dict[str, Entry]) -> Location:
+    """Every file is there and whole in length, and metadata are as written; other contents are checked when read.
+
+    Returns:
+        the folder to read from; in object storage one that has the metadata at hand.
 
     Raises:
         EpisodeError: the first file that is not.
     """
+    metadata = {name: entry.sha256 for name, entry in files.items() if name.endswith("zarr.json")}
+    if isinstance(folder, RemotePath):
+        return _check_remote(folder, files, metadata)
     for name, entry in files.items():
-        problem = file_problem(folder / name, entry, contents=name.endswith("zarr.json"))
-        if problem:
-            raise EpisodeError(f"{folder / name}: {problem}; restore it from a copy")
+        _refuse(folder / name, file_problem(folder / name, entry, contents=name in metadata))
+    return folder
 
 
-def file_problem(path: Path, entry: Entry, *, contents: bool) -> str | None:
+def _check_remote(folder: RemotePath, files: dict[str, Entry], metadata: dict[str, str]) -> RemotePath:
+    """In few requests: one listing, and the metadata side by side."""
+    try:
+        sizes = sizes_of(folder, list(files))
+        for name, entry in files.items():
+            _refuse(folder / name, _size_problem(sizes.get(name), entry))
+        folder = folder.with_cache()
+        folder.prefetch(metadata)
+    except OSError as error:
+        raise EpisodeError(f"{error.filename or folder} cannot be read ({error.strerror})") from error
+    for name in metadata:
+        _refuse(folder / name, None if folder.holds(name) else _DIFFERS)
+    return folder
+
+
+def _refuse(path: Location, problem: str | None) -> None:
+    if problem:
+        raise EpisodeError(f"{path}: {problem}; restore it from a copy")
+
+
+def file_problem(path: Location, entry: Entry, *, contents: bool) -> str | None:
     """What is wrong with a file, or None; `contents` reads it whole and compares its sha256."""
     try:
-        size = path.stat().st_size
-        if size != entry.size:
-            return f"{size} bytes, the manifest says {entry.size}"
-        if contents and _sha256(path) != entry.sha256:
-            return "contents differ from what was written (sha256)"
+        problem = _size_problem(file_size(path), entry)
+        if problem is None and contents and file_sha256(path) != entry.sha256:
+            return _DIFFERS
     except FileNotFoundError:
-        return "missing"
+        return _MISSING
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-    return None
+    return problem
 
 
-def files_under(folder: Path) -> list[str]:
+def _size_problem(size: int | None, entry: Entry) -> str | None:
+    if size is None:
+        return _MISSING
+    return None if size == entry.size else f"{size} bytes, the manifest says {entry.size}"
+
+
+def files_under(folder: Location) -> list[str]:
     """All files of an episode but its manifest, relative to `folder`, sorted."""
-    found = []
-    for root, _, names in os.walk(folder):
-        found += [str((Path(root) / name).relative_to(folder)) for name in names]
-    return sorted(set(found) - {MANIFEST})
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sorted(set(sizes_under(folder)) - {MANIFEST})
 
 
 def _own_sha256(content: dict[str, Any]) -> str:

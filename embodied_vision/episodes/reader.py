@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,8 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from embodied_vision.episodes.arrays import ArrayReader, read_attributes
 from embodied_vision.episodes.batch import read_chunks, whole_numbers
 from embodied_vision.episodes.codecs import ChunkCodec, unseal
+from embodied_vision.episodes.files import Location, location
 from embodied_vision.episodes.manifest import check_sizes, read_manifest
 from embodied_vision.episodes.pin import Pin, identity
+from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.episodes.schema import GROUP, folder_name
 from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import BadInput, EpisodeError
@@ -51,7 +54,7 @@ class Frames:
         stamps_ns: int64 (T,), in the order of logging.
     """
 
-    def __init__(self, folder: Path, camera: Camera, pin: Pin | None = None) -> None:
+    def __init__(self, folder: Location, camera: Camera, pin: Pin | None = None) -> None:
         self.camera = camera
         self._color = ArrayReader(folder / "color", pin)
         self._depth = ArrayReader(folder / "depth", pin)
@@ -132,7 +135,7 @@ class Frames:
 class Decisions(Sequence[Decision]):
     """The decisions of an episode; their frames are read when indexed."""
 
-    def __init__(self, folder: Path, cameras: Mapping[str, Camera], pin: Pin | None = None) -> None:
+    def __init__(self, folder: Location, cameras: Mapping[str, Camera], pin: Pin | None = None) -> None:
         self._records = read_attributes(folder)["records"]
         self._stamps, self._pick, self._place = (
             ArrayReader(folder / name, pin).values() for name in ("stamps", "pick", "place")
@@ -159,6 +162,11 @@ class Decisions(Sequence[Decision]):
         frames = tuple(self._frames[name][number] for name, number in record["frames"])
         return Decision(self.action(index), frames, record["info"])
 
+    @property
+    def stamps_ns(self) -> NDArray[np.int64]:
+        """int64 (N,), when each was decided, in the order of logging."""
+        return self._stamps
+
     def action(self, index: int) -> PickPlace:
         """The action of a decision alone, without reading its frames."""
         record = self._records[index]
@@ -179,14 +187,14 @@ class Episode:
     returns what it would have before. A change of the outcome or tags is seen when the episode is opened again.
 
     Args:
-        path: folder of the episode.
+        path: folder of the episode, or its URL in object storage.
 
     Raises:
         EpisodeError: a file is missing or cut short, metadata are damaged, or the schema is unknown.
 
     Attributes:
         id: sortable unique id.
-        path: folder of the episode.
+        location: folder of the episode, or its place in object storage.
         task, robot: names.
         cameras: calibrations by name.
         encoder_id, policy_id: who acted.
@@ -198,9 +206,23 @@ class Episode:
         streams: names of the streams.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.id = path.name
+    def __init__(self, path: str | PathLike[str] | RemotePath) -> None:
+        self.location: Location = location(path)
+        self.id = self.location.name
+        self._open(self.location)
+
+    @property
+    def path(self) -> Path:
+        """Folder of the episode.
+
+        Raises:
+            BadInput: it lies in object storage.
+        """
+        if isinstance(self.location, RemotePath):
+            raise BadInput(f"{self.location} lies in object storage; `embodied-vision episodes pull` it first")
+        return self.location
+
+    def _open(self, path: Location) -> None:
         for _ in range(_OPEN_ATTEMPTS):
             before = identity(path)
             try:
@@ -214,9 +236,9 @@ class Episode:
         raise EpisodeError(f"{path} changes faster than it can be opened; who keeps editing it?")
 
     def _load(self) -> None:
-        path = self.path
+        path = self.location
         self._pin = Pin.of(path / GROUP)
-        check_sizes(path, read_manifest(path))
+        path = self.location = check_sizes(path, read_manifest(path))
         root = upgrade(read_attributes(path / GROUP), path)
         self.task: str = root["task"]
         self.robot: str = root["robot"]
@@ -233,7 +255,7 @@ class Episode:
         self._frames: dict[str, Frames] = {}
 
     def __repr__(self) -> str:
-        return f"Episode({str(self.path)!r}, task={self.task!r}, outcome={dict(self.outcome)!r})"
+        return f"Episode({str(self.location)!r}, task={self.task!r}, outcome={dict(self.outcome)!r})"
 
     def frames(self, camera: str) -> Frames:
         """All logged frames of a camera.
@@ -244,7 +266,7 @@ class Episode:
         if camera not in self.cameras:
             raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
         if camera not in self._frames:
-            folder = self.path / GROUP / "cameras" / folder_name(camera)
+            folder = self.location / GROUP / "cameras" / folder_name(camera)
             self._frames[camera] = Frames(folder, self.cameras[camera], self._pin)
         return self._frames[camera]
 
@@ -257,7 +279,7 @@ class Episode:
         """
         if name not in self.streams:
             raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
-        folder = self.path / GROUP / "streams" / folder_name(name)
+        folder = self.location / GROUP / "streams" / folder_name(name)
         stamps, values = (ArrayReader(folder / part, self._pin).values() for part in ("stamps", "values"))
         self._pin.check()
         return stamps, values
@@ -269,7 +291,7 @@ class Episode:
         Raises:
             EpisodeError: their data are damaged.
         """
-        return Decisions(self.path / GROUP / "decisions", self.cameras, self._pin)
+        return Decisions(self.location / GROUP / "decisions", self.cameras, self._pin)
 
     def group(self) -> zarr.Group:
         """The episode as zarr-python sees it, read-only. It does not notice missing chunks: `verify` does."""
@@ -277,4 +299,9 @@ class Episode:
 
         import embodied_vision.episodes.jpeg  # noqa: F401 registers the codec
 
-        return zarr.open_group(self.path / GROUP, mode="r")
+        if isinstance(self.location, RemotePath):
+            from zarr.storage import ObjectStore
+
+            store = ObjectStore(self.location.connection.store, read_only=True)
+            return zarr.open_group(store, path=(self.location / GROUP).key, mode="r")
+        return zarr.open_group(self.location / GROUP, mode="r")

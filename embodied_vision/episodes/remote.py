@@ -11,19 +11,22 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from embodied_vision.errors import BadInput
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 SCHEMES = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https", "file", "memory")
 PARALLEL = 16
@@ -96,6 +99,7 @@ class RemotePath:
     """
 
     __slots__ = ("_cache", "connection", "parts")
+    at_once = PARALLEL
 
     def __init__(
         self, connection: Connection, parts: tuple[str, ...] = (), cache: dict[str, bytes] | None = None
@@ -119,6 +123,12 @@ class RemotePath:
             raise BadInput(f"{where}: a URL of a store holds no credentials and no query; set them in the environment")
         slashes = ":///" if scheme in ("file", "memory") else "://"
         return cls(connect(f"{scheme}{slashes}{rest.rstrip('/')}".rstrip("/")))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
     def __reduce__(self) -> tuple[Callable[..., RemotePath], tuple[Any, ...]]:
         return _restore, (self.connection.url, self.parts, self._cache)
@@ -189,8 +199,20 @@ class RemotePath:
         with self._errors():
             return int(obstore.head(self._store(), self.key)["size"])
 
-    def tail(self, count: int) -> bytes:
-        """The last `count` bytes of the object, fewer where it is shorter.
+    def is_file(self) -> bool:
+        """Whether there is such an object.
+
+        Raises:
+            OSError: nobody can tell.
+        """
+        try:
+            self.size()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def tail(self, count: int) -> tuple[int, bytes]:
+        """Bytes of the object, and its last `count` ones, fewer where it is shorter.
 
         Raises:
             OSError: it is missing or cannot be read.
@@ -199,13 +221,13 @@ class RemotePath:
 
         if self.connection.url.startswith(("az", "adl", "abfs")):  # Azure knows no ranges from the end
             size = self.size()
-            return b"" if size == 0 else self.read_ranges([(max(0, size - count), min(count, size))])[0]
+            return size, self.read_ranges([(max(0, size - count), min(count, size))])[0] if size else b""
         with self._errors():
             result = obstore.get(self._store(), self.key, options={"range": {"suffix": count}})
             first, last = result.range
             if last - first > count:
                 raise OSError(errno.EIO, "the server ignores ranges", str(self))
-            return bytes(result.bytes())
+            return int(result.meta["size"]), bytes(result.bytes())
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes of each (offset, size), near ones in one request; fewer bytes where the object ends.
@@ -287,18 +309,18 @@ class RemotePath:
             self._must_list()
             return any(len(part) for part in obstore.list(self._store(), self.key or None, chunk_size=1))
 
-    def prefetch(self, names: Iterable[str], digests: Mapping[str, str]) -> None:
-        """Fetch the objects `names` side by side, and keep those whose sha256 is that of `digests`.
+    def prefetch(self, digests: Mapping[str, str]) -> None:
+        """Fetch objects, by name, side by side, and keep those whose sha256 is as given.
 
         Raises:
             OSError: one is missing or cannot be read.
         """
         if self._cache is None:
             raise ValueError("prefetch needs a place made by with_cache")
-        paths = [self / name for name in names]
+        paths = [self / name for name in digests]
         contents = in_parallel(lambda path: path.read_bytes(), paths)
-        for name, path, content in zip(names, paths, contents, strict=True):
-            if hashlib.sha256(content).hexdigest() == digests[name]:
+        for digest, path, content in zip(digests.values(), paths, contents, strict=True):
+            if hashlib.sha256(content).hexdigest() == digest:
                 self._cache[path.key] = content
 
     def holds(self, name: str) -> bool:
@@ -358,10 +380,10 @@ class RemotePath:
             raise OSError(errno.EIO, _brief(error), str(self)) from error
 
 
-def in_parallel(work: Callable[[RemotePath], Any], paths: Sequence[RemotePath]) -> list[Any]:
-    """`work` on every path, several at a time."""
-    with ThreadPoolExecutor(min(PARALLEL, max(1, len(paths))), "object-storage") as pool:
-        return list(pool.map(work, paths))
+def in_parallel(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    """`work` on every item, several at a time."""
+    with ThreadPoolExecutor(min(PARALLEL, max(1, len(items))), "object-storage") as pool:
+        return list(pool.map(work, items))
 
 
 def is_url(text: str) -> bool:

@@ -26,14 +26,16 @@ def find_id(store: EpisodeStore, wanted: str = LATEST) -> str:
     """
     ids = store.ids()
     if not ids:
-        raise EpisodeError(f"{store.path} holds no episodes; give the folder of an episode store")
+        raise EpisodeError(f"{store.location} holds no episodes; give the folder of an episode store")
     if wanted == LATEST:
         return ids[-1]
     if wanted in ids:
         return wanted
     matches = [episode_id for episode_id in ids if wanted and episode_id.startswith(wanted)]
     if len(matches) > 1:
-        raise EpisodeError(f"{wanted!r} begins {len(matches)} episodes of {store.path}: {', '.join(matches)}")
+        raise EpisodeError(f"{wanted!r} begins {len(matches)} episodes of {store.location}: {', '.join(matches)}")
     if not matches:
-        raise EpisodeError(f"no episode {wanted!r} in {store.path}; see `embodied-vision episodes list {store.path}`")
+        raise EpisodeError(
+            f"no episode {wanted!r} in {store.location}; see `embodied-vision episodes list {store.location}`"
+        )
     return matches[0]

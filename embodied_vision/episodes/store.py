@@ -17,7 +17,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embodied_vision.errors import EpisodeError
+from embodied_vision.episodes.files import Location, folders_in, location
+from embodied_vision.episodes.manifest import MANIFEST
+from embodied_vision.episodes.remote import RemotePath, in_parallel
+from embodied_vision.errors import BadInput, EpisodeError
 
 if TYPE_CHECKING:
     from embodied_vision.episodes.reader import Episode
@@ -29,14 +32,35 @@ class EpisodeStore:
     """Finds episodes by their id. Holds no state but its path; many processes may use one store.
 
     Args:
-        path: folder of the store; the first writer makes it.
+        path: folder of the store; the first writer makes it. Or a URL of object storage, for reading: there an
+            episode lies as in a folder, and `staging/ID` is an object while `push` uploads it.
+
+    Raises:
+        BadInput: a URL that is none of object storage.
+
+    Attributes:
+        location: folder or place in object storage.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | PathLike[str] | RemotePath) -> None:
+        self.location: Location = location(path)
 
     def __repr__(self) -> str:
-        return f"EpisodeStore({str(self.path)!r})"
+        return f"EpisodeStore({str(self.location)!r})"
+
+    @property
+    def path(self) -> Path:
+        """Folder of the store.
+
+        Raises:
+            BadInput: it lies in object storage.
+        """
+        if isinstance(self.location, RemotePath):
+            raise BadInput(
+                f"{self.location} is object storage, which is only read; work on a local store, and `embodied-vision "
+                "episodes push` what is finished, or `pull` first"
+            )
+        return self.location
 
     @property
     def episodes_path(self) -> Path:
@@ -65,15 +89,37 @@ class EpisodeStore:
 
     def exists(self) -> bool:
         """Whether anything was ever written here."""
+        if isinstance(self.location, RemotePath):
+            try:
+                return self.location.any_under()
+            except OSError as error:
+                raise EpisodeError(f"{self.location} cannot be listed ({error.strerror})") from error
         return self.episodes_path.is_dir() or self.staging_path.is_dir()
 
     def ids(self) -> list[str]:
         """Ids of the closed episodes, oldest first; damaged ones as well."""
-        return _folders(self.episodes_path)
+        found = _folders(self.location / "episodes")
+        if not isinstance(self.location, RemotePath):
+            return found
+        partial = set(self._without_manifest(self.staging_ids()))
+        return [episode_id for episode_id in found if episode_id not in partial]
+
+    def _without_manifest(self, ids: list[str]) -> list[str]:
+        assert isinstance(self.location, RemotePath)
+        manifests = [self.location / f"episodes/{episode_id}/{MANIFEST}" for episode_id in ids]
+        try:
+            there = in_parallel(RemotePath.is_file, manifests)
+        except OSError as error:
+            raise EpisodeError(f"{error.filename} cannot be read ({error.strerror})") from error
+        return [episode_id for episode_id, is_there in zip(ids, there, strict=True) if not is_there]
 
     def staging_ids(self) -> list[str]:
         """Ids of episodes that are being written or that a writer left behind."""
-        return _folders(self.staging_path)
+        return _folders(self.location / "staging")
+
+    def edit_ids(self) -> list[str]:
+        """Ids of episodes that are being changed, or that a dead process was changing."""
+        return _folders(self.edits_path)
 
     def open(self, episode_id: str) -> Episode:
         """Open a closed episode.
@@ -83,7 +129,18 @@ class EpisodeStore:
         """
         from embodied_vision.episodes.reader import Episode
 
+        if isinstance(self.location, RemotePath):
+            return Episode(self._remote_folder(self.location, episode_id))
         return Episode(self.folder(episode_id))
+
+    def _remote_folder(self, root: RemotePath, episode_id: str) -> RemotePath:
+        path = root / "episodes" / episode_id if _ID.fullmatch(episode_id) else None
+        try:
+            if path is not None and (path / MANIFEST).is_file():
+                return path
+        except OSError as error:
+            raise EpisodeError(f"{path} cannot be read ({error.strerror})") from error
+        raise EpisodeError(f"no episode {episode_id!r} in {root}; see `embodied-vision episodes list {root}`")
 
     def folder(self, episode_id: str) -> Path:
         """Folder of a closed episode, which may be damaged.
@@ -141,10 +198,8 @@ class EpisodeStore:
                 yield episode
 
 
-def _folders(path: Path) -> list[str]:
+def _folders(path: Location) -> list[str]:
     try:
-        return sorted(entry.name for entry in path.iterdir() if _ID.fullmatch(entry.name) and entry.is_dir())
-    except FileNotFoundError:
-        return []
+        return sorted(name for name in folders_in(path) if _ID.fullmatch(name))
     except OSError as error:
         raise EpisodeError(f"{path} cannot be listed ({error.strerror}); check its permissions") from error

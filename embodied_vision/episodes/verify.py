@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from embodied_vision.episodes.files import Location, each
 from embodied_vision.episodes.manifest import MANIFEST, file_problem, files_under, read_manifest
 from embodied_vision.episodes.pin import identity
 from embodied_vision.episodes.store import EpisodeStore
@@ -36,13 +36,14 @@ def verify(store: EpisodeStore, ids: Sequence[str] | None = None) -> list[Report
     known = set(store.ids())
     unknown = sorted(set(ids or ()) - known)
     if unknown:
-        raise EpisodeError(f"no episodes {unknown} in {store.path}; see `embodied-vision episodes list {store.path}`")
+        where = store.location
+        raise EpisodeError(f"no episodes {unknown} in {where}; see `embodied-vision episodes list {where}`")
     return [verify_episode(store, episode_id) for episode_id in (sorted(known) if ids is None else ids)]
 
 
 def verify_episode(store: EpisodeStore, episode_id: str) -> Report:
     """Compare every file of one episode with its manifest; again, where it is edited meanwhile."""
-    folder = store.episodes_path / episode_id
+    folder = store.location / "episodes" / episode_id
     while True:
         before = identity(folder)
         report = verify_folder(folder)
@@ -50,14 +51,22 @@ def verify_episode(store: EpisodeStore, episode_id: str) -> Report:
             return report
 
 
-def verify_folder(folder: Path) -> Report:
+def verify_folder(folder: Location) -> Report:
     """Compare every file of an episode's folder, wherever it lies, with the manifest."""
     episode_id = folder.name
     try:
         files = read_manifest(folder)
     except EpisodeError as error:
         return Report(episode_id, False, ((MANIFEST, str(error)),))
-    problems = [(name, file_problem(folder / name, entry, contents=True)) for name, entry in files.items()]
-    problems += [(name, "not in the manifest") for name in files_under(folder) if name not in files]
+    found_problems = each(folder, lambda name: file_problem(folder / name, files[name], contents=True), list(files))
+    problems = list(zip(files, found_problems, strict=True))
+    problems += [(name, "not in the manifest") for name in _names(folder) if name not in files]
     found = tuple((name, problem) for name, problem in problems if problem)
     return Report(episode_id, not found, found)
+
+
+def _names(folder: Location) -> list[str]:
+    try:
+        return files_under(folder)
+    except OSError as error:
+        raise EpisodeError(f"{error.filename or folder} cannot be listed ({error.strerror})") from error
