@@ -9,7 +9,6 @@ Arrays are chunked along their first axis only; a shard holds `CHUNKS_PER_SHARD`
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -22,7 +21,6 @@ from numpy.typing import NDArray
 from embodied_vision.episodes.codecs import CRC_BYTES, ChunkCodec, codec_from_metadata, seal, unseal
 from embodied_vision.episodes.files import Location, OpenFile, open_in
 from embodied_vision.episodes.pin import Pin
-from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
 
 CHUNKS_PER_SHARD = 64
