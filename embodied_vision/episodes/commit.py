@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from embodied_vision.episodes.arrays import ArraySpec, write_chunks, write_group
 from embodied_vision.episodes.codecs import BloscChunks
 from embodied_vision.episodes.journal import JournalReader, Record
 from embodied_vision.episodes.manifest import write_manifest
+from embodied_vision.episodes.regular import check_own_folders
 from embodied_vision.episodes.schema import (
     GROUP,
     POSES,
@@ -57,7 +60,8 @@ def commit(store: EpisodeStore, episode_id: str, journal: JournalReader, outcome
     target = store.episodes_path / episode_id
     build = store.staging_path / episode_id / _BUILD
     try:
-        shutil.rmtree(build, ignore_errors=True)  # an earlier attempt; the journal holds all of it
+        check_own_folders(store.path)
+        _remove_build(build)  # an earlier attempt; the journal holds all of it
         folder = build / episode_id
         _write_episode(folder / GROUP, journal, outcome)
         sync_tree(folder)
@@ -67,6 +71,7 @@ def commit(store: EpisodeStore, episode_id: str, journal: JournalReader, outcome
         store.episodes_path.mkdir(parents=True, exist_ok=True)
         os.rename(folder, target)
         sync(store.episodes_path)
+        sync(store.path)
     except OSError as error:
         raise EpisodeError(
             f"{error.filename or build} cannot be written ({error.strerror}); episode {episode_id} stays in "
@@ -77,12 +82,23 @@ def commit(store: EpisodeStore, episode_id: str, journal: JournalReader, outcome
 
 def remove_staging(folder: Path) -> None:
     """Remove a staging folder that the caller has locked; the journal goes last, and with it the lock."""
-    shutil.rmtree(folder / _BUILD, ignore_errors=True)
+    with suppress(OSError):
+        _remove_build(folder / _BUILD)
     (folder / JOURNAL).unlink()
     try:
         folder.rmdir()
     except FileNotFoundError:
         return  # a repair saw the empty folder and removed it
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise  # what somebody else put there stays, and `repair` tells of it
+
+
+def _remove_build(build: Path) -> None:
+    """Remove what an attempt left; where it is a link, the link and not what it points to."""
+    if build.is_symlink() or build.is_file():
+        build.unlink()
+    shutil.rmtree(build, ignore_errors=True)
 
 
 def header(journal: JournalReader) -> dict[str, Any]:

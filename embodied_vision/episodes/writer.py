@@ -15,6 +15,7 @@ from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks,
 from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
 from embodied_vision.episodes.frames import AnyFrame, EncodedFrame, depth_mm
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
+from embodied_vision.episodes.regular import check_own_folders
 from embodied_vision.episodes.schema import SCHEMA, ColorCodec, folder_name, plain
 from embodied_vision.episodes.schema import color_codec as make_color_codec
 from embodied_vision.episodes.store import EpisodeStore
@@ -285,9 +286,11 @@ def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
         episode_id = new_id()
         folder = store.staging_path / episode_id
         try:
+            check_own_folders(store.path)
+            new = [path for path in (store.path, *store.path.parents) if not path.exists()]
             folder.mkdir(parents=True)
             journal = JournalWriter(folder / JOURNAL)
-            for path in (folder, store.staging_path, store.path):
+            for path in (folder, store.staging_path, store.path, *(path.parent for path in new)):
                 sync(path)
             return episode_id, journal
         except (FileExistsError, FileNotFoundError, BlockingIOError):
