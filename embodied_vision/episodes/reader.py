@@ -277,11 +277,18 @@ class Episode:
             BadInput: the episode has no such stream.
             EpisodeError: its data are damaged.
         """
+        stamps, values = (array.values() for array in self.stream_arrays(name))
+        self._pin.check()
+        return stamps, values
+
+    def stream_arrays(self, name: str) -> tuple[ArrayReader, ArrayReader]:
+        """Stamps and values of a stream, to be read in parts; errors as of `stream`."""
         if name not in self.streams:
             raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
         folder = self.location / GROUP / "streams" / folder_name(name)
-        stamps, values = (ArrayReader(folder / part, self._pin).values() for part in ("stamps", "values"))
-        self._pin.check()
+        stamps, values = (ArrayReader(folder / part, self._pin) for part in ("stamps", "values"))
+        if stamps.length != values.length:
+            raise EpisodeError(f"{folder}: {values.length} values, {stamps.length} stamps; restore them from a copy")
         return stamps, values
 
     @cached_property
