@@ -142,7 +142,8 @@ def _write(source: Path, target: Path, episode: Episode, cut: _Cut) -> None:
 
 
 def _write_decisions(source: Path, target: Path, cameras: Sequence[str], kept: Indices) -> None:
-    records = [read_attributes(source)["records"][number] for number in kept]
+    logged = read_attributes(source)["records"]
+    records = [logged[number] for number in kept]
     used = {
         name: sorted({i for record in records for camera, i in record["frames"] if camera == name}) for name in cameras
     }
