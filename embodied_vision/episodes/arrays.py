@@ -9,6 +9,7 @@ Arrays are chunked along their first axis only; a shard holds `CHUNKS_PER_SHARD`
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.codecs import CRC_BYTES, ChunkCodec, codec_from_metadata, seal, unseal
-from embodied_vision.episodes.files import Location, OpenFile, open_in
+from embodied_vision.episodes.files import METADATA_CAP, Location, OpenFile, open_in, read_metadata
 from embodied_vision.episodes.pin import Pin
 from embodied_vision.errors import EpisodeError
 
@@ -28,6 +30,12 @@ _INDEX_BYTES = CHUNKS_PER_SHARD * 16 + CRC_BYTES
 _ABSENT = np.iinfo(np.uint64).max
 _LONGEST_READ = 8 << 20
 """Bytes that one call reads: enough to make calls rare, little enough to be held."""
+_DATA_TYPES = frozenset({"uint8", "uint16", "int64", "float16", "float32", "float64"})
+_LONGEST_AXIS = 1 << 20
+_MOST_AXES = 4
+_MOST_CHUNK_BYTES = 1 << 30
+_SPARE_BYTES = 1 << 16
+"""What a codec may need beyond twice the bytes that it is given, for its headers."""
 _SEPARATOR = "."
 """Shards lie flat in the array's folder: every folder costs a sync when an episode is closed."""
 
@@ -47,6 +55,11 @@ class ArraySpec:
     dtype: np.dtype[Any]
     chunk: int
     codec: ChunkCodec
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return self.chunk * math.prod(self.item) * self.dtype.itemsize
 
     def metadata(self, length: int) -> dict[str, Any]:
         """The array's `zarr.json`."""
@@ -84,7 +97,11 @@ def read_attributes(folder: Location) -> dict[str, Any]:
     Raises:
         EpisodeError: there is no such group.
     """
-    return dict(_read_json(folder / "zarr.json").get("attributes", {}))
+    path = folder / "zarr.json"
+    attributes = _read_json(path).get("attributes")
+    if not isinstance(attributes, dict):
+        raise EpisodeError(f"{path} has no attributes; restore it from a copy")
+    return attributes
 
 
 def write_chunks(folder: Path, spec: ArraySpec, length: int, chunks: Iterable[bytes]) -> None:
@@ -135,22 +152,14 @@ class ArrayReader:
         self._pin = pin
         metadata = _read_json(folder / "zarr.json")
         try:
-            (sharding,) = (codec["configuration"] for codec in metadata["codecs"])
-            self.length = int(metadata["shape"][0])
-            self.spec = ArraySpec(
-                item=tuple(int(n) for n in metadata["shape"][1:]),
-                dtype=np.dtype(metadata["data_type"]),
-                chunk=int(sharding["chunk_shape"][0]),
-                codec=codec_from_metadata(sharding["codecs"], str(folder)),
-            )
-            self._separator = str(metadata["chunk_key_encoding"]["configuration"]["separator"])
-            expected = self.spec.metadata(self.length)
+            self.length, self.spec, self._separator = _array_of(metadata, str(folder))
         except (KeyError, IndexError, TypeError, ValueError) as error:
+            if isinstance(error, EpisodeError):
+                raise
             raise EpisodeError(
                 f"{folder / 'zarr.json'} is no array of an episode ({error!r}); restore it from a copy"
             ) from error
-        if metadata["chunk_grid"] != expected["chunk_grid"]:
-            raise EpisodeError(f"{folder / 'zarr.json'}: sharded otherwise than episodes are; read it with zarr-python")
+        self._most_bytes = 2 * self.spec.chunk_bytes + _SPARE_BYTES
         self._indices: dict[int, NDArray[np.uint64]] = {}
 
     def chunk(self, number: int) -> NDArray[Any]:
@@ -225,14 +234,48 @@ class ArrayReader:
             offset, size = (int(n) for n in index[number % CHUNKS_PER_SHARD])
             if size == _ABSENT:
                 raise EpisodeError(f"{path}: chunk {number} was never written; restore the file from a copy")
+            if size > self._most_bytes:
+                raise EpisodeError(f"{path}: chunk {number} has {size} bytes, too many; restore the file from a copy")
             yield number, offset, offset + size
 
     def values(self) -> NDArray[Any]:
         """The whole array (T, *item)."""
-        parts = [self.chunk(number) for number in range(-(-self.length // self.spec.chunk))]
-        if not parts:
-            return np.zeros((0, *self.spec.item), self.spec.dtype)
-        return np.concatenate(parts)[: self.length]
+        count = -(-self.length // self.spec.chunk)
+        try:  # takes memory only as it is filled, chunk by chunk that is there
+            out = np.empty((count, self.spec.chunk, *self.spec.item), self.spec.dtype)
+        except (MemoryError, OverflowError, ValueError) as error:
+            raise EpisodeError(
+                f"{self.folder} says that it holds {self.length} elements of {self.spec.item}, more than fit into "
+                "memory; read it by chunk, or restore it from a copy"
+            ) from error
+        for number, sealed in self.sealed(range(count)):
+            self.decode(number, sealed, out[number])
+        return out.reshape(count * self.spec.chunk, *self.spec.item)[: self.length]
+
+
+def _array_of(metadata: Mapping[str, Any], where: str) -> tuple[int, ArraySpec, str]:
+    """Length, content and separator of an array from its `zarr.json`, which must be one that `metadata` makes."""
+    (sharding,) = (codec["configuration"] for codec in strict.items(metadata["codecs"], "codecs"))
+    codec = codec_from_metadata(strict.items(sharding["codecs"], "codecs"), where)
+    length, *item = strict.items(metadata["shape"], "shape")
+    if len(item) > _MOST_AXES or metadata["data_type"] not in _DATA_TYPES:
+        raise ValueError(f"an array of shape {strict.shortened(metadata['shape'])} and {metadata['data_type']!r:.40}")
+    spec = ArraySpec(
+        item=tuple(strict.integer(size, "shape", 0, _LONGEST_AXIS) for size in item),
+        dtype=np.dtype(metadata["data_type"]),
+        chunk=strict.integer(sharding["chunk_shape"][0], "chunk_shape", 1, _LONGEST_AXIS),
+        codec=codec,
+    )
+    if spec.chunk_bytes > _MOST_CHUNK_BYTES:
+        raise ValueError(f"chunks of {spec.chunk_bytes} bytes, more than {_MOST_CHUNK_BYTES}")
+    separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
+    if separator not in (".", "/"):
+        raise ValueError(f"separator {separator!r:.40}")
+    expected = spec.metadata(strict.integer(length, "shape", 0))
+    for name, value in expected.items():
+        if name not in ("attributes", "chunk_key_encoding") and metadata[name] != value:
+            raise EpisodeError(f"{where}/zarr.json: {name} is not as episodes have it; read it with zarr-python")
+    return length, spec, separator
 
 
 def _read_index(file: OpenFile, path: str) -> NDArray[np.uint64]:
@@ -265,17 +308,20 @@ def _shard_name(shard: int, spec: ArraySpec, separator: str) -> str:
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, indent=1, allow_nan=False)
+    if len(text) > METADATA_CAP:
+        raise EpisodeError(
+            f"{path} would have {len(text)} bytes, more than the {METADATA_CAP} that are read again; log large things "
+            "as streams instead of attributes or `info`"
+        )
     with open(path, "x", encoding="utf-8") as file:
-        json.dump(data, file, indent=1, allow_nan=False)
+        file.write(text)
 
 
 def _read_json(path: Location) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        return dict(strict.mapping(strict.parse(read_metadata(path)), "it"))
     except OSError as error:
         raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
     except ValueError as error:
-        raise EpisodeError(f"{path} is damaged, no JSON ({error}); restore it from a copy") from error
-    if not isinstance(data, dict):
-        raise EpisodeError(f"{path} is damaged, no JSON object; restore it from a copy")
-    return data
+        raise EpisodeError(f"{path} is damaged, no JSON object ({error}); restore it from a copy") from error

@@ -14,10 +14,18 @@ import numpy as np
 from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 
+from embodied_vision.episodes import strict
 from embodied_vision.errors import EpisodeError
 
 JPEG_NAME = "embodied_vision.jpeg"
 CRC_BYTES = 4
+
+_JPEG_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+_BLOSC_HEADER = 16
+_BLOSC_SIZES = struct.Struct("<III")
+"""Bytes decoded, bytes a block and bytes encoded, at byte 4 of the header."""
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class ChunkCodec(Protocol):
@@ -57,6 +65,8 @@ class JpegChunks:
     ) -> NDArray[Any]:
         if np.dtype(dtype) != np.uint8:
             raise ValueError(f"JPEG images are uint8, not {dtype}")
+        if data.count(_JPEG_SCAN) > _MOST_SCANS:
+            raise ValueError(f"a JPEG image of more than {_MOST_SCANS} scans, each of which costs time")
         out = np.empty(shape, dtype) if out is None else out
         try:  # an image of another shape than the place for it is refused before its pixels are decoded
             imagecodecs.jpeg8_decode(data, out=out.reshape(shape[-3:]))
@@ -89,10 +99,12 @@ class BloscChunks:
     def decode(
         self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        declared = int.from_bytes(data[4:8], "little") if len(data) >= 16 else -1
         expected = math.prod(shape) * np.dtype(dtype).itemsize
+        declared, block, size = _BLOSC_SIZES.unpack_from(data, 4) if len(data) >= _BLOSC_HEADER else (-1, 0, 0)
         if declared != expected:  # Blosc would fill a part of `out` and say nothing
             raise ValueError(f"Blosc chunk of {declared} bytes, expected {expected}")
+        if size != len(data) or block > max(declared, _BLOSC_HEADER):
+            raise ValueError(f"Blosc header says {size} bytes in blocks of {block}, there are {len(data)}")
         out = np.empty(shape, dtype) if out is None else out
         try:
             Blosc().decode(data, out)
@@ -116,12 +128,29 @@ class ZstdChunks:
     def decode(
         self, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
+        expected = math.prod(shape) * np.dtype(dtype).itemsize
+        declared = zstd_content_size(data)
+        if declared != expected:  # checked first: Zstandard would make room for whatever is declared
+            raise ValueError(f"Zstandard chunk of {declared} bytes, expected {expected}")
         out = np.empty(shape, dtype) if out is None else out
         try:
-            out[...] = np.frombuffer(Zstd().decode(data), dtype).reshape(shape)
+            Zstd().decode(data, out)
         except RuntimeError as error:
             raise ValueError(f"no Zstandard chunk: {error}") from error
         return out
+
+
+def zstd_content_size(data: bytes) -> int | None:
+    """Bytes that a Zstandard frame says it holds; None where it does not say (RFC 8878, section 3.1.1.1)."""
+    if len(data) < 6 or data[:4] != _ZSTD_MAGIC:
+        return None
+    descriptor = data[4]
+    single_segment = descriptor >> 5 & 1
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    size = (single_segment, 2, 4, 8)[descriptor >> 6]
+    if size == 0 or len(data) < start + size:
+        return None
+    return int.from_bytes(data[start : start + size], "little") + (256 if size == 2 else 0)
 
 
 def _bytes_metadata() -> dict[str, Any]:
@@ -133,15 +162,19 @@ def codec_from_metadata(codecs: Sequence[Mapping[str, Any]], where: str) -> Chun
 
     Raises:
         EpisodeError: a list that this store does not write.
+        ValueError, KeyError, TypeError: no such list at all.
     """
     names = [codec["name"] for codec in codecs]
     if names == [JPEG_NAME, "crc32c"]:
-        return JpegChunks(int(codecs[0]["configuration"]["quality"]))
+        return JpegChunks(strict.integer(codecs[0]["configuration"]["quality"], "quality", 0, 100))
     if names == ["bytes", "blosc", "crc32c"]:
         configuration = codecs[1]["configuration"]
-        return BloscChunks(int(configuration["typesize"]), int(configuration["clevel"]))
+        return BloscChunks(
+            strict.integer(configuration["typesize"], "typesize", 1, 255),
+            strict.integer(configuration["clevel"], "clevel", 0, 9),
+        )
     if names == ["bytes", "zstd", "crc32c"]:
-        return ZstdChunks(int(codecs[1]["configuration"]["level"]))
+        return ZstdChunks(strict.integer(codecs[1]["configuration"]["level"], "level", -(1 << 17), 22))
     raise EpisodeError(f"{where}: codecs {names} are not ones that episodes are written with; read it with zarr-python")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self, TypeAlias, TypeVar
 
+from embodied_vision.episodes.regular import check_regular, open_regular, read_small
 from embodied_vision.episodes.remote import RemotePath, in_parallel, is_url
 
 T = TypeVar("T")
@@ -17,6 +18,9 @@ Location: TypeAlias = Path | RemotePath
 
 Every failure is an OSError.
 """
+
+METADATA_CAP = 64 << 20
+"""Bytes that a manifest or `zarr.json` may have."""
 
 
 class OpenFile(Protocol):
@@ -45,7 +49,7 @@ class _LocalFile:
     at_once = 1
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = open_regular(path)
 
     def __enter__(self) -> Self:
         return self
@@ -80,26 +84,35 @@ def open_in(folder: Location, name: str) -> OpenFile:
 
 def file_size(path: Location) -> int:
     """Bytes of a file."""
-    return path.size() if isinstance(path, RemotePath) else path.stat().st_size
+    if isinstance(path, RemotePath):
+        return path.size()
+    status = os.lstat(path)
+    check_regular(status, path)
+    return status.st_size
+
+
+def read_metadata(path: Location) -> bytes:
+    """A small file, whole."""
+    return path.read_bytes() if isinstance(path, RemotePath) else read_small(path, METADATA_CAP)
 
 
 def file_sha256(path: Location) -> str:
     """Digest of a file, read in pieces."""
     if isinstance(path, RemotePath):
         return path.sha256()
-    with open(path, "rb") as file:
+    with open(open_regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sizes_under(folder: Location) -> dict[str, int]:
-    """Bytes of every file under `folder`, by its name relative to it, in the order of names."""
+    """Bytes of every file and link under `folder`, by its name relative to it, in the order of names."""
     if isinstance(folder, RemotePath):
         return dict(sorted(folder.sizes_under().items()))
     found = {}
-    for root, _, names in os.walk(folder):
-        for name in names:
+    for root, folders, names in os.walk(folder):
+        for name in (*names, *(name for name in folders if os.path.islink(f"{root}/{name}"))):
             path = Path(root) / name
-            found[str(path.relative_to(folder))] = path.stat().st_size
+            found[str(path.relative_to(folder))] = os.lstat(path).st_size
     return dict(sorted(found.items()))
 
 

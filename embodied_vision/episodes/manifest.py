@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embodied_vision.episodes.files import Location, file_sha256, file_size, sizes_of, sizes_under
+from embodied_vision.episodes import strict
+from embodied_vision.episodes.files import Location, file_sha256, file_size, read_metadata, sizes_of, sizes_under
+from embodied_vision.episodes.regular import check_folder
 from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
 
 MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}(/[A-Za-z0-9_.-]{1,255})*")
 _MISSING = "missing"
 _DIFFERS = "contents differ from what was written (sha256)"
 
@@ -54,16 +58,27 @@ def read_manifest(folder: Location) -> dict[str, Entry]:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
-        digest = content.pop("sha256")
-        files = {name: Entry(int(entry["size"]), str(entry["sha256"])) for name, entry in content["files"].items()}
-        intact = digest == _own_sha256(content) and content["id"] == folder.name
+        content = dict(strict.mapping(strict.parse(read_metadata(path)), "the manifest"))
+        digest = content.pop("sha256", None)
+        intact = digest == _own_sha256(content) and content.get("id") == folder.name
+        files = _entries(content)
     except OSError as error:
         raise EpisodeError(f"{path} cannot be read ({error.strerror}); restore it from a copy") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EpisodeError(f"{path} is damaged ({error!r}); restore it from a copy") from error
+    except ValueError as error:
+        raise EpisodeError(f"{path} is damaged ({error}); restore it from a copy") from error
     if not intact:
         raise EpisodeError(f"{path} is damaged: it does not match its own sha256 and folder; restore it from a copy")
+    return files
+
+
+def _entries(content: Mapping[str, Any]) -> dict[str, Entry]:
+    files = {}
+    for name, data in strict.mapping(content.get("files"), "files").items():
+        if not _NAME.fullmatch(name) or {".", ".."} & set(name.split("/")):
+            raise ValueError(f"it names {name!r:.80}, which is no file below the episode's folder")
+        entry = strict.mapping(data, f"what it says of {name}")
+        size = strict.integer(entry.get("size"), f"size of {name}", 0)
+        files[name] = Entry(size, strict.text(entry.get("sha256"), f"sha256 of {name}"))
     return files
 
 
@@ -79,9 +94,26 @@ def check_sizes(folder: Location, files: dict[str, Entry]) -> Location:
     metadata = {name: entry.sha256 for name, entry in files.items() if name.endswith("zarr.json")}
     if isinstance(folder, RemotePath):
         return _check_remote(folder, files, metadata)
+    for name, problem in folder_problems(folder, files):
+        _refuse(folder / name, problem)
     for name, entry in files.items():
         _refuse(folder / name, file_problem(folder / name, entry, contents=name in metadata))
     return folder
+
+
+def folder_problems(folder: Path, files: Iterable[str]) -> list[tuple[str, str]]:
+    """Folders that should hold the files and are none but, for instance, links; by their name relative to `folder`."""
+    parents = {"", *(name.rpartition("/")[0] for name in files)}
+    parents |= {"/".join(parent.split("/")[:depth]) for parent in parents for depth in range(1, parent.count("/") + 1)}
+    problems = []
+    for name in sorted(parents):
+        try:
+            check_folder(folder / name)
+        except FileNotFoundError:
+            continue  # its files are missing
+        except OSError as error:
+            problems.append((name or ".", str(error.strerror)))
+    return problems
 
 
 def _check_remote(folder: RemotePath, files: dict[str, Entry], metadata: dict[str, str]) -> RemotePath:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from embodied_vision.episodes.files import Location, each
-from embodied_vision.episodes.manifest import MANIFEST, file_problem, files_under, read_manifest
+from embodied_vision.episodes.manifest import MANIFEST, file_problem, files_under, folder_problems, read_manifest
 from embodied_vision.episodes.pin import identity
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import EpisodeError
@@ -58,6 +59,8 @@ def verify_folder(folder: Location) -> Report:
         files = read_manifest(folder)
     except EpisodeError as error:
         return Report(episode_id, False, ((MANIFEST, str(error)),))
+    if isinstance(folder, Path) and (wrong := folder_problems(folder, files)):
+        return Report(episode_id, False, tuple(wrong))
     found_problems = each(folder, lambda name: file_problem(folder / name, files[name], contents=True), list(files))
     problems = list(zip(files, found_problems, strict=True))
     problems += [(name, "not in the manifest") for name in _names(folder) if name not in files]
