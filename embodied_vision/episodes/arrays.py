@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,6 +161,29 @@ class ArrayReader:
             ) from error
         self._most_bytes = 2 * self.spec.chunk_bytes + _SPARE_BYTES
         self._indices: dict[int, NDArray[np.uint64]] = {}
+
+    def expect(
+        self, dtype: str, item: tuple[int, ...] | None = None, *, axes: int | None = None, chunk: int | None = None
+    ) -> Self:
+        """The array itself, where it is one of these elements.
+
+        Args:
+            dtype: number type.
+            item: shape of an element; any of `axes` axes without.
+            axes: of an element, where `item` is not given.
+            chunk: elements a chunk, any without.
+
+        Raises:
+            EpisodeError: it is not.
+        """
+        spec = self.spec
+        right = spec.item == item if item is not None else len(spec.item) == axes
+        if spec.dtype != np.dtype(dtype) or not right or spec.chunk != (chunk or spec.chunk):
+            raise EpisodeError(
+                f"{self.folder} holds {spec.dtype} {spec.item} by {spec.chunk}, not what an episode has there; restore it "
+                "from a copy"
+            )
+        return self
 
     def chunk(self, number: int) -> NDArray[Any]:
         """Decoded chunk (chunk, *item), fresh.

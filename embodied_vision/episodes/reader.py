@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.arrays import ArrayReader, read_attributes
+from embodied_vision.episodes.attributes import check_decisions, check_root
 from embodied_vision.episodes.batch import read_chunks, whole_numbers
 from embodied_vision.episodes.codecs import ChunkCodec, unseal
 from embodied_vision.episodes.files import Location, location
@@ -56,12 +60,16 @@ class Frames:
 
     def __init__(self, folder: Location, camera: Camera, pin: Pin | None = None) -> None:
         self.camera = camera
-        self._color = ArrayReader(folder / "color", pin)
-        self._depth = ArrayReader(folder / "depth", pin)
-        self.stamps_ns: NDArray[np.int64] = ArrayReader(folder / "stamps", pin).values()
-        lengths = {len(self.stamps_ns), self._color.length, self._depth.length, read_attributes(folder)["length"]}
-        if len(lengths) != 1:
-            raise EpisodeError(f"{folder}: its arrays have lengths {sorted(lengths)}; restore them from a copy")
+        size = (camera.height, camera.width)
+        self._color = ArrayReader(folder / "color", pin).expect("uint8", (*size, 3), chunk=1)
+        self._depth = ArrayReader(folder / "depth", pin).expect("uint16", size, chunk=1)
+        self.stamps_ns: NDArray[np.int64] = ArrayReader(folder / "stamps", pin).expect("int64", ()).values()
+        length = read_attributes(folder).get("length")
+        lengths = [len(self.stamps_ns), self._color.length, self._depth.length]
+        if lengths != [length] * 3:
+            raise EpisodeError(
+                f"{folder}: arrays of lengths {lengths}, they should be {length}; restore them from a copy"
+            )
         if pin is not None:
             pin.check()
 
@@ -136,15 +144,17 @@ class Decisions(Sequence[Decision]):
     """The decisions of an episode; their frames are read when indexed."""
 
     def __init__(self, folder: Location, cameras: Mapping[str, Camera], pin: Pin | None = None) -> None:
-        self._records = read_attributes(folder)["records"]
-        self._stamps, self._pick, self._place = (
-            ArrayReader(folder / name, pin).values() for name in ("stamps", "pick", "place")
+        self._stamps: NDArray[np.int64] = ArrayReader(folder / "stamps", pin).expect("int64", ()).values()
+        self._pick, self._place = (
+            ArrayReader(folder / name, pin).expect("float64", (4, 4)).values() for name in ("pick", "place")
         )
-        if {len(self._stamps), len(self._pick), len(self._place)} != {len(self._records)}:
-            raise EpisodeError(f"{folder}: its arrays have other lengths than its records; restore it from a copy")
         self._frames = {
             name: Frames(folder / "cameras" / folder_name(name), camera, pin) for name, camera in cameras.items()
         }
+        lengths = {name: len(frames) for name, frames in self._frames.items()}
+        self._records = check_decisions(read_attributes(folder), lengths, folder)
+        if {len(self._stamps), len(self._pick), len(self._place)} != {len(self._records)}:
+            raise EpisodeError(f"{folder}: its arrays have other lengths than its records; restore it from a copy")
         if pin is not None:
             pin.check()
 
@@ -161,6 +171,15 @@ class Decisions(Sequence[Decision]):
         record = self._records[index]
         frames = tuple(self._frames[name][number] for name, number in record["frames"])
         return Decision(self.action(index), frames, record["info"])
+
+    def info(self, index: int) -> Mapping[str, Any]:
+        """What else was logged with a decision."""
+        info: Mapping[str, Any] = self._records[index]["info"]
+        return info
+
+    def used(self, index: int) -> list[tuple[Frames, int]]:
+        """The frames of a decision, unread: those of a camera and which of them."""
+        return [(self._frames[name], int(number)) for name, number in self._records[index]["frames"]]
 
     @property
     def stamps_ns(self) -> NDArray[np.int64]:
@@ -240,6 +259,7 @@ class Episode:
         self._pin = Pin.of(path / GROUP)
         path = self.location = check_sizes(path, read_manifest(path))
         root = upgrade(read_attributes(path / GROUP), path)
+        check_root(root, path)
         self.task: str = root["task"]
         self.robot: str = root["robot"]
         self.encoder_id: str = root["encoder_id"]
@@ -270,6 +290,22 @@ class Episode:
             self._frames[camera] = Frames(folder, self.cameras[camera], self._pin)
         return self._frames[camera]
 
+    def color_digest(self, camera: str) -> str:
+        """sha256 over the color images of a camera, by the manifest: another image, order or count gives another.
+
+        Raises:
+            BadInput: the episode has no such camera.
+            EpisodeError: the manifest is damaged, or the episode was changed since it was opened.
+        """
+        if camera not in self.cameras:
+            raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
+        folder = f"{GROUP}/cameras/{folder_name(camera)}/color/"
+        digests = {
+            name: entry.sha256 for name, entry in read_manifest(self.location).items() if name.startswith(folder)
+        }
+        self._pin.check()
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
     def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Stamps (T,) in ns and values (T, D) of a stream, in the order of logging.
 
@@ -286,7 +322,8 @@ class Episode:
         if name not in self.streams:
             raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
         folder = self.location / GROUP / "streams" / folder_name(name)
-        stamps, values = (ArrayReader(folder / part, self._pin) for part in ("stamps", "values"))
+        stamps = ArrayReader(folder / "stamps", self._pin).expect("int64", ())
+        values = ArrayReader(folder / "values", self._pin).expect("float64", axes=1)
         if stamps.length != values.length:
             raise EpisodeError(f"{folder}: {values.length} values, {stamps.length} stamps; restore them from a copy")
         return stamps, values
