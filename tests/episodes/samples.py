@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -80,6 +81,26 @@ def assert_holds(episode: Episode, frames: int) -> None:
         np.testing.assert_array_equal(frame.color, wanted.color)
         np.testing.assert_array_equal(frame.depth, wanted.depth)
         assert frame.stamp_ns == wanted.stamp_ns
+
+
+def contents(episode: Episode) -> dict[str, object]:
+    """All that was logged and how it ended, with digests of the images; equal for episodes that read the same."""
+    found: dict[str, object] = {
+        key: getattr(episode, key) for key in ("task", "robot", "encoder_id", "policy_id", "outcome", "attributes")
+    }
+    for name in episode.cameras:
+        found[f"camera {name}"] = [_digest(frame) for frame in episode.frames(name)]
+    for name in episode.streams:
+        stamps, values = episode.stream(name)
+        found[f"stream {name}"] = stamps.tolist(), values.tolist()
+    for number, decision in enumerate(episode.decisions):
+        action = {key: value for key, value in decision.action.to_dict().items() if key != "decision_id"}
+        found[f"decision {number}"] = action, decision.info, [_digest(frame) for frame in decision.frames]
+    return found
+
+
+def _digest(frame: RGBD) -> tuple[int, str]:
+    return frame.stamp_ns, hashlib.sha256(frame.color.tobytes() + frame.depth.tobytes()).hexdigest()
 
 
 def files_of(folder: Path) -> list[Path]:
