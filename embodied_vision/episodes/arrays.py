@@ -180,8 +180,8 @@ class ArrayReader:
         right = spec.item == item if item is not None else len(spec.item) == axes
         if spec.dtype != np.dtype(dtype) or not right or spec.chunk != (chunk or spec.chunk):
             raise EpisodeError(
-                f"{self.folder} holds {spec.dtype} {spec.item} by {spec.chunk}, not what an episode has there; restore it "
-                "from a copy"
+                f"{self.folder} holds {spec.dtype} {spec.item} by {spec.chunk}, not what an episode has there; restore "
+                "it from a copy"
             )
         return self
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embodied_vision.episodes import strict
 from embodied_vision.episodes.arrays import ArrayReader, read_attributes
 from embodied_vision.episodes.attributes import check_decisions, check_root
 from embodied_vision.episodes.batch import read_chunks, whole_numbers
