@@ -115,20 +115,19 @@ def _own(part: _Part, store: EpisodeStore) -> str:
     dataset, folder = part.dataset, folder_of(part.entry.number)
     description = dataset.source.json(f"{folder}/episode.json")
     head = head_of(description, part.entry.length, f"{folder}/episode.json")
-    images = {image.camera: image for image in dataset.images}
-    wanted = {camera.name.replace("/", "."): (camera.height, camera.width) for camera in head.cameras}
-    if wanted != {name.replace("/", "."): (image.height, image.width) for name, image in images.items()}:
+    images = {image.key: image for image in dataset.images}
+    wanted = {layout.image_key(camera.name): (camera.height, camera.width) for camera in head.cameras}
+    if wanted != {key: (image.height, image.width) for key, image in images.items()}:
         raise BadInput(
             f"{folder} has other cameras than {layout.INFO}; delete it to import what the dataset itself holds"
         )
-    images = {name.replace("/", "."): image for name, image in images.items()}
 
     def frames() -> Iterator[RawFrame]:
         colors: Iterator[NDArray[np.uint8]] = iter(())
         current, row = "", -1
         for camera, at, stamp_ns, depth in read_depths(dataset.source, folder, head):
             if camera.name != current:
-                current, row, colors = camera.name, -1, part.colors(images[camera.name.replace("/", ".")])
+                current, row, colors = camera.name, -1, part.colors(images[layout.image_key(camera.name)])
             if not row < at < part.entry.length:
                 raise BadInput(f"{folder}/depth.parquet is not in the order of rows; export the episodes anew")
             if camera is head.cameras[0] and stamp_ns != part.stamps_ns[at]:
