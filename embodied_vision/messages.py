@@ -83,20 +83,30 @@ def image_to_color(message: Any) -> NDArray[np.uint8]:
     return image if channels == 3 else np.ascontiguousarray(image[..., :3])
 
 
+def image_to_raw_depth(message: Any) -> NDArray[Any]:
+    """`16UC1` to uint16 (H, W) in mm or `32FC1` to float32 (H, W) in m, as they came; read-only, nothing is moved.
+
+    Raises:
+        BadInput: another encoding, or too few bytes.
+    """
+    if message.encoding in ("16UC1", "mono16"):
+        return pixels(message, "u2", 1)[..., 0]
+    if message.encoding == "32FC1":
+        return pixels(message, "f4", 1)[..., 0]
+    raise BadInput(
+        f"depth image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
+        "let the driver publish 16UC1 in mm or 32FC1 in m, aligned to color"
+    )
+
+
 def image_to_depth(message: Any) -> NDArray[np.float32]:
     """`16UC1` in mm or `32FC1` in m to float32 (H, W) in m of whole mm, 0 where there is no return.
 
     Raises:
         BadInput: another encoding, or too few bytes.
     """
-    if message.encoding in ("16UC1", "mono16"):
-        return depth_to_metres(pixels(message, "u2", 1)[..., 0])
-    if message.encoding == "32FC1":
-        return depth_to_metres(quantise_depth(pixels(message, "f4", 1)[..., 0]))
-    raise BadInput(
-        f"depth image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
-        "let the driver publish 16UC1 in mm or 32FC1 in m, aligned to color"
-    )
+    raw = image_to_raw_depth(message)
+    return depth_to_metres(raw if raw.dtype == np.uint16 else quantise_depth(raw))
 
 
 def optical_frame(camera_name: str) -> str:

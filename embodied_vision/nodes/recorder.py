@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rclpy.subscription import MessageInfo
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Float64, String
-from trajectory_msgs.msg import JointTrajectory
+from numpy.typing import NDArray
+from std_msgs.msg import String
 
-from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
-from embodied_vision.episodes.background import BackgroundWriter
+from embodied_vision.episodes.background import BackgroundWriter, Room
+from embodied_vision.episodes.contract import Expected, default_contract, read_contract
+from embodied_vision.episodes.contract_check import ContractCheck
+from embodied_vision.episodes.frames import RawFrame
 from embodied_vision.episodes.repair import repair
 from embodied_vision.episodes.schema import color_codec
+from embodied_vision.episodes.space import SpaceWatch
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, EmbodiedVisionError
-from embodied_vision.matching import StampMatcher
 from embodied_vision.nodes import qos
-from embodied_vision.nodes.conversions import (
-    from_json,
-    image_to_color,
-    image_to_depth,
-    joint_state_to_positions,
-    stamp_to_ns,
-    to_json,
-    trajectory_to_samples,
-)
+from embodied_vision.nodes.conversions import from_json, to_json
+from embodied_vision.nodes.decision_log import DecisionLog
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
+from embodied_vision.nodes.durations import Durations
+from embodied_vision.nodes.intake import Intake
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
-from embodied_vision.types import RGBD, Camera, PickPlace
+from embodied_vision.types import PickPlace
 
 _NS = 1_000_000_000
-_FrameKey = tuple[str, int]
+_MB = 1_000_000
 
 
 @dataclass
@@ -55,33 +49,26 @@ class _Counts:
 
 
 @dataclass
-class _Pending:
-    """A decision whose frames have not all arrived yet."""
-
-    action: PickPlace
-    info: dict[str, Any]
-    keys: list[_FrameKey]
-    deadline_ns: int
-
-
-@dataclass
 class _Episode:
     """The episode being logged."""
 
     task: str
+    check: ContractCheck
+    joint_names: list[str]
     seed: Any = None
     id: str = ""
     frames_received: int = 0
-    pending: list[_Pending] = field(default_factory=list)
-    joint_names: list[str] = field(default_factory=list)
     reward: float = 0.0
+    refused_before: int = 0
+    noted: int = 0
 
 
 class RecorderNode(ManagedNode):
-    """Takes messages in the executor's thread, writes in another. Episodes follow `episode/event`, or ~/start, ~/stop.
+    """Takes messages in the executor's thread, writes in others. Episodes follow `episode/event`, or ~/start, ~/stop.
 
-    Streams: `joint_state` (positions, velocities), `joint_trajectory/N` (a command of N points, each time from start,
-    positions, velocities, accelerations), `gripper`, `reward`; commands are stamped with the time they were sent.
+    What is logged is said by the stream contract. By default: every calibrated camera, `joint_state` (positions,
+    velocities), `joint_trajectory/N` (a command of N points, each time from start, positions, velocities,
+    accelerations) and `gripper`; commands are stamped with the time they were sent. Always: decisions and `reward`.
     """
 
     def __init__(self) -> None:
@@ -89,10 +76,15 @@ class RecorderNode(ManagedNode):
         self.param("store", "episodes", "folder of the episode store", read_only=True)
         self.param("robot", "panda_suction", "name of the robot, for the record", read_only=True)
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
+        self.param("contract", "", "YAML with the streams to log; empty for those of this package", read_only=True)
         self.param("task", "manual", "task name of episodes that ~/start begins")
         self.param("color_codec", "jpeg", "`jpeg` or `lossless`; frames of decisions are always lossless")
         self.param("quality", 90, "quality of the JPEG images", (1, 100))
-        self.param("queue", 90, "frames that may wait for the disk before new ones are dropped", (1, 10_000))
+        self.param("low_quality", 60, "quality of the JPEG images while the queue is filling", (1, 100))
+        self.param("queue", 300, "frames that may wait for the disk; quality sinks when half of them do", (1, 10_000))
+        self.param("queue_mb", 256, "memory that frames may take while they wait, MB", (1, 65_536))
+        self.param("encoders", 2, "threads that encode frames", (1, 64))
+        self.param("min_free_mb", 500, "no episode begins with less room on the disk, MB", (0, 10_000_000))
         self.param("decision_buffer", 45, "newest frames a camera that stay in memory for decisions", (2, 1000))
         self.param("slop", 0.005, "largest difference of stamps of a color and a depth image, s", (0.0, 1.0))
         self._tracer = Tracer(self)
@@ -100,12 +92,13 @@ class RecorderNode(ManagedNode):
         DeferredTrigger(self, "~/start", self._start_by_hand)
         DeferredTrigger(self, "~/stop", self._stop_by_hand)
         self._writer: BackgroundWriter | None = None
+        self._space: SpaceWatch | None = None
         self._episode: _Episode | None = None
-        self._last_episode = self._closing = ""
+        self._last_episode = self._closing = self._bad_frame = ""
         self._unfinished = 0
+        self._waiting: list[Answer] = []
         self._counts = _Counts()
-        self._recent: OrderedDict[_FrameKey, RGBD] = OrderedDict()
-        self._joint_names: list[str] = []
+        self._durations = Durations()
         self._ids = {"encoder_id": "", "checkpoint_id": ""}
         self._activated_ns = 0
 
@@ -113,32 +106,39 @@ class RecorderNode(ManagedNode):
 
     def setup(self) -> None:
         self._store = EpisodeStore(Path(self.value("store")).expanduser().resolve())
-        self._cameras = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
+        calibrated = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
+        path = self.value("contract")
+        self._contract = read_contract(Path(path).expanduser()) if path else default_contract(calibrated)
+        self._contract.check_cameras(calibrated, f"stream contract {path}")
+        self._cameras = {source.name: calibrated[source.name] for source in self._contract.cameras}
         color_codec(self.value("color_codec"), self.value("quality"))
         for repaired in repair(self._store):
             log = self.get_logger().error if repaired.state == "failed" else self.get_logger().info
             log(f"episode {repaired.id} in staging: {repaired.state}, {repaired.records} records {repaired.detail}")
 
     def start(self) -> None:
-        self._counts, self._activated_ns, self._unfinished = _Counts(), self.now_ns(), 0
-        self._recent.clear()
-        self._writer = BackgroundWriter(self.value("queue"), self._on_write_error)
-        for camera in self._cameras.values():
-            matcher = StampMatcher(("color", "depth"), round(self.value("slop") * _NS))
-            for part, topic in (("color", topics.color(camera.name)), ("depth", topics.depth(camera.name))):
-                self.subscribe_sensor(Image, topic, self._taker(camera, matcher, part), qos.LOG)
-        self.subscribe_sensor(JointState, "joint_states", self._take_joints, qos.LOG)
-        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.LOG, self._take_trajectory)
-        self.subscribe(Float64, "gripper/command", qos.LOG, self._take_gripper)
-        self.subscribe(String, "policy/decision", qos.LOG, self._guarded(self._take_decision))
-        self.subscribe(String, "outcome", qos.STATUS, self._guarded(self._take_outcome))
-        self.subscribe(String, "episode/event", qos.EVENT, self._guarded(self._take_event))
-        self.subscribe(String, "encoder/info", qos.STATUS, self._guarded(self._take_info("encoder_id")))
-        self.subscribe(String, "policy/info", qos.STATUS, self._guarded(self._take_info("checkpoint_id")))
-        self.every(0.25, self._tick)
+        self._counts, self._durations, self._activated_ns = _Counts(), Durations(), self.now_ns()
+        self._unfinished, self._bad_frame = 0, ""
+        self._decisions = DecisionLog(self.value("decision_buffer") * len(self._cameras), self._log_decision)
+        self._intake = Intake(self, self._contract, self._cameras, self, self._durations)
+        self._space = SpaceWatch(self._store.path, self._on_space_error)
+        room = Room(frames=self.value("queue"), frame_bytes=self.value("queue_mb") * _MB)
+        self._writer = BackgroundWriter(room, self._on_write_error, self.value("encoders"))
+        self._intake.subscribe(round(self.value("slop") * _NS))
+        for topic, profile, take in (
+            ("policy/decision", qos.LOG, self._take_decision),
+            ("outcome", qos.STATUS, self._take_outcome),
+            ("episode/event", qos.EVENT, self._take_event),
+            ("encoder/info", qos.STATUS, self._take_info("encoder_id")),
+            ("policy/info", qos.STATUS, self._take_info("checkpoint_id")),
+        ):
+            self.subscribe(String, topic, profile, self._durations.timed(self._guarded(take)))
+        self.every(0.25, self._durations.timed(self._tick))
         self._report_status()
 
     def halt(self) -> None:
+        if self._space is not None:
+            self._space.stop()
         if self._writer is None:
             return
         if self._episode is not None:
@@ -154,8 +154,17 @@ class RecorderNode(ManagedNode):
         if self._episode is not None:
             self.get_logger().warning(f"episode {self._episode.id} had no end; closed as aborted")
             self._end({"reward": self._episode.reward, "solved": False, "aborted": True, "reason": "no end event"})
-        episode = self._episode = _Episode(task, attributes.get("seed"), joint_names=list(self._joint_names))
-        cameras, ids = list(self._cameras.values()), dict(self._ids)
+        if (full := self._lack_of_space(self.value("min_free_mb"))) is not None:
+            self.get_logger().error(f"no episode begins: {full}")
+            self.health(ERROR, f"no episode begins: {full}")
+            if answer is not None:
+                answer.give(False, full)
+            return
+        check = ContractCheck(self._contract, self.now_ns())
+        episode = self._episode = _Episode(task, check, list(self._intake.joint_names), attributes.get("seed"))
+        episode.refused_before = self._refused()
+        self._intake.begin()
+        cameras, ids, codec, quality = list(self._cameras.values()), dict(self._ids), *self._codec()
 
         def make() -> EpisodeWriter:
             return EpisodeWriter(
@@ -165,34 +174,44 @@ class RecorderNode(ManagedNode):
                 cameras=cameras,
                 encoder_id=ids["encoder_id"],
                 policy_id=ids["checkpoint_id"],
-                attributes={**attributes, "joint_names": episode.joint_names},
-                color_codec=self.value("color_codec"),
-                quality=self.value("quality"),
+                attributes={**attributes, "joint_names": episode.joint_names, "contract": self._contract.to_dict()},
+                color_codec=codec,
+                quality=quality,
             )
 
         self._unfinished += 1
+        if answer is not None:
+            self._waiting.append(answer)
 
         def begun(episode_id: str) -> None:
             episode.id = episode_id
-            if answer is not None:
-                answer.give(True, episode_id)
+            self._answer(answer, True, episode_id)
             self._report_status()
 
-        self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)))
+        low = self.value("low_quality") if codec == "jpeg" else None
+        self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)), low_quality=low)
+
+    def _codec(self) -> tuple[Any, int]:
+        return self.value("color_codec"), self.value("quality")
 
     def _end(self, outcome: Mapping[str, Any], answer: Answer | None = None) -> None:
         assert self._writer is not None
         assert self._episode is not None
-        for pending in self._episode.pending:
-            self._log_decision(pending)
+        self._decisions.look(all_of_them=True)
+        if violations := self._episode.check.finish(self.now_ns()):
+            self._writer.note("contract_violations", violations)
         self._closing, self._episode = self._episode.id, None
+        if answer is not None:
+            self._waiting.append(answer)
+
+        closing = self._closing
 
         def ended(episode_id: str) -> None:
-            self._last_episode, self._closing = episode_id, ""
+            self._last_episode = episode_id
+            self._closing = "" if self._closing == closing else self._closing
             self._unfinished -= 1
             self.get_logger().info(f"episode {episode_id} logged: {dict(outcome)}")
-            if answer is not None:
-                answer.give(True, episode_id)
+            self._answer(answer, True, episode_id)
             self._report_status()
 
         self._writer.end(outcome, lambda episode_id: self.post(lambda: ended(episode_id)))
@@ -200,9 +219,20 @@ class RecorderNode(ManagedNode):
     def _on_write_error(self, error: EmbodiedVisionError) -> None:
         self.post(lambda: self._fail(str(error)))
 
+    def _on_space_error(self, error: EmbodiedVisionError) -> None:
+        self.post(lambda: self._fail(str(error)) if self._episode is not None else None)
+
     def _fail(self, message: str) -> None:
+        """What was logged stays in staging. Without its recorder the arm stops; the next one repairs the episode."""
         self._episode = None
+        for answer in list(self._waiting):
+            self._answer(answer, False, message)
         self.give_up(f"the episode cannot be logged: {message}")
+
+    def _answer(self, answer: Answer | None, success: bool, message: str) -> None:
+        if answer is not None and answer in self._waiting:
+            self._waiting.remove(answer)
+            answer.give(success, message)
 
     def _start_by_hand(self, answer: Answer) -> None:
         if not self.is_active:
@@ -254,67 +284,30 @@ class RecorderNode(ManagedNode):
 
         return take
 
-    def _taker(self, camera: Camera, matcher: StampMatcher, part: str) -> Callable[[Image], None]:
-        def take(message: Image) -> None:
-            parts = matcher.add(part, stamp_to_ns(message.header.stamp), message)
-            if parts is not None:
-                self._take_frame(camera, parts["color"], parts["depth"])
+    def seen(self, source: Expected, stamp_ns: int, frame_id: str) -> None:
+        if self._episode is not None:
+            self._episode.check.seen(source, stamp_ns, frame_id)
 
-        return take
-
-    def _take_frame(self, camera: Camera, color: Image, depth: Image) -> None:
-        stamp_ns = stamp_to_ns(color.header.stamp)
-        self._tracer.mark("recorder.receive", stamp_ns)
+    def take_frame(self, frame: RawFrame) -> None:
+        self._tracer.mark("recorder.receive", frame.stamp_ns)
         self._counts.frames_received += 1
-        try:
-            frame = RGBD(image_to_color(color), image_to_depth(depth), camera, stamp_ns)
-        except BadInput as error:
-            self._counts.frames_bad += 1
-            self.health(ERROR, str(error), **vars(self._counts))
-            return
-        self._recent[camera.name, stamp_ns] = frame
-        while len(self._recent) > self.value("decision_buffer") * len(self._cameras):
-            self._recent.popitem(last=False)
-        if self._episode is None or self._writer is None:
-            return
-        self._episode.frames_received += 1
-        if not self._writer.frame(frame):
-            self._counts.frames_dropped += 1
-        self._log_complete_decisions()
-
-    def _take_joints(self, message: JointState) -> None:
-        self._joint_names = self._joint_names or list(message.name)
-        if self._episode is None or self._writer is None:
-            return
-        try:
-            positions = joint_state_to_positions(message, self._joint_names)
-        except BadInput as error:
-            self.health(ERROR, str(error), **vars(self._counts))
-            return
-        velocities = np.full(len(positions), np.nan)
-        if len(message.velocity) == len(message.name):
-            order = {name: index for index, name in enumerate(message.name)}
-            velocities = np.array([message.velocity[order[name]] for name in self._joint_names])
-        self._writer.sample("joint_state", stamp_to_ns(message.header.stamp), np.concatenate([positions, velocities]))
-
-    def _take_trajectory(self, message: JointTrajectory, info: MessageInfo) -> None:
-        if self._episode is None or self._writer is None:
-            return
-        try:
-            samples = trajectory_to_samples(message, self._joint_names or list(message.joint_names))
-        except BadInput as error:
-            self.health(ERROR, str(error), **vars(self._counts))
-            return
-        rows = np.column_stack([samples.times_s, samples.positions, samples.velocities, samples.accelerations])
-        self._writer.sample(f"joint_trajectory/{len(rows)}", self._sent_ns(info), rows.ravel())
-
-    def _sent_ns(self, info: MessageInfo) -> int:
-        """When a message without a stamp was sent, on the clock of all stamps."""
-        return self.now_ns() if self.value("use_sim_time") else int(info["source_timestamp"])
-
-    def _take_gripper(self, message: Float64, info: MessageInfo) -> None:
         if self._episode is not None and self._writer is not None:
-            self._writer.sample("gripper", self._sent_ns(info), [message.data])
+            self._episode.frames_received += 1
+            self._counts.frames_dropped += not self._writer.frame(frame)
+        self._decisions.add_frame(frame)
+
+    def take_bad_frame(self, error: BadInput) -> None:
+        self._counts.frames_received += 1
+        self._counts.frames_bad += 1
+        self._bad_frame = str(error)
+
+    def take_value(self, stream: str, stamp_ns: int, value: NDArray[np.float64]) -> None:
+        if self._episode is None or self._writer is None:
+            return
+        self._writer.sample(stream, stamp_ns, value)
+        if not self._episode.joint_names and (names := self._intake.joint_names):
+            self._episode.joint_names = list(names)
+            self._writer.note("joint_names", list(names))
 
     def _take_outcome(self, message: String) -> None:
         outcome = from_json(message, "outcome")
@@ -323,51 +316,74 @@ class RecorderNode(ManagedNode):
             self._writer.sample("reward", int(outcome.get("stamp_ns", self.now_ns())), [self._episode.reward])
 
     def _take_decision(self, message: String) -> None:
-        decision = from_json(message, "policy/decision")
-        if self._episode is None:
-            return
-        keys = [(str(entry["camera"]), int(entry["stamp_ns"])) for entry in decision["frames"]]
-        deadline_ns = self._steady.now().nanoseconds + _NS
-        self._episode.pending.append(_Pending(PickPlace.from_dict(decision), decision, keys, deadline_ns))
-        self._log_complete_decisions()
+        if self._episode is not None:
+            self._decisions.add(from_json(message, "policy/decision"))
 
-    def _log_complete_decisions(self) -> None:
-        if self._episode is None or not self._episode.pending:
-            return
-        now = self._steady.now().nanoseconds
-        waiting = []
-        for pending in self._episode.pending:
-            if all(key in self._recent for key in pending.keys) or now > pending.deadline_ns:
-                self._log_decision(pending)
-            else:
-                waiting.append(pending)
-        self._episode.pending = waiting
-
-    def _log_decision(self, pending: _Pending) -> None:
+    def _log_decision(
+        self, action: PickPlace, frames: list[RawFrame], info: Mapping[str, Any], missing: list[tuple[str, int]]
+    ) -> None:
         assert self._writer is not None
-        frames = [self._recent[key] for key in pending.keys if key in self._recent]
-        missing = [list(key) for key in pending.keys if key not in self._recent]
         if missing:
             self._counts.decisions_incomplete += 1
-            self.get_logger().error(f"decision {pending.action.decision_id} is logged without its frames {missing}")
+            self.get_logger().error(f"decision {action.decision_id} is logged without its frames {missing}")
         self._counts.decisions += 1
-        self._writer.decision(pending.action, frames, {**pending.info, "frames_missing": missing})
+        self._writer.decision(action, frames, {**info, "frames_missing": [list(key) for key in missing]})
 
     # ---- status
 
     def _tick(self) -> None:
-        self._log_complete_decisions()
+        self._decisions.look()
+        if self._episode is not None and self._writer is not None:
+            self._episode.check.look(self.now_ns())
+            if self._episode.check.changes > self._episode.noted:
+                self._episode.noted = self._episode.check.changes
+                self._writer.note("contract_violations", self._episode.check.violations())
         self._report_status()
-        counts = self._counts
-        if counts.frames_dropped:
-            self.health(ERROR, "the disk is too slow, frames were dropped; log to a faster one", **vars(counts))
-        elif not counts.frames_bad:
-            self.health(OK, "logging" if self._episode else "waiting for an episode", **vars(counts))
+        level, message = self._condition()
+        self.health(level, message, **vars(self._counts))
+
+    def _condition(self) -> tuple[bytes, str]:
+        """The worst that is to be said now."""
+        assert self._writer is not None
+        load, found = self._writer.load, list[tuple[bytes, str]]()
+        if load.level != "full":
+            level = ERROR if load.level == "none" else WARN
+            found.append((level, f"the disk or the processor is too slow, frames come at level `{load.level}`"))
+        refused = self._refused() - (self._episode.refused_before if self._episode else 0)
+        if refused:
+            level = ERROR if self._episode else WARN
+            found.append((level, f"{refused} frames, samples or decisions were refused; log to a faster disk"))
+        if self._counts.frames_bad:
+            found.append((ERROR, self._bad_frame))
+        if (full := self._lack_of_space(2 * self.value("min_free_mb"))) is not None:
+            found.append((WARN, full))
+        if self._episode is not None:
+            lines = self._episode.check.look(self.now_ns())
+            found += [(ERROR if "requires" in line else WARN, line) for line in lines]
+        if not found:
+            return OK, "logging" if self._episode else "waiting for an episode"
+        return max(level for level, _ in found), "; ".join(message for _, message in found)
+
+    def _lack_of_space(self, least_mb: int) -> str | None:
+        """What to tell people when the disk has less room than this."""
+        assert self._space is not None
+        free_mb = self._space.free_bytes // _MB
+        if free_mb >= least_mb:
+            return None
+        return (
+            f"the disk of {self._store.path} has {free_mb} MB left, episodes need {self.value('min_free_mb')} MB "
+            "(min_free_mb); delete or move episodes"
+        )
+
+    def _refused(self) -> int:
+        assert self._writer is not None
+        load = self._writer.load
+        return load.frames_refused + load.samples_refused + load.decisions_refused
 
     def _report_status(self) -> None:
-        if self._writer is None:
+        if self._writer is None or self._space is None:
             return
-        episode = self._episode
+        episode, load = self._episode, self._writer.load
         status = {
             "episode": episode.id if episode else self._closing,
             "unfinished": self._unfinished,
@@ -378,6 +394,10 @@ class RecorderNode(ManagedNode):
             "frames_logged": self._writer.frames_logged,
             "last_episode": self._last_episode,
             "store": str(self._store.path),
+            "free_mb": self._space.free_bytes // _MB,
+            "contract_violations": episode.check.violations() if episode else [],
+            "callback_ms": self._durations.to_dict(),
+            **vars(load),
             **vars(self._counts),
         }
         self._status.publish(to_json(status))
