@@ -37,6 +37,7 @@ READ_CAP = 1 << 28
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/(?=/|[^/])")
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]+")
 _MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
+_DENIED = re.compile(r"non-2xx status code: 40[13]\b")
 _CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
 _RETRY: dict[str, Any] = {
     "max_retries": 5,
@@ -340,6 +341,24 @@ class RemotePath:
         with self._errors():
             obstore.put(self._store(), self.key, source)
 
+    def put_new(self, content: bytes) -> bool:
+        """Write the object unless there is one; whether it was written. In one step where the server can do that.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        import obstore
+        from obstore import exceptions
+
+        with self._errors():
+            try:
+                obstore.put(self._store(), self.key, content, mode="create")
+            except exceptions.AlreadyExistsError:
+                return False
+            except exceptions.NotSupportedError:
+                obstore.put(self._store(), self.key, content)
+        return True
+
     def delete(self) -> None:
         """Delete the object, if it is there.
 
@@ -373,10 +392,11 @@ class RemotePath:
             if "NoSuchBucket" in str(error):
                 raise OSError(errno.ENOTDIR, _brief(error), str(self)) from error
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-            hint = "permission denied; check the credentials in the environment"
-            raise PermissionError(errno.EACCES, f"{hint}: {_brief(error)}", str(self)) from error
         except exceptions.BaseError as error:
+            denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
+            if denied or _DENIED.search(str(error)):  # lists are refused by a general error
+                hint = "permission denied; check the credentials in the environment"
+                raise PermissionError(errno.EACCES, f"{hint}: {_brief(error)}", str(self)) from error
             raise OSError(errno.EIO, _brief(error), str(self)) from error
 
 

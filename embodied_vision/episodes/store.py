@@ -33,7 +33,7 @@ class EpisodeStore:
 
     Args:
         path: folder of the store; the first writer makes it. Or a URL of object storage, for reading: there an
-            episode lies as in a folder, and `staging/ID` is an object while `push` uploads it.
+            episode lies as in a folder, and something is under `staging/ID` while `push` uploads it.
 
     Raises:
         BadInput: a URL that is none of object storage.
@@ -87,9 +87,16 @@ class EpisodeStore:
         """Where deleted episodes lie that are to be kept."""
         return self.path / "trash"
 
+    @property
+    def can_list(self) -> bool:
+        """Whether the ids can be asked for; a plain HTTP server does not know what it holds."""
+        return not isinstance(self.location, RemotePath) or self.location.connection.lists
+
     def exists(self) -> bool:
-        """Whether anything was ever written here."""
+        """Whether anything was ever written here; as far as it can be told."""
         if isinstance(self.location, RemotePath):
+            if not self.can_list:
+                return True
             try:
                 return self.location.any_under()
             except OSError as error:
@@ -130,17 +137,23 @@ class EpisodeStore:
         from embodied_vision.episodes.reader import Episode
 
         if isinstance(self.location, RemotePath):
-            return Episode(self._remote_folder(self.location, episode_id))
+            return self._open_remote(self.location, episode_id)
         return Episode(self.folder(episode_id))
 
-    def _remote_folder(self, root: RemotePath, episode_id: str) -> RemotePath:
-        path = root / "episodes" / episode_id if _ID.fullmatch(episode_id) else None
+    def _open_remote(self, root: RemotePath, episode_id: str) -> Episode:
+        from embodied_vision.episodes.reader import Episode
+
+        missing = f"no episode {episode_id!r} in {root}; see `embodied-vision episodes list {root}`"
+        if not _ID.fullmatch(episode_id):
+            raise EpisodeError(missing)
+        path = root / "episodes" / episode_id
         try:
-            if path is not None and (path / MANIFEST).is_file():
-                return path
-        except OSError as error:
-            raise EpisodeError(f"{path} cannot be read ({error.strerror})") from error
-        raise EpisodeError(f"no episode {episode_id!r} in {root}; see `embodied-vision episodes list {root}`")
+            return Episode(path)
+        except EpisodeError as error:
+            cause = error.__cause__
+            if isinstance(cause, FileNotFoundError) and cause.filename == str(path / MANIFEST):
+                raise EpisodeError(missing) from error
+            raise
 
     def folder(self, episode_id: str) -> Path:
         """Folder of a closed episode, which may be damaged.

@@ -15,6 +15,8 @@ VERBS = {
     "show": _HERE + "look:show",
     "verify": _HERE + "check:verify",
     "repair": _HERE + "check:repair",
+    "push": _HERE + "remote:push",
+    "pull": _HERE + "remote:pull",
 }
 
 app = typer.Typer(

@@ -12,19 +12,20 @@ from rich.table import Column
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 
-STORE = typer.Argument(..., help="Folder of the episode store.", show_default=False)
+STORE = typer.Argument(..., help="Folder of the episode store, or its URL in object storage.", show_default=False)
 JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
 
 
-def open_store(path: Path) -> EpisodeStore:
-    """The store at `path`.
+def open_store(path: Path | str) -> EpisodeStore:
+    """The store at `path`, a folder or a URL such as s3://bucket/prefix, also where a `Path` made its `//` one `/`.
 
     Raises:
         BadInput: there is none.
+        EpisodeError: the object storage cannot be read.
     """
     store = EpisodeStore(path)
     if not store.exists():
-        raise BadInput(f"no episode store at {path}; give the folder that the recorder or `collect` wrote to")
+        raise BadInput(f"no episode store at {store.location}; give the folder that the recorder or `collect` wrote to")
     return store
 
 
