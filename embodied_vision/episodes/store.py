@@ -12,12 +12,13 @@ STORE/locks/                      who collects demonstrations at the moment
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embodied_vision.episodes.files import Location, folders_in, location
+from embodied_vision.episodes.filters import Filter, When, to_ns
 from embodied_vision.episodes.manifest import MANIFEST
 from embodied_vision.episodes.remote import RemotePath, in_parallel
 from embodied_vision.errors import BadInput, EpisodeError
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from embodied_vision.episodes.reader import Episode
 
 _ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
+
+
+def is_id(name: str) -> bool:
+    """Whether a folder of this name may be an episode."""
+    return _ID.fullmatch(name) is not None
 
 
 class EpisodeStore:
@@ -176,39 +182,67 @@ class EpisodeStore:
         *,
         policy_id: str | None = None,
         encoder_id: str | None = None,
+        robot: str | None = None,
+        tags: Collection[str] = (),
+        since: When | None = None,
+        until: When | None = None,
         after: str = "",
         on_damaged: Callable[[EpisodeError], None] | None = None,
     ) -> Iterator[Episode]:
-        """Episodes that match, oldest first.
+        """Episodes that match, oldest first. The catalogue tells which to open; each is compared once it is.
 
         Args:
             task: name of the task, any when None.
             outcome: entries that the outcome must hold, such as `{"solved": True}`.
             policy_id, encoder_id: who acted, any when None.
+            robot: name of the robot, any when None.
+            tags: labels that it must bear, all of them.
+            since, until: begun then or later, begun before; ns since 1970 or datetimes, UTC where they name no zone.
             after: only episodes with a later id than this.
             on_damaged: told of each damaged episode, which is then left out; without it the error is raised.
 
         Raises:
-            EpisodeError: an episode is damaged and `on_damaged` is None.
+            EpisodeError: an episode that matches is damaged and `on_damaged` is None.
+            BadInput: a time that is none.
         """
-        for episode_id in self.ids():
-            if episode_id <= after:
-                continue
+        if isinstance(tags, str):
+            raise BadInput(f"tags is the text {tags!r}; give a list of them")
+        wanted = Filter(
+            task=task,
+            robot=robot,
+            policy_id=policy_id,
+            encoder_id=encoder_id,
+            outcome=outcome or {},
+            tags=tuple(tags),
+            since_ns=to_ns(since),
+            until_ns=to_ns(until),
+        )
+        return self._opened(wanted, after, on_damaged)
+
+    def _opened(
+        self, wanted: Filter, after: str, on_damaged: Callable[[EpisodeError], None] | None
+    ) -> Iterator[Episode]:
+        for episode_id in self._candidates(wanted, after):
             try:
                 episode = self.open(episode_id)
             except EpisodeError as error:
+                if isinstance(self.location, Path) and not (self.location / "episodes" / episode_id).is_dir():
+                    continue  # deleted since the ids were listed
                 if on_damaged is None:
                     raise
                 on_damaged(error)
                 continue
-            wanted = (
-                (task is None or episode.task == task)
-                and (policy_id is None or episode.policy_id == policy_id)
-                and (encoder_id is None or episode.encoder_id == encoder_id)
-                and all(k in episode.outcome and episode.outcome[k] == v for k, v in (outcome or {}).items())
-            )
-            if wanted:
+            if wanted.accepts(episode):
                 yield episode
+
+    def _candidates(self, wanted: Filter, after: str) -> list[str]:
+        """Ids of the episodes that may match, oldest first; damaged ones as well."""
+        if wanted.is_empty or isinstance(self.location, RemotePath):
+            return [episode_id for episode_id in self.ids() if episode_id > after]
+        from embodied_vision.episodes.catalogue import Catalogue
+
+        with Catalogue(self.location) as catalogue:
+            return catalogue.ids(wanted, after)
 
 
 def _folders(path: Location) -> list[str]:
