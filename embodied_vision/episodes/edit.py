@@ -84,26 +84,29 @@ def editing(store: EpisodeStore, episode_id: str) -> Iterator[Edit]:
         yield Edit(store, episode_id, source, folder / episode_id)
 
 
-def relabel(store: EpisodeStore, episode_id: str, outcome: Mapping[str, Any]) -> bool:
-    """Set entries of the outcome; others stay, and the history keeps the former ones.
+def relabel(store: EpisodeStore, episode_id: str, outcome: Mapping[str, Any], remove: Sequence[str] = ()) -> bool:
+    """Set entries of the outcome and take others out; the rest stays, and the history keeps the former outcome.
 
     Args:
         store: where the episode lies.
         episode_id: whose outcome it is.
         outcome: JSON, such as `{"solved": True}`.
+        remove: names of entries that are to go; those that it lacks anyway are no error.
 
     Returns:
         whether anything is different now.
 
     Raises:
-        BadInput: something that JSON cannot hold.
+        BadInput: something that JSON cannot hold, or an entry that is to be set and removed.
         EpisodeError: as `editing`.
     """
     entries = plain(outcome, "outcome")
+    if both := sorted({*entries} & {*remove}):
+        raise BadInput(f"entries {both} of the outcome are to be set and removed; say which")
 
     def change(root: Root) -> Root | None:
         former = root["outcome"]
-        wanted = {**former, **entries}
+        wanted = {key: value for key, value in {**former, **entries}.items() if key not in remove}
         if _same(wanted, former):
             return None
         return {**root, "outcome": wanted, "history": noted(root, "outcome", former)}

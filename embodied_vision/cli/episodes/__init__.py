@@ -15,6 +15,13 @@ VERBS = {
     "show": _HERE + "look:show",
     "verify": _HERE + "check:verify",
     "repair": _HERE + "check:repair",
+    "delete": _HERE + "edit:delete",
+    "trim": _HERE + "edit:trim",
+    "tag": _HERE + "edit:tag",
+    "relabel": _HERE + "edit:relabel",
+    "merge": _HERE + "edit:merge",
+    "migrate": _HERE + "edit:migrate",
+    "features": _HERE + "features:features",
     "push": _HERE + "remote:push",
     "pull": _HERE + "remote:pull",
 }
