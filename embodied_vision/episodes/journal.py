@@ -7,6 +7,7 @@ The writer holds an exclusive flock on the journal for as long as it lives: that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -144,16 +145,20 @@ class JournalWriter:
                 self._sync_or_fail()
 
     def _sync_or_fail(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # told by the next append; what was logged stays for `repair`
             self._sync()
-        except OSError as error:
-            self._failed = error  # told by the next append; what was logged stays for `repair`
 
     def _sync(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        os.fdatasync(self._fd)
+        try:
+            os.fdatasync(self._fd)
+            if os.fstat(self._fd).st_nlink == 0:
+                raise OSError(errno.ENOENT, "the file was removed while it was written")
+        except OSError as error:
+            self._failed = error  # for good: a later sync that succeeds says nothing about what this one lost
+            raise
         self._synced = time.monotonic()
 
     def _drop_torn_tail(self) -> None:
