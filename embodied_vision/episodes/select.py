@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from embodied_vision.episodes.reader import Episode
+from typing import TYPE_CHECKING
+
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import EpisodeError
+
+if TYPE_CHECKING:
+    from embodied_vision.episodes.reader import Episode
 
 LATEST = "latest"
 

@@ -217,11 +217,12 @@ class EpisodeStore:
             since_ns=to_ns(since),
             until_ns=to_ns(until),
         )
-        return self._opened(wanted, after, on_damaged)
+        return self.matching(wanted, after=after, on_damaged=on_damaged)
 
-    def _opened(
-        self, wanted: Filter, after: str, on_damaged: Callable[[EpisodeError], None] | None
+    def matching(
+        self, wanted: Filter, *, after: str = "", on_damaged: Callable[[EpisodeError], None] | None = None
     ) -> Iterator[Episode]:
+        """`select` by a filter."""
         for episode_id in self._candidates(wanted, after):
             try:
                 episode = self.open(episode_id)

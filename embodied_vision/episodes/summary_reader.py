@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_vision.episodes import strict
-from embodied_vision.episodes.files import read_metadata
+from embodied_vision.episodes.files import Location, read_metadata
 from embodied_vision.episodes.manifest import MANIFEST, Entry, read_manifest
 from embodied_vision.episodes.pin import identity
 from embodied_vision.episodes.schema import GROUP, folder_name
@@ -22,7 +22,7 @@ _METADATA = "zarr.json"
 _ATTEMPTS = 10
 
 
-def read_summary(folder: Path) -> Summary:
+def read_summary(folder: Location) -> Summary:
     """Describe the episode in `folder`, of one version even where it is swapped meanwhile.
 
     Raises:
@@ -58,7 +58,7 @@ def traces(folder: Path) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
-def _read(folder: Path) -> Summary:
+def _read(folder: Location) -> Summary:
     files = read_manifest(folder)
     root = upgrade(_attributes(folder, f"{GROUP}/{_METADATA}", files), folder)
     try:
@@ -92,7 +92,7 @@ def _read(folder: Path) -> Summary:
         raise EpisodeError(f"{folder / GROUP} is no group of an episode ({error}); restore it from a copy") from error
 
 
-def _attributes(folder: Path, name: str, files: Mapping[str, Entry]) -> Mapping[str, Any]:
+def _attributes(folder: Location, name: str, files: Mapping[str, Entry]) -> Mapping[str, Any]:
     path = folder / name
     try:
         data = read_metadata(path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
 from embodied_vision.cli import episodes, main
+
+HEAVY = ("torch", "scipy", "numpy", "zarr", "pybullet", "matplotlib", "rclpy")
 
 
 @pytest.mark.parametrize("verb", [*main.VERBS, *(f"episodes {verb}" for verb in episodes.VERBS)])
@@ -31,3 +36,15 @@ def test_options_of_a_verb_with_a_class_of_its_own_still_parse() -> None:
     result = CliRunner().invoke(main.app, ["collect", "--ray"])  # without an address: only `collect` knows that
     assert result.exit_code == 2
     assert "--task" in result.output
+
+
+def test_listing_episodes_imports_nothing_heavy(tmp_path) -> None:
+    (tmp_path / "episodes").mkdir()
+    code = (
+        "import sys; from embodied_vision.cli.main import app; "
+        f"app(['episodes', 'list', {str(tmp_path)!r}, '--json'], standalone_mode=False); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.strip() == "[]"

@@ -11,8 +11,9 @@ from embodied_vision.cli.lazy import lazy_group
 
 _HERE = "embodied_vision.cli.episodes."
 VERBS = {
-    "list": _HERE + "look:list_",
+    "list": _HERE + "listing:list_",
     "show": _HERE + "look:show",
+    "catalogue": _HERE + "listing:catalogue",
     "verify": _HERE + "check:verify",
     "repair": _HERE + "check:repair",
     "delete": _HERE + "edit:delete",

@@ -1,4 +1,4 @@
-"""`embodied-vision episodes list` and `show`."""
+"""`embodied-vision episodes show`."""
 
 from __future__ import annotations
 
@@ -13,49 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embodied_vision.cli.episodes.common import JSON, STORE, id_column, open_store, pairs, time_of
+from embodied_vision.cli.episodes.common import JSON, STORE, open_store, pairs, time_of
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.schema import plain
 from embodied_vision.episodes.select import LATEST, find_episode
 from embodied_vision.errors import BadInput, EpisodeError
-
-
-def list_(
-    store: Path = STORE,
-    task: str | None = typer.Option(None, help="Only episodes of this task.", show_default="all"),
-    as_json: bool = JSON,
-) -> None:
-    """List the episodes of a store, oldest first, damaged and unfinished ones as well."""
-    opened = open_store(store)
-    rows = []
-    for episode_id in opened.ids():
-        try:
-            row = _summary(opened.open(episode_id))
-        except EpisodeError as error:
-            row = {"id": episode_id, "error": str(error)}
-        if task is None or row.get("task", task) == task:
-            rows.append(row)
-    staging = opened.staging_ids()
-    if as_json:
-        typer.echo(json.dumps({"store": str(store), "episodes": rows, "staging": staging}))
-        return
-    table = Table(id_column(), "task", "started", "frames", "decisions", "outcome", title=escape(str(store)))
-    for row in rows:
-        if "error" in row:
-            table.add_row(row["id"], "[red]damaged[/]", "", "", "", escape(row["error"]))
-        else:
-            table.add_row(
-                row["id"],
-                escape(row["task"]),
-                time_of(row["created_ns"]),
-                str(sum(row["frames"].values())),
-                str(row["decisions"]),
-                escape(pairs(row["outcome"])),
-            )
-    console = Console()
-    console.print(table)
-    if staging:
-        console.print(f"{len(staging)} unfinished in staging; when no writer runs, bring them back with `repair`.")
 
 
 def show(
@@ -137,7 +99,7 @@ def _details(episode: Episode) -> dict[str, Any]:
     actions = [episode.decisions.action(number) for number in range(len(episode.decisions))]
     return {
         **_summary(episode),
-        "path": str(episode.path),
+        "path": str(episode.location),
         "attributes": dict(episode.attributes),
         "streams": streams,
         "decisions": [

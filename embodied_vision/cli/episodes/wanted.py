@@ -14,7 +14,11 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 
 TASK = typer.Option(None, help="Only episodes of this task.", show_default="any")
-POLICY = typer.Option(None, "--policy-id", help="Only episodes in which this policy acted.", show_default="any")
+POLICY = typer.Option(
+    None, "--policy", "--policy-id", help="Only episodes in which the policy of this id acted.", show_default="any"
+)
+ENCODER = typer.Option(None, "--encoder", help="Only episodes with the encoder of this id.", show_default="any")
+ROBOT = typer.Option(None, help="Only episodes of this robot.", show_default="any")
 SOLVED = typer.Option(None, "--solved/--failed", help="Only episodes that ended so.", show_default="any")
 TAG = typer.Option(None, "--tag", help="Only episodes that bear this tag; may be repeated.", show_default="any")
 SINCE = typer.Option(None, help="Only episodes that began then or later, UTC.", show_default="any")
@@ -25,6 +29,8 @@ def filter_of(
     *,
     task: str | None = None,
     policy_id: str | None = None,
+    encoder_id: str | None = None,
+    robot: str | None = None,
     solved: bool | None = None,
     tags: Sequence[str] | None = None,
     since: datetime | None = None,
@@ -35,6 +41,8 @@ def filter_of(
     return Filter(
         task=task,
         policy_id=policy_id,
+        encoder_id=encoder_id,
+        robot=robot,
         outcome=outcome,
         tags=tuple(tags or ()),
         since_ns=to_ns(since),
@@ -49,8 +57,11 @@ def wanted_ids(store: EpisodeStore, ids: Sequence[str] | None, wanted: Filter) -
         BadInput: none is left.
         EpisodeError: an id names none or several episodes, or an episode that is to be looked at is damaged.
     """
-    found = sorted({find_id(store, episode_id) for episode_id in ids}) if ids else store.ids()
-    chosen = found if wanted.is_empty else [i for i in found if wanted.accepts(store.open(i))]
+    if ids:
+        named = sorted({find_id(store, episode_id) for episode_id in ids})
+        chosen = named if wanted.is_empty else [i for i in named if wanted.accepts(store.open(i))]
+    else:
+        chosen = store.ids() if wanted.is_empty else [episode.id for episode in store.matching(wanted)]
     if not chosen:
         what = "episodes" if wanted.is_empty else "episodes that meet the conditions"
         raise BadInput(f"{store.location} holds no {what}; see `embodied-vision episodes list {store.location}`")
