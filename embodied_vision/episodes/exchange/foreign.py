@@ -24,11 +24,11 @@ class Names:
 
     def camera(self, name: str) -> str:
         """Name of a camera."""
-        return self._free(_fit(name, "camera"), "camera:")
+        return self._free(fit(name, "camera"), "camera:")
 
     def stream(self, name: str) -> str:
         """Name of a stream; dots and slashes divide its parts."""
-        return self._free("/".join(_fit(part, "stream") for part in re.split(r"[./]+", name) if part), "stream:")
+        return self._free("/".join(fit(part, "stream") for part in re.split(r"[./]+", name) if part), "stream:")
 
     def _free(self, name: str, kind: str) -> str:
         name = name or "unnamed"
@@ -39,7 +39,8 @@ class Names:
         return free
 
 
-def _fit(name: str, instead: str) -> str:
+def fit(name: str, instead: str) -> str:
+    """A name as near to this one as the store takes, without slashes; `instead` where nothing is left of it."""
     return _UNFIT.sub("_", name).strip("_")[:_LONGEST] or instead
 
 

@@ -18,7 +18,15 @@ from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
 from embodied_vision.types import PickPlace
 
-STATE_STREAMS = ("joint_state", "joint_states", "observation/state", "state", "joints")
+STATE_STREAMS = (
+    "joint_state",
+    "joint_states",
+    "observation/state",
+    "observation/joint_positions",
+    "observation/robot0_joint_pos",
+    "state",
+    "joints",
+)
 ACTION_STREAM = "action"
 TRAJECTORIES = "joint_trajectory/"
 GRIPPER = "gripper"

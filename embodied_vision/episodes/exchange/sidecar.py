@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.frames import AnyFrame
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.schema import ColorCodec
@@ -111,6 +112,24 @@ def head_of(description: Any, rows: int, where: str) -> Head:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{where} is damaged ({error!r}); export the episodes anew") from error
+
+
+def decision_frames_of(description: Any, where: str) -> list[list[tuple[str, int]]]:
+    """Camera and stamp of the frames of each decision, as `describe` wrote them.
+
+    Raises:
+        BadInput: they are damaged.
+    """
+    try:
+        return [
+            [
+                (strict.text(name, "camera"), strict.integer(stamp_ns, "stamp"))
+                for name, stamp_ns in strict.items(record["frames"], "frames")
+            ]
+            for record in strict.items(description["decisions"], "decisions")
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{where}: its decisions are damaged ({error!r}); export the episodes anew") from error
 
 
 def decisions_of(description: Any, frames: Iterable[tuple[RGBD, ...]], where: str) -> Iterable[LoggedDecision]:

@@ -29,7 +29,14 @@ from embodied_vision.episodes.exchange.lerobot.sidecar import (
 )
 from embodied_vision.episodes.exchange.lerobot.source import Source, Table
 from embodied_vision.episodes.exchange.lerobot.video import read_frames
-from embodied_vision.episodes.exchange.sidecar import Head, Sample, decisions_of, head_of, take_in
+from embodied_vision.episodes.exchange.sidecar import (
+    Head,
+    Sample,
+    decision_frames_of,
+    decisions_of,
+    head_of,
+    take_in,
+)
 from embodied_vision.episodes.frames import RawFrame
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
@@ -138,11 +145,8 @@ def _own(part: _Part, store: EpisodeStore) -> str:
                 color, row = next(colors), row + 1
             yield RawFrame(color, depth, camera, stamp_ns)
 
-    try:
-        counts = [len(record["frames"]) for record in description["decisions"]]
-    except (KeyError, TypeError) as error:
-        raise BadInput(f"{folder}/episode.json is damaged ({error!r}); export the episodes anew") from error
-    seen = read_decision_frames(dataset.source, folder, head, counts)
+    named = decision_frames_of(description, f"{folder}/episode.json")
+    seen = read_decision_frames(dataset.source, folder, head, named)
     return take_in(
         store,
         head,

@@ -97,15 +97,17 @@ def read_depths(source: Source, folder: str, head: Head) -> Iterator[tuple[Camer
         yield camera, entry["row"], entry["stamp_ns"], _depth(entry["depth"], camera)
 
 
-def read_decision_frames(source: Source, folder: str, head: Head, counts: Iterable[int]) -> Iterator[tuple[RGBD, ...]]:
-    """The frames of each decision, lossless; `counts` says how many each has."""
+def read_decision_frames(
+    source: Source, folder: str, head: Head, named: Iterable[list[tuple[str, int]]]
+) -> Iterator[tuple[RGBD, ...]]:
+    """The frames of each decision, lossless; `named` says camera and stamp of each."""
     entries = source.table(f"{folder}/decisions.parquet", _DECISIONS)
-    for count in counts:
+    for wanted in named:
         frames = []
-        for _ in range(count):
+        for name, stamp_ns in wanted:
             entry = next(entries, None)
-            if entry is None:
-                raise BadInput(f"{folder}/decisions.parquet ends before the frames of all decisions; copy it anew")
+            if entry is None or (entry["camera"], entry["stamp_ns"]) != (name, stamp_ns):
+                raise BadInput(f"{folder}/decisions.parquet lacks the frame of {name!r} at {stamp_ns}; copy it anew")
             camera = head.camera(entry["camera"])
             color = decode_image(entry["color"], (camera.height, camera.width))
             depth = depth_to_metres(_depth(entry["depth"], camera))
