@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from embodied_vision.cli.episodes.common import JSON, STORE, id_column, open_store, pairs, time_of
 from embodied_vision.cli.episodes.wanted import ENCODER, POLICY, ROBOT, SINCE, SOLVED, TAG, TASK, UNTIL, filter_of
@@ -28,6 +30,8 @@ from embodied_vision.episodes.summary import Damaged, Summary
 MOST_ROWS = 1000
 """Of a table without --limit; JSON has them all."""
 _WORTH_A_BAR = 500
+_WIDE, _FILE_WIDTH = 110, 160
+"""Columns of a terminal for all of the table, and of a table into a file or pipe."""
 
 
 def list_(
@@ -67,9 +71,9 @@ def list_(
         rows = [about(entry) for entry in entries]
         typer.echo(json.dumps({"store": str(opened.location), "episodes": rows, "staging": staging}))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH)
     shown = entries if limit is not None else entries[:MOST_ROWS]
-    console.print(_table(shown, str(opened.location)))
+    console.print(_table(shown, str(opened.location), wide=console.width >= _WIDE))
     if len(shown) < len(entries):
         console.print(f"the first {MOST_ROWS} are shown; --limit takes more or fewer, filters and --sort choose.")
     if staging:
@@ -147,17 +151,24 @@ def reading_bar(also: Progress | None = None) -> Iterator[Progress]:
         bar.stop()
 
 
-def _table(entries: list[Summary | Damaged], title: str) -> Table:
-    tagged = any(isinstance(entry, Summary) and entry.tags for entry in entries)
-    numbers = [Column(name, justify="right", no_wrap=True) for name in ("s", "frames", "dec.")]
-    columns = ["task", Column("started, UTC", no_wrap=True), *numbers, *(["tags"] if tagged else []), "outcome"]
-    table = Table(id_column(), *columns, title=escape(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _table(entries: list[Summary | Damaged], title: str, wide: bool) -> Table:
+    """A narrow one leaves numbers and tags out, rather than cutting ids short."""
+    tagged = wide and any(isinstance(entry, Summary) and entry.tags for entry in entries)
+    table = Table(id_column(), "task", title=escape(title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("started, UTC", no_wrap=True)
+    for name in ("s", "frames", "decisions") if wide else ():
+        table.add_column(name, justify="right", no_wrap=True)
+    if tagged:
+        table.add_column("tags")
+    table.add_column("outcome")
     for entry in entries:
         if isinstance(entry, Damaged):
-            table.add_row(entry.id, "[red]damaged[/]", *[""] * (len(columns) - 2), escape(entry.error))
+            table.add_row(entry.id, "[red]damaged[/]", *[""] * (len(table.columns) - 3), escape(entry.error))
             continue
-        row = [entry.id, escape(entry.task), time_of(entry.created_ns)[:16], f"{entry.duration_s:.1f}"]
-        row += [str(sum(entry.frames.values())), str(entry.decisions)]
-        row += [escape(", ".join(entry.tags))] if tagged else []
+        row = [entry.id, escape(entry.task), time_of(entry.created_ns)[: 16 if wide else 10]]
+        if wide:
+            row += [f"{entry.duration_s:.1f}", str(sum(entry.frames.values())), str(entry.decisions)]
+        if tagged:
+            row.append(escape(", ".join(entry.tags)))
         table.add_row(*row, escape(pairs({**entry.outcome})))
     return table
