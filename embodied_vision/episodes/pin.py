@@ -8,6 +8,8 @@ their files by hard links, and readers do not notice; an edit that changes any d
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from embodied_vision.episodes.files import Location
@@ -34,6 +36,20 @@ class Pin:
     def of(cls, group: Location) -> Pin:
         """The version that lies there now."""
         return cls(group, identity(group / MARKER))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What is read by path within is of this version; what fails because the version is gone says so.
+
+        Raises:
+            EpisodeError: as `check`.
+        """
+        try:
+            yield
+        except EpisodeError:
+            self.check()
+            raise
+        self.check()
 
     def check(self) -> None:
         """What was read by path before this call is of this version. In object storage nothing is ever replaced.

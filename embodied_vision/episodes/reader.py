@@ -69,8 +69,6 @@ class Frames:
             raise EpisodeError(
                 f"{folder}: arrays of lengths {lengths}, they should be {length}; restore them from a copy"
             )
-        if pin is not None:
-            pin.check()
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -154,8 +152,6 @@ class Decisions(Sequence[Decision]):
         self._records = check_decisions(read_attributes(folder), lengths, folder)
         if {len(self._stamps), len(self._pick), len(self._place)} != {len(self._records)}:
             raise EpisodeError(f"{folder}: its arrays have other lengths than its records; restore it from a copy")
-        if pin is not None:
-            pin.check()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -286,7 +282,9 @@ class Episode:
             raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
         if camera not in self._frames:
             folder = self.location / GROUP / "cameras" / folder_name(camera)
-            self._frames[camera] = Frames(folder, self.cameras[camera], self._pin)
+            with self._pin.held():
+                frames = Frames(folder, self.cameras[camera], self._pin)
+            self._frames[camera] = frames
         return self._frames[camera]
 
     def color_digest(self, camera: str) -> str:
@@ -299,10 +297,9 @@ class Episode:
         if camera not in self.cameras:
             raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
         folder = f"{GROUP}/cameras/{folder_name(camera)}/color/"
-        digests = {
-            name: entry.sha256 for name, entry in read_manifest(self.location).items() if name.startswith(folder)
-        }
-        self._pin.check()
+        with self._pin.held():
+            files = read_manifest(self.location)
+        digests = {name: entry.sha256 for name, entry in files.items() if name.startswith(folder)}
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -312,8 +309,8 @@ class Episode:
             BadInput: the episode has no such stream.
             EpisodeError: its data are damaged.
         """
-        stamps, values = (array.values() for array in self.stream_arrays(name))
-        self._pin.check()
+        with self._pin.held():
+            stamps, values = (array.values() for array in self.stream_arrays(name))
         return stamps, values
 
     def stream_arrays(self, name: str) -> tuple[ArrayReader, ArrayReader]:
@@ -321,10 +318,13 @@ class Episode:
         if name not in self.streams:
             raise BadInput(f"episode {self.id} has no stream {name!r}; it has {sorted(self.streams)}")
         folder = self.location / GROUP / "streams" / folder_name(name)
-        stamps = ArrayReader(folder / "stamps", self._pin).expect("int64", ())
-        values = ArrayReader(folder / "values", self._pin).expect("float64", axes=1)
-        if stamps.length != values.length:
-            raise EpisodeError(f"{folder}: {values.length} values, {stamps.length} stamps; restore them from a copy")
+        with self._pin.held():
+            stamps = ArrayReader(folder / "stamps", self._pin).expect("int64", ())
+            values = ArrayReader(folder / "values", self._pin).expect("float64", axes=1)
+            if stamps.length != values.length:
+                raise EpisodeError(
+                    f"{folder}: {values.length} values, {stamps.length} stamps; restore them from a copy"
+                )
         return stamps, values
 
     @cached_property
@@ -334,7 +334,8 @@ class Episode:
         Raises:
             EpisodeError: their data are damaged.
         """
-        return Decisions(self.location / GROUP / "decisions", self.cameras, self._pin)
+        with self._pin.held():
+            return Decisions(self.location / GROUP / "decisions", self.cameras, self._pin)
 
     def group(self) -> zarr.Group:
         """The episode as zarr-python sees it, read-only. It does not notice missing chunks: `verify` does."""

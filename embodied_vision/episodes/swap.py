@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from embodied_vision.episodes.catalogue import forget
 from embodied_vision.episodes.commit import sync
 from embodied_vision.episodes.regular import check_folder, check_own_folders
 from embodied_vision.episodes.store import EpisodeStore
@@ -116,6 +117,7 @@ def settle(store: EpisodeStore, episode_id: str) -> Settled:
 def appear(store: EpisodeStore, version: Path, target: Path) -> None:
     """Let a complete version take a place that is free."""
     store.episodes_path.mkdir(parents=True, exist_ok=True)
+    _forget(store, target.name)
     os.rename(version, target)
     sync(store.episodes_path)
     sync(version.parent)
@@ -124,6 +126,7 @@ def appear(store: EpisodeStore, version: Path, target: Path) -> None:
 def swap(store: EpisodeStore, episode_id: str) -> None:
     """Let the next version, complete and on the disk, take the place of the episode. The caller holds the lock."""
     folder, target = store.edits_path / episode_id, store.episodes_path / episode_id
+    _forget(store, episode_id)
     try:
         exchange(folder / episode_id, target)
         sync(store.episodes_path)
@@ -141,6 +144,7 @@ def take_out(store: EpisodeStore, episode_id: str, kept: Path | None = None) -> 
     folder, source = store.edits_path / episode_id, store.episodes_path / episode_id
     target = folder / _DELETED if kept is None else kept
     target.parent.mkdir(parents=True, exist_ok=True)
+    _forget(store, episode_id)
     os.rename(source, target)
     sync(target.parent)
     sync(store.episodes_path)
@@ -158,6 +162,11 @@ def exchange(one: Path, other: Path) -> None:
     if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one))
+
+
+def _forget(store: EpisodeStore, episode_id: str) -> None:
+    """The catalogue tells a folder by its inode, which the next version may be given again."""
+    forget(store.path, episode_id)
 
 
 def _remove(path: Path) -> None:
