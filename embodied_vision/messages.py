@@ -105,8 +105,23 @@ def image_to_depth(message: Any) -> NDArray[np.float32]:
     Raises:
         BadInput: another encoding, or too few bytes.
     """
-    raw = image_to_raw_depth(message)
-    return depth_to_metres(raw if raw.dtype == np.uint16 else quantise_depth(raw))
+    return depth_to_metres(image_to_depth_mm(message))
+
+
+def image_to_depth_mm(message: Any) -> NDArray[np.uint16]:
+    """`16UC1` in mm or `32FC1` in m to uint16 (H, W) in mm, 0 where there is no return.
+
+    Raises:
+        BadInput: another encoding, or too few bytes.
+    """
+    if message.encoding in ("16UC1", "mono16"):
+        return pixels(message, "u2", 1)[..., 0]
+    if message.encoding == "32FC1":
+        return quantise_depth(pixels(message, "f4", 1)[..., 0])
+    raise BadInput(
+        f"depth image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
+        "let the driver publish 16UC1 in mm or 32FC1 in m, aligned to color"
+    )
 
 
 def optical_frame(camera_name: str) -> str:

@@ -14,6 +14,10 @@ from PIL import Image
 from embodied_vision.errors import BadInput
 
 
+LARGEST_PX = 40_000_000
+"""Pixels of an image; what declares more is not decoded."""
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """What an encoded image says of itself.
@@ -37,6 +41,8 @@ def image_header(data: bytes) -> ImageHeader:
         BadInput: no JPEG or PNG image, or one of an absurd size.
     """
     with _open(data) as image:
+        if image.height * image.width > LARGEST_PX:
+            raise BadInput(f"image of {image.width}x{image.height}, at most {LARGEST_PX} pixels are decoded")
         return ImageHeader(str(image.format), image.height, image.width, image.mode)
 
 
