@@ -92,7 +92,11 @@ class EpisodeWriter:
         }
         self.id, self._journal = _stage(store)
         self._staging = store.staging_path / self.id
-        self._journal.append({**head, "id": self.id})
+        try:
+            self._journal.append({**head, "id": self.id})
+        except EpisodeError:
+            self._journal.release()  # else the lock would keep `repair` away for as long as this process lives
+            raise
 
     def append_frame(self, frame: AnyFrame) -> None:
         """Log a frame. Depth is kept in whole millimetres.
@@ -290,8 +294,12 @@ def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
             new = [path for path in (store.path, *store.path.parents) if not path.exists()]
             folder.mkdir(parents=True)
             journal = JournalWriter(folder / JOURNAL)
-            for path in (folder, store.staging_path, store.path, *(path.parent for path in new)):
-                sync(path)
+            try:
+                for path in (folder, store.staging_path, store.path, *(path.parent for path in new)):
+                    sync(path)
+            except OSError:
+                journal.release()
+                raise
             return episode_id, journal
         except (FileExistsError, FileNotFoundError, BlockingIOError):
             continue  # a repair took the still empty folder for a dead writer's
