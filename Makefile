@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling results
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue results
 
 setup: $(INSTALLED)
 
@@ -77,6 +77,10 @@ bench-resets: $(INSTALLED)
 bench-oracles: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/oracles.py --json --workers 2 $(if $(SMALL),--scenes 2)
+
+bench-catalogue: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/catalogue.py $(if $(SMALL),--episodes 300)
 
 # Measures what docs/results.md lacks and makes the page. CELL='align-box-corner/*' takes those cells alone.
 results: $(INSTALLED)
