@@ -33,7 +33,8 @@ _LONGEST_READ = 8 << 20
 _DATA_TYPES = frozenset({"uint8", "uint16", "int64", "float16", "float32", "float64"})
 _LONGEST_AXIS = 1 << 20
 _MOST_AXES = 4
-_MOST_CHUNK_BYTES = 1 << 30
+MOST_CHUNK_BYTES = 1 << 28
+"""Bytes of a decoded chunk: room for an image of 80 megapixels."""
 _SPARE_BYTES = 1 << 16
 """What a codec may need beyond twice the bytes that it is given, for its headers."""
 _SEPARATOR = "."
@@ -289,8 +290,8 @@ def _array_of(metadata: Mapping[str, Any], where: str) -> tuple[int, ArraySpec, 
         chunk=strict.integer(sharding["chunk_shape"][0], "chunk_shape", 1, _LONGEST_AXIS),
         codec=codec,
     )
-    if spec.chunk_bytes > _MOST_CHUNK_BYTES:
-        raise ValueError(f"chunks of {spec.chunk_bytes} bytes, more than {_MOST_CHUNK_BYTES}")
+    if spec.chunk_bytes > MOST_CHUNK_BYTES:
+        raise ValueError(f"chunks of {spec.chunk_bytes} bytes, more than {MOST_CHUNK_BYTES}")
     separator = metadata["chunk_key_encoding"]["configuration"]["separator"]
     if separator not in (".", "/"):
         raise ValueError(f"separator {separator!r:.40}")

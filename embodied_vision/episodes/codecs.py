@@ -20,6 +20,11 @@ from embodied_vision.errors import EpisodeError
 JPEG_NAME = "embodied_vision.jpeg"
 CRC_BYTES = 4
 
+_JPEG_SOF = frozenset({0xC0, 0xC1, 0xC2})
+"""Markers of frames that are baseline, extended or progressive; no decoder here knows others."""
+_JPEG_NOT_BEFORE_SOF = frozenset({0xDA, 0xD9, 0xD8, 0xFF, 0x00})
+"""Markers that cannot stand before it."""
+_JPEG_SIZES = struct.Struct(">BHHB")
 _JPEG_SCAN = b"\xff\xda"
 _MOST_SCANS = 100
 _BLOSC_HEADER = 16
@@ -65,10 +70,13 @@ class JpegChunks:
     ) -> NDArray[Any]:
         if np.dtype(dtype) != np.uint8:
             raise ValueError(f"JPEG images are uint8, not {dtype}")
+        declared = jpeg_shape(data)
+        if declared != shape[-3:]:  # checked first: some images take all their memory at the start
+            raise ValueError(f"JPEG image of {declared}, expected {shape[-3:]}")
         if data.count(_JPEG_SCAN) > _MOST_SCANS:
             raise ValueError(f"a JPEG image of more than {_MOST_SCANS} scans, each of which costs time")
         out = np.empty(shape, dtype) if out is None else out
-        try:  # an image of another shape than the place for it is refused before its pixels are decoded
+        try:
             imagecodecs.jpeg8_decode(data, out=out.reshape(shape[-3:]))
         except imagecodecs.Jpeg8Error as error:
             raise ValueError(f"no JPEG image: {error}") from error
@@ -133,11 +141,30 @@ class ZstdChunks:
         if declared != expected:  # checked first: Zstandard would make room for whatever is declared
             raise ValueError(f"Zstandard chunk of {declared} bytes, expected {expected}")
         out = np.empty(shape, dtype) if out is None else out
+        if expected == 0:
+            return out
         try:
             Zstd().decode(data, out)
         except RuntimeError as error:
             raise ValueError(f"no Zstandard chunk: {error}") from error
         return out
+
+
+def jpeg_shape(data: bytes) -> tuple[int, int, int]:
+    """Rows, columns and components that a JPEG image says it has (ITU T.81, B.2.2).
+
+    Raises:
+        ValueError: it does not say.
+    """
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
+        if data[at + 1] in _JPEG_NOT_BEFORE_SOF:
+            break
+        if data[at + 1] in _JPEG_SOF:
+            _, rows, columns, components = _JPEG_SIZES.unpack_from(data, at + 4)
+            return rows, columns, components
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise ValueError("no JPEG image")
 
 
 def zstd_content_size(data: bytes) -> int | None:

@@ -36,6 +36,8 @@ MAX_BODY = 1 << 30
 _MAGIC = b"\xeeEVJ"
 _FRAME = struct.Struct("<4sIII")
 _HEAD_BEGINS = b'{"kind": "'
+_DEPTH = strict.MAX_DEPTH - 16
+"""Levels that a record may have; in an episode's attributes it has some more."""
 _BLOCK = 1 << 20
 _SECTOR = 4096
 _WASTE = 16
@@ -85,10 +87,10 @@ class JournalWriter:
         """Append one record.
 
         Raises:
-            BadInput: the record is too large.
+            BadInput: the record is too large, or could not be read again.
             EpisodeError: the disk is full or fails; the records before this one stay readable.
         """
-        head = json.dumps({**fields, "blobs": [len(blob) for blob in blobs]}).encode()
+        head = _head(fields, blobs, self.path)
         body = b"".join(blobs)
         if len(head) > MAX_HEAD or len(body) > MAX_BODY:
             raise BadInput(
@@ -300,6 +302,19 @@ class JournalReader:
                 part = b""
             parts.append(part.ljust(length, b"\0"))
         return b"".join(parts)
+
+
+def _head(fields: Mapping[str, Any], blobs: Sequence[bytes], where: Path) -> bytes:
+    try:
+        head = json.dumps({**fields, "blobs": [len(blob) for blob in blobs]}).encode()
+        if b"\\ud" in head or head.count(b"[") + head.count(b"{") > _DEPTH:  # the rest is fine as it is
+            strict.parse(head, non_finite=True, max_depth=_DEPTH)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"{where}: a {fields.get('kind')} that could not be read again ({error}); log plain texts and numbers, "
+            f"nested at most {_DEPTH} levels deep"
+        ) from error
+    return head
 
 
 def _parse_head(head: bytes, body_size: int) -> tuple[dict[str, Any], list[int]]:

@@ -29,6 +29,7 @@ UNITS = {"length": "m", "angle": "rad", "time": "s", "stamps": "ns", "depth": "m
 
 ColorCodec = Literal["jpeg", "lossless"]
 
+_LONGEST_NAME = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 STAMPS = ArraySpec((), np.dtype("<i8"), 1024, ZstdChunks())
@@ -71,12 +72,15 @@ def folder_name(name: str) -> str:
     Raises:
         BadInput: the name does not make a safe folder name.
     """
-    if not _NAME.fullmatch(name):
-        raise BadInput(f"{name!r} cannot name a camera or stream; use letters, digits, _ and -, in parts divided by /")
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise BadInput(
+            f"{name!r:.80} cannot name a camera or stream; use letters, digits, _ and -, in parts divided by /, together "
+            f"at most {_LONGEST_NAME}"
+        )
     return name.replace("/", ".")
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, levels: int = 32) -> Any:
     """`value` as strict JSON. Non-finite floats become "NaN", "Infinity", "-Infinity", as in Zarr v3.
 
     Raises:
@@ -88,10 +92,12 @@ def plain(value: Any, where: str) -> Any:
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if levels == 0:
+        raise BadInput(f"{where:.200} is nested too deep, or holds itself; give plain lists and mappings")
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {str(key): plain(item, f"{where}[{key!r}]", levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, where) for item in value]
+        return [plain(item, where, levels - 1) for item in value]
     raise BadInput(
         f"{where} is a {type(value).__name__}, which JSON cannot hold; give numbers, texts, lists or mappings"
     )

@@ -12,12 +12,13 @@ MAX_DEPTH = 64
 _INT64 = range(-(2**63), 2**63)
 
 
-def parse(data: bytes, *, non_finite: bool = False) -> Any:
-    """Parse JSON strictly: UTF-8, no key twice, no lone surrogates, at most `MAX_DEPTH` levels.
+def parse(data: bytes, *, non_finite: bool = False, max_depth: int = MAX_DEPTH) -> Any:
+    """Parse JSON strictly: UTF-8, no key twice, no lone surrogates, few levels.
 
     Args:
         data: the text.
         non_finite: let NaN and Infinity through, as numbers.
+        max_depth: levels of lists and mappings.
 
     Raises:
         ValueError: it is not.
@@ -30,22 +31,12 @@ def parse(data: bytes, *, non_finite: bool = False) -> Any:
             parse_float=float if non_finite else _finite,
         )
     except RecursionError as error:
-        raise ValueError(f"more than {MAX_DEPTH} levels of lists and mappings") from error
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        check_depth(value)
+        raise ValueError(f"more than {max_depth} levels of lists and mappings") from error
+    if data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(value, max_depth)
     if b"\\u" in data:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return value
-
-
-def check_depth(value: Any) -> None:
-    """Raises ValueError where lists and mappings are nested deeper than `MAX_DEPTH`."""
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [item for part in level for item in _items(part) if isinstance(item, dict | list)]
-        if not level:
-            return
-    raise ValueError(f"more than {MAX_DEPTH} levels of lists and mappings")
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
@@ -78,6 +69,15 @@ def number(value: Any, what: str) -> float:
         return float(value)
     except OverflowError:
         _refuse(what, value, "a number that a float64 holds")
+
+
+def _check_depth(value: Any, max_depth: int) -> None:
+    level: list[Any] = [value]
+    for _ in range(max_depth):
+        level = [item for part in level for item in _items(part) if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"more than {max_depth} levels of lists and mappings")
 
 
 def _items(part: Any) -> Iterable[Any]:

@@ -11,12 +11,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embodied_vision.episodes.arrays import MOST_CHUNK_BYTES
 from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks, seal
 from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
 from embodied_vision.episodes.frames import AnyFrame, EncodedFrame, depth_mm
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
 from embodied_vision.episodes.regular import check_own_folders
-from embodied_vision.episodes.schema import SCHEMA, ColorCodec, folder_name, plain
+from embodied_vision.episodes.schema import SCHEMA, ColorCodec, color_spec, folder_name, plain, values_spec
 from embodied_vision.episodes.schema import color_codec as make_color_codec
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
@@ -68,8 +69,13 @@ class EpisodeWriter:
         self._cameras = {camera.name: camera for camera in cameras}
         if len(self._cameras) != len(cameras):
             raise BadInput(f"cameras {[camera.name for camera in cameras]} share a name; rename one")
-        for name in self._cameras:
+        for name, camera in self._cameras.items():
             folder_name(name)
+            if color_spec(camera, BloscChunks(1)).chunk_bytes > MOST_CHUNK_BYTES:
+                raise BadInput(
+                    f"camera {name!r}: images of {camera.width} x {camera.height} px take more than {MOST_CHUNK_BYTES} "
+                    "bytes; log smaller ones"
+                )
         self._color = make_color_codec(color_codec, quality)
         self._lossless = BloscChunks(1)
         self._depth = BloscChunks(2)
@@ -178,6 +184,8 @@ class EpisodeWriter:
         with self._mutex:
             if stream not in self._dimensions:
                 folder_name(stream)
+                if values_spec(row.size).chunk_bytes > MOST_CHUNK_BYTES:
+                    raise BadInput(f"stream {stream!r}: {row.size} numbers at once; log them as several streams")
             dimension = self._dimensions.setdefault(stream, row.size)
         if row.shape != (dimension,):
             raise BadInput(
