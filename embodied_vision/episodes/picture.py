@@ -15,7 +15,10 @@ from embodied_vision.types import RGBD, FloatArray, PickPlace
 TILE_WIDTH = 320
 _COLUMNS = 4
 _CAPTION = 14
+Ink = tuple[int, int, int]
 _PICK, _PLACE = (40, 220, 80), (255, 60, 160)
+AGAIN_INKS: tuple[Ink, Ink] = ((60, 140, 255), (255, 220, 40))
+"""Of pick and place of a second action on the same picture: blue and yellow."""
 _MARK_M = 0.04
 
 
@@ -53,7 +56,7 @@ def first_stamp_ns(episode: Episode) -> int:
     return min((int(s.min()) for s in stamps if len(s)), default=0)
 
 
-def draw_decision(frame: RGBD, action: PickPlace) -> Image.Image:
+def draw_decision(frame: RGBD, action: PickPlace, inks: tuple[Ink, Ink] = (_PICK, _PLACE)) -> Image.Image:
     """The color image with the pick (green) and the place (pink) of an action, as the camera sees them.
 
     A stroke along the tip's x axis, 4 cm long, shows the yaw.
@@ -61,7 +64,7 @@ def draw_decision(frame: RGBD, action: PickPlace) -> Image.Image:
     image = Image.fromarray(frame.color)
     draw = ImageDraw.Draw(image)
     centres = []
-    for pose, ink in ((action.pick, _PICK), (action.place, _PLACE)):
+    for pose, ink in zip((action.pick, action.place), inks, strict=True):
         ends = _pixels(frame, np.stack([pose[:3, 3], pose[:3, 3] + _MARK_M * pose[:3, 0]]))
         if ends is None:
             continue

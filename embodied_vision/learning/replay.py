@@ -49,7 +49,27 @@ class Comparison:
         return self.same_ids and not self.identical
 
 
+@dataclass(frozen=True, eq=False)
+class Redecided:
+    """A logged decision and what came of it now.
+
+    Attributes:
+        comparison: by how much they differ.
+        logged: the logged action.
+        again: the action that came about now, None where none did.
+    """
+
+    comparison: Comparison
+    logged: PickPlace
+    again: PickPlace | None
+
+
 def replay_decisions(episode: Episode, policy: Policy, encoder: Encoder) -> Iterator[Comparison]:
+    """The comparisons of `redecide` alone."""
+    return (step.comparison for step in redecide(episode, policy, encoder))
+
+
+def redecide(episode: Episode, policy: Policy, encoder: Encoder) -> Iterator[Redecided]:
     """Decide again on the lossless frames of every decision, in as many threads as the log names.
 
     Raises:
@@ -65,7 +85,7 @@ def replay_decisions(episode: Episode, policy: Policy, encoder: Encoder) -> Iter
         torch.set_num_threads(threads)
 
 
-def _compare(index: int, decision: Decision, policy: Policy, encoder: Encoder) -> Comparison:
+def _compare(index: int, decision: Decision, policy: Policy, encoder: Encoder) -> Redecided:
     info, logged = decision.info, decision.action
     same_ids = (
         info.get("checkpoint_id") == policy.checkpoint_id
@@ -75,8 +95,9 @@ def _compare(index: int, decision: Decision, policy: Policy, encoder: Encoder) -
     try:
         again = _decide(decision, policy, encoder)
     except EmbodiedVisionError as error:
-        return Comparison(index, logged.decision_id, False, same_ids, error=str(error))
-    return Comparison(
+        failed = Comparison(index, logged.decision_id, False, same_ids, error=str(error))
+        return Redecided(failed, logged, None)
+    comparison = Comparison(
         index,
         logged.decision_id,
         _identical(logged, again),
@@ -86,6 +107,7 @@ def _compare(index: int, decision: Decision, policy: Policy, encoder: Encoder) -
         pick_deg=_turn_deg(logged.pick, again.pick),
         place_deg=_turn_deg(logged.place, again.place),
     )
+    return Redecided(comparison, logged, again)
 
 
 def _decide(decision: Decision, policy: Policy, encoder: Encoder) -> PickPlace:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from embodied_vision import geometry
@@ -15,7 +16,7 @@ from embodied_vision.cli.replay import command
 from embodied_vision.encoders.compact import CompactEncoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
-from embodied_vision.errors import EpisodeError, RunFailed
+from embodied_vision.errors import BadInput, EpisodeError, RunFailed
 from embodied_vision.learning.replay import replay_decisions
 from embodied_vision.policies.policy import Policy
 from tests.nodes.samples import camera, frame, write_encoder, write_policy
@@ -115,3 +116,73 @@ def test_poses_are_compared_not_only_their_positions(tmp_path: Path, policy: Pol
     assert not comparison.identical
     assert comparison.pick_deg == pytest.approx(5.73, abs=0.01)
     assert comparison.pick_mm == pytest.approx(0.0, abs=1e-9)
+
+
+def several(tmp_path: Path, policy: Policy, encoder: CompactEncoder) -> EpisodeStore:
+    """Two episodes of two decisions, one of them elsewhere by 30 mm, and one without any."""
+    store = EpisodeStore(tmp_path / "store")
+    log(tmp_path, policy, encoder)
+    log(tmp_path, policy, encoder, nudge_m=0.03, checkpoint_id="former")
+    EpisodeWriter(store, task="teleoperation", robot="r", cameras=[camera()]).close({"reward": 0.0})
+    return store
+
+
+def run(*arguments: str) -> Any:
+    import typer
+
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_report_of_several_episodes(tmp_path: Path, policy: Policy, encoder: CompactEncoder) -> None:
+    store = several(tmp_path, policy, encoder)
+    folder = tmp_path / "report"
+    policies = ["--policy", str(tmp_path / "policy"), "--encoder", str(tmp_path / "encoder")]
+    result = run("--all", "--store", str(store.path), *policies, "--report", str(folder), "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert (summary["decisions"], summary["identical"], summary["faults"]) == (4, 3, 0)
+    assert summary["differences"]["place_mm"]["greatest"] == pytest.approx(30.0)
+    assert summary["differences"]["place_mm"]["median"] == 0.0
+    assert [entry["episode"] for entry in summary["episodes"]] == store.ids()[:2]
+
+    figures = json.loads((folder / "figures.json").read_text())
+    assert [entry["identical"] for entry in figures["results"]] == [True, True, True, False]
+    page = (folder / "index.html").read_text()
+    assert "3 of 4" in page
+    assert page.count('class="same"') == 4, "a histogram of each difference"
+    pictures = sorted((folder / "decisions").iterdir())
+    assert [picture.name for picture in pictures] == [f"{store.ids()[1]}-1-camera.jpg"]
+    assert f'src="decisions/{pictures[0].name}"' in page
+    seen = frame(1, 2 * 10**9)
+    assert Image.open(pictures[0]).size == (seen.camera.width, seen.camera.height)
+
+
+def test_a_report_shows_what_did_not_come_about(tmp_path: Path, policy: Policy, encoder: CompactEncoder) -> None:
+    store = log(tmp_path, policy, encoder, frames_missing=[["camera", 5]])
+    policies = ["--policy", str(tmp_path / "policy"), "--encoder", str(tmp_path / "encoder")]
+    result = run("latest", "--store", str(store.path), *policies, "--report", str(tmp_path / "report"))
+    assert isinstance(result.exception, RunFailed)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "no decision came about: the frames" in page
+    assert json.loads((tmp_path / "report" / "figures.json").read_text())["undecided"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ([], "give one episode"),
+        (["latest", "--all"], "give one episode"),
+        (["--all"], "--all is for --policy"),
+        (["latest", "--report", "x"], "give a checkpoint"),
+        (["latest", "--task", "t"], "choose among --all"),
+        (["--all", "--policy", "p", "--task", "nothing"], "no episodes that meet the conditions"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, arguments: list[str], match: str) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    EpisodeWriter(store, task="teleoperation", robot="r", cameras=[camera()]).close({"reward": 0.0})
+    result = run("--store", str(store.path), *arguments)
+    assert isinstance(result.exception, BadInput)
+    assert match in str(result.exception)
