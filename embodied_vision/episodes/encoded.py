@@ -13,7 +13,6 @@ from PIL import Image
 
 from embodied_vision.errors import BadInput
 
-
 LARGEST_PX = 40_000_000
 """Pixels of an image; what declares more is not decoded."""
 

@@ -22,6 +22,8 @@ VERBS = {
     "relabel": _HERE + "edit:relabel",
     "merge": _HERE + "edit:merge",
     "migrate": _HERE + "edit:migrate",
+    "export": _HERE + "exchange:export",
+    "import": _HERE + "exchange:import_",
     "features": _HERE + "features:features",
     "push": _HERE + "remote:push",
     "pull": _HERE + "remote:pull",

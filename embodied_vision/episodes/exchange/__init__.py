@@ -30,7 +30,7 @@ class Import(Protocol):
 
     Args:
         task: name of the task, where the source does not tell.
-        topics: YAML that maps topics to cameras and streams, where the format has topics.
+        topics: YAML that says what the source does not: a topic map for recordings, else a calibration of cameras.
     """
 
     def __call__(
@@ -46,11 +46,13 @@ class Format:
         name: as typed on the command line.
         about: one line for the help.
         module: where its `export` and `import_` stand.
+        has_topics: its import takes a topic map, otherwise a calibration.
     """
 
     name: str
     about: str
     module: str
+    has_topics: bool = False
 
     def _function(self, name: str) -> Any:
         try:
@@ -76,8 +78,8 @@ _HERE = "embodied_vision.episodes.exchange."
 FORMATS = {
     form.name: form
     for form in (
-        Format("mcap", "MCAP with ROS 2 messages, one file an episode; Foxglove opens it", _HERE + "mcap"),
-        Format("rosbag2", "rosbag2 folders, one an episode; `ros2 bag play` plays them", _HERE + "rosbag2"),
+        Format("mcap", "MCAP with ROS 2 messages, one file an episode; Foxglove opens it", _HERE + "mcap", True),
+        Format("rosbag2", "rosbag2 folders, one an episode; `ros2 bag play` plays them", _HERE + "rosbag2", True),
         Format("lerobot", "LeRobotDataset v3", _HERE + "lerobot"),
         Format("hdf5", "HDF5 in robomimic's layout, one file", _HERE + "hdf5"),
     )
