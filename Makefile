@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue results
+.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results
 
 setup: $(INSTALLED)
 
@@ -81,6 +81,10 @@ bench-oracles: $(INSTALLED)
 bench-catalogue: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/catalogue.py $(if $(SMALL),--episodes 300)
+
+bench-reading: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/reading.py $(if $(SMALL),--episodes 1 --steps 24 --seconds 0.3)
 
 # Measures what docs/results.md lacks and makes the page. CELL='align-box-corner/*' takes those cells alone.
 results: $(INSTALLED)

@@ -16,6 +16,7 @@ SMALLEST = {
     "catalogue": ["--episodes", "20"],
     "grasps": ["--scenes", "2"],
     "grasp_ceiling": ["--scenes", "1"],
+    "reading": ["--episodes", "1", "--steps", "20", "--seconds", "0.1"],
     "ros": ["--scenes", "2"],
     "policy": ["--decisions", "2"],
     "sim": ["--decisions", "2", "--steps", "20"],
