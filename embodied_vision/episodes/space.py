@@ -53,6 +53,14 @@ class SpaceWatch:
         self._thread = threading.Thread(target=self._work, name="space watch", daemon=True)
         self._thread.start()
 
+    def remember(self) -> None:
+        """From now on this is the folder that the store must stay, such as when an episode was begun in it.
+
+        Raises:
+            EpisodeError: the disk cannot be looked at.
+        """
+        self._identity = self._look()
+
     def stop(self) -> None:
         """End the watch; does not wait for a disk that hangs."""
         self._done.set()

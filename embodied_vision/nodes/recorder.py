@@ -151,6 +151,7 @@ class RecorderNode(ManagedNode):
 
     def _begin(self, task: str, attributes: Mapping[str, Any], answer: Answer | None = None) -> None:
         assert self._writer is not None
+        assert self._space is not None
         if self._episode is not None:
             self.get_logger().warning(f"episode {self._episode.id} had no end; closed as aborted")
             self._end({"reward": self._episode.reward, "solved": False, "aborted": True, "reason": "no end event"})
@@ -164,13 +165,15 @@ class RecorderNode(ManagedNode):
         episode = self._episode = _Episode(task, check, list(self._intake.joint_names), attributes.get("seed"))
         episode.refused_before = self._refused()
         self._intake.begin()
-        cameras, ids, codec, quality = list(self._cameras.values()), dict(self._ids), *self._codec()
+        cameras, ids, space = list(self._cameras.values()), dict(self._ids), self._space
+        codec, quality = self.value("color_codec"), self.value("quality")
+        robot = self.value("robot")
 
         def make() -> EpisodeWriter:
-            return EpisodeWriter(
+            writer = EpisodeWriter(
                 self._store,
                 task=task,
-                robot=self.value("robot"),
+                robot=robot,
                 cameras=cameras,
                 encoder_id=ids["encoder_id"],
                 policy_id=ids["checkpoint_id"],
@@ -178,6 +181,8 @@ class RecorderNode(ManagedNode):
                 color_codec=codec,
                 quality=quality,
             )
+            space.remember()
+            return writer
 
         self._unfinished += 1
         if answer is not None:
@@ -190,9 +195,6 @@ class RecorderNode(ManagedNode):
 
         low = self.value("low_quality") if codec == "jpeg" else None
         self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)), low_quality=low)
-
-    def _codec(self) -> tuple[Any, int]:
-        return self.value("color_codec"), self.value("quality")
 
     def _end(self, outcome: Mapping[str, Any], answer: Answer | None = None) -> None:
         assert self._writer is not None
