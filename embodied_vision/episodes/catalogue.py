@@ -12,8 +12,9 @@ import heapq
 import logging
 import os
 import sqlite3
+import stat
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import cache
@@ -25,6 +26,7 @@ from typing import Self, TypeVar
 from embodied_vision.episodes import catalogue_file as file
 from embodied_vision.episodes.catalogue_file import NAME, SORTS
 from embodied_vision.episodes.filters import Filter
+from embodied_vision.episodes.store import is_id
 from embodied_vision.episodes.summary import Damaged, Summary
 from embodied_vision.errors import BadInput, EpisodeError, RunFailed
 
@@ -141,10 +143,10 @@ class Catalogue:
     def _refresh(self, database: sqlite3.Connection) -> None:
         """Read what is new or changed, drop what is gone, until nothing is."""
         for _ in range(_ROUNDS):
-            found = _stamps(self._episodes)
-            known = {} if self._rebuild else dict(database.execute("SELECT id, stamp FROM episodes"))
+            known = dict(database.execute("SELECT id, stamp FROM episodes"))
+            found = _stamps(self._episodes, known)
             gone = known.keys() - found.keys()
-            stale = {name for name, stamp in found.items() if known.get(name) != stamp}
+            stale = {*found} if self._rebuild else {name for name, _ in found.items() - known.items()}
             stale |= {name for name in _restored(database, self._episodes) if name in found}
             if gone:
                 with file.transaction(database):
@@ -198,23 +200,29 @@ def forget(store: Path, episode_id: str) -> None:
         _log.info("%s cannot forget episode %s: %s", path, episode_id, error)
 
 
-def _stamps(episodes: Path) -> dict[str, int]:
+def _stamps(episodes: Path, known: Container[str]) -> dict[str, int]:
     """What tells the folder of an episode from any other that had or will have its name, by id.
+
+    Args:
+        episodes: folder of the episodes.
+        known: names that need not be looked at again, whether they are ids. This is the time that a list takes.
 
     Raises:
         EpisodeError: the folder cannot be listed.
     """
-    from embodied_vision.episodes.store import is_id
-
     found = {}
     try:
         with os.scandir(episodes) as entries:
             for entry in entries:
-                if is_id(entry.name) and entry.is_dir(follow_symlinks=False):
-                    with suppress(FileNotFoundError):  # gone meanwhile
+                name = entry.name
+                if name in known or (is_id(name) and entry.is_dir(follow_symlinks=False)):
+                    try:
                         status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # gone meanwhile
+                    if stat.S_ISDIR(status.st_mode):
                         # of whole numbers: the same in every process
-                        found[entry.name] = hash((status.st_ino, status.st_ctime_ns))
+                        found[name] = hash((status.st_ino, status.st_ctime_ns))
     except FileNotFoundError:
         return {}
     except OSError as error:

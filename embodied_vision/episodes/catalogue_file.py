@@ -18,7 +18,7 @@ NAME = "catalogue.sqlite"
 SORTS = ("id", "started", "duration", "task", "robot", "solved", "reward", "frames", "decisions", "size")
 
 _COLUMNS = {
-    "id": "TEXT PRIMARY KEY NOT NULL",
+    "id": "TEXT NOT NULL",
     "stamp": "INTEGER NOT NULL",
     "traces": "TEXT",
     "error": "TEXT",
@@ -37,14 +37,15 @@ _COLUMNS = {
     "document": "TEXT",
     "crc": "INTEGER",
 }
-_INDEXED = ("stamp", "task", "robot", "encoder_id", "policy_id", "started", "solved", "error")
+_INDEXED = ("task", "robot", "encoder_id", "policy_id", "started", "solved", "error")
 _SCHEMA = [
     f"CREATE TABLE episodes ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())}) STRICT",
-    *(f"CREATE INDEX by_{name} ON episodes ({name}, id)" for name in _INDEXED),
+    "CREATE INDEX by_id ON episodes (id, stamp)",
+    *(f"CREATE INDEX by_{name} ON episodes ({name})" for name in _INDEXED),
     "CREATE TABLE tags (id TEXT NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (id, tag)) STRICT, WITHOUT ROWID",
     "CREATE INDEX by_tag ON tags (tag, id)",
 ]
-_INSERT = f"INSERT OR REPLACE INTO episodes VALUES ({', '.join('?' * len(_COLUMNS))})"
+_INSERT = f"INSERT INTO episodes VALUES ({', '.join('?' * len(_COLUMNS))})"
 _WAIT_S = 10.0
 _PAGE_BYTES = 4096
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
