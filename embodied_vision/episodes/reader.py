@@ -296,10 +296,16 @@ class Episode:
         """
         if camera not in self.cameras:
             raise BadInput(f"episode {self.id} has no camera {camera!r}; it has {sorted(self.cameras)}")
-        folder = f"{GROUP}/cameras/{folder_name(camera)}/color/"
-        with self._pin.held():
-            files = read_manifest(self.location)
-        digests = {name: entry.sha256 for name, entry in files.items() if name.startswith(folder)}
+        return self._digest(f"cameras/{folder_name(camera)}/color/")
+
+    def decisions_digest(self) -> str:
+        """sha256 over the decisions and their frames, by the manifest; errors as of `color_digest`."""
+        return self._digest("decisions/")
+
+    def _digest(self, folder: str) -> str:
+        files = read_manifest(self.location)
+        digests = {name: entry.sha256 for name, entry in files.items() if name.startswith(f"{GROUP}/{folder}")}
+        self._pin.check()
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -225,9 +225,7 @@ def load_dataset(
     drawn: dict[str, int] = {}
     for episode_id in ids:
         marker = cache / f"{episode_id}.json"
-        if not marker.is_file():
-            _fill_cache(store.open(episode_id), encoder, workspace, marker)
-        index = json.loads(marker.read_text(encoding="utf-8"))
+        index = _read_index(store.open(episode_id), encoder, workspace, marker)
         if index["task"] != task:
             raise BadInput(f"episode {episode_id} is of task {index['task']!r}, asked for {task!r}; leave it out")
         seeds |= {int(index["seed"])} if index.get("seed") is not None else set()
@@ -283,7 +281,20 @@ def _cache_key(encoder: Encoder | None, workspace: Workspace) -> str:
     return "scenes-" + hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace, marker: Path) -> None:
+def _read_index(episode: Episode, encoder: Encoder | None, workspace: Workspace, marker: Path) -> dict[str, Any]:
+    """What the marker says; the cache is filled first where it was not, or for decisions that were changed since."""
+    digest = episode.decisions_digest()
+    if marker.is_file():
+        index: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        if index.get("decisions_sha256") == digest:
+            return index
+    _fill_cache(episode, encoder, workspace, marker, digest)
+    return dict(json.loads(marker.read_text(encoding="utf-8")))
+
+
+def _fill_cache(
+    episode: Episode, encoder: Encoder | None, workspace: Workspace, marker: Path, decisions_sha256: str
+) -> None:
     """One file a decision, then the marker that says they are all there."""
     marker.parent.mkdir(parents=True, exist_ok=True)
     actions: list[dict[str, Any]] = []
@@ -300,7 +311,8 @@ def _fill_cache(episode: Episode, encoder: Encoder | None, workspace: Workspace,
         actions.append({**decision.action.to_dict(), "stamp_ns": scene.stamp_ns})
     staging = marker.with_name(f".{uuid.uuid4().hex}")
     known = {key: episode.attributes.get(key) for key in ("seed", "renderer")}
-    staging.write_text(json.dumps({"task": episode.task, **known, "actions": actions}), encoding="utf-8")
+    index = {"task": episode.task, **known, "actions": actions, "decisions_sha256": decisions_sha256}
+    staging.write_text(json.dumps(index), encoding="utf-8")
     os.replace(staging, marker)
 
 

@@ -9,7 +9,9 @@ import pytest
 from policies.stubs import StubEncoder, frame
 
 from embodied_vision import geometry
+from embodied_vision.episodes.edit import relabel
 from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.trim import trim_stamps
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.dataset import Dataset, load_dataset, teaching_ids
@@ -56,6 +58,23 @@ def test_the_cache_gives_the_same_examples_without_encoding_again(tmp_path: Path
             assert np.array_equal(getattr(a.scene, name), getattr(b.scene, name))
         assert np.array_equal(a.place, b.place)
     assert first.digest() == second.digest()
+
+
+def test_decisions_that_were_cut_are_not_taken_from_the_cache(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path)
+    shot = frame(4)
+    pick, place = geometry.tool_down(0.5, 0.1, 0.05), geometry.tool_down(0.45, -0.2, 0.06, 0.4)
+    with EpisodeWriter(store, task=TASK, robot="panda_suction", cameras=[shot.camera]) as writer:
+        for number in range(3):
+            writer.append_decision(PickPlace(pick, place, stamp_ns=shot.stamp_ns + number), [shot])
+        episode_id = writer.close({"reward": 1.0, "solved": True})
+    encoder = Counting()
+    assert len(load(store, encoder)) == 3
+    relabel(store, episode_id, {"reward": 0.995})
+    assert len(load(store, encoder)) == 3
+    assert encoder.calls == 3
+    assert trim_stamps(store, episode_id, shot.stamp_ns + 1)
+    assert len(load(store, encoder)) == 2
 
 
 def test_another_encoder_has_a_cache_of_its_own(tmp_path: Path) -> None:
