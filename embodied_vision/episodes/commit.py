@@ -96,9 +96,10 @@ def remove_staging(folder: Path) -> None:
 
 def _remove_build(build: Path) -> None:
     """Remove what an attempt left; where it is a link, the link and not what it points to."""
-    if build.is_symlink() or build.is_file():
-        build.unlink()
-    shutil.rmtree(build, ignore_errors=True)
+    if build.is_dir() and not build.is_symlink():
+        shutil.rmtree(build, ignore_errors=True)
+    else:
+        build.unlink(missing_ok=True)
 
 
 def header(journal: JournalReader) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from embodied_vision.episodes import strict
-from embodied_vision.episodes.files import Location, file_sha256, file_size, read_metadata, sizes_of, sizes_under
+from embodied_vision.episodes.files import (
+    METADATA_CAP,
+    Location,
+    file_sha256,
+    file_size,
+    read_metadata,
+    sizes_of,
+    sizes_under,
+)
 from embodied_vision.episodes.regular import check_folder
 from embodied_vision.episodes.remote import RemotePath
 from embodied_vision.errors import EpisodeError
@@ -96,6 +104,8 @@ def check_sizes(folder: Location, files: dict[str, Entry]) -> Location:
         return _check_remote(folder, files, metadata)
     for name, problem in folder_problems(folder, files):
         _refuse(folder / name, problem)
+    for name in metadata:
+        _refuse(folder / name, f"{files[name].size} bytes" if files[name].size > METADATA_CAP else None)
     for name, entry in files.items():
         _refuse(folder / name, file_problem(folder / name, entry, contents=name in metadata))
     return folder

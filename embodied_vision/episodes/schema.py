@@ -74,8 +74,8 @@ def folder_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise BadInput(
-            f"{name!r:.80} cannot name a camera or stream; use letters, digits, _ and -, in parts divided by /, together "
-            f"at most {_LONGEST_NAME}"
+            f"{name!r:.80} cannot name a camera or stream; use letters, digits, _ and -, at most {_LONGEST_NAME}, in "
+            "parts divided by /"
         )
     return name.replace("/", ".")
 

@@ -26,7 +26,7 @@ from embodied_vision.errors import BadInput, EpisodeError
 if TYPE_CHECKING:
     from embodied_vision.episodes.reader import Episode
 
-_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]*")
+_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,199}")
 
 
 def is_id(name: str) -> bool:

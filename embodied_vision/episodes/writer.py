@@ -313,7 +313,8 @@ def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
             continue  # a repair took the still empty folder for a dead writer's
         except OSError as error:
             raise EpisodeError(
-                f"{folder} cannot be made ({error.strerror}); check the path's permissions and free space"
+                f"{error.filename or folder} cannot be made ({error.strerror}); check the path's permissions and free "
+                "space"
             ) from error
     raise EpisodeError(
         f"{folder} cannot be made: something keeps taking it away; is another program cleaning the store?"
