@@ -64,7 +64,11 @@ def names(group: h5py.Group) -> list[str]:
         BadInput: it is damaged.
     """
     with told(place(group)):
-        return list(group)
+        found = list(group)
+    unfit = [name for name in found if not isinstance(name, str)]  # bytes, where they are no UTF-8
+    if unfit:
+        raise BadInput(f"{place(group)} holds the name {unfit[0]!r}, which is no text; repack the file")
+    return found
 
 
 def has(group: h5py.Group, name: str) -> bool:

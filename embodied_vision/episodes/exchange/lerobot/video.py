@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from embodied_vision.errors import BadInput
 
 CODEC = "libsvtav1"
-OPTIONS = {"g": "2", "crf": "30"}
+OPTIONS = {"g": "2", "crf": "30", "preset": "10"}
 """lerobot's own: every other frame stands by itself, so that any can be reached fast."""
 PIXELS = "yuv420p"
 SMALLEST = 64
@@ -99,7 +99,7 @@ def read_frames(
     try:
         with av.open(file, format="mp4") as container:
             yield from _frames(cast(InputContainer, container), where, size, rate_hz, begin_s, count)
-    except (av.FFmpegError, ValueError, MemoryError, OverflowError) as error:
+    except (av.FFmpegError, OSError, ValueError, MemoryError, OverflowError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{where} cannot be read as a video ({error or 'out of memory'}); copy it anew") from error
