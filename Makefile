@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results
+.PHONY: setup demo docs test lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results
 
 setup: $(INSTALLED)
 
@@ -69,6 +69,11 @@ bench-grasps: $(INSTALLED)
 bench-grasp-ceiling: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl --append results/grasps.jsonl)
+
+# MINUTES=10 is the whole form.
+bench-recorder: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/recorder.py $(if $(SMALL),--minutes 0.1 --episode-seconds 3,--minutes $(or $(MINUTES),10))
 
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

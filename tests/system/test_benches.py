@@ -20,6 +20,7 @@ SMALLEST = {
     "ros": ["--scenes", "2"],
     "policy": ["--decisions", "2"],
     "sim": ["--decisions", "2", "--steps", "20"],
+    "recorder": ["--minutes", "0.1", "--episode-seconds", "3"],
     "resets": ["--resets", "20"],
     "oracles": ["--scenes", "1", "--json", "--workers", "2"],
 }
