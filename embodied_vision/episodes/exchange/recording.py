@@ -14,7 +14,7 @@ import zstandard
 from embodied_vision.episodes.exchange.cdr import Message, Topic
 from embodied_vision.errors import BadInput
 
-LARGEST = 256 << 20
+LARGEST = 128 << 20
 """Bytes of a message or a chunk of messages; what declares more is refused before anything is allocated."""
 
 
@@ -99,19 +99,16 @@ def unzstd(data: bytes, where: str) -> bytes:
         BadInput: a damaged or a larger one.
     """
     try:
-        with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
-            parts, left = [], LARGEST
-            while part := reader.read(1 << 20):
-                left -= len(part)
-                if left < 0:
-                    raise BadInput(f"{where} holds more than {LARGEST} bytes; is the recording damaged?")
-                parts.append(part)
+        result = _zstd(data, LARGEST)
     except zstandard.ZstdError as error:
         raise BadInput(f"{where} cannot be decompressed ({error}); the recording is damaged") from error
-    return b"".join(parts)
+    if len(result) > LARGEST:
+        raise BadInput(f"{where} holds more than {LARGEST} bytes; is the recording damaged?")
+    return result
 
 
 def _zstd(data: bytes, size: int) -> bytes:
+    """At most one byte more than `size`."""
     with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data), read_across_frames=True) as reader:
         return bytes(reader.read(size + 1))
 

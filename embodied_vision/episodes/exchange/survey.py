@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from embodied_vision.calibration import read_cameras
+from embodied_vision.episodes.encoded import LARGEST_PX
 from embodied_vision.episodes.exchange import ros_messages as ros
 from embodied_vision.episodes.exchange.cdr import Decoder, Message
 from embodied_vision.episodes.exchange.images import image_size
@@ -155,6 +156,8 @@ def _camera(
         K, size = np.asarray(spare.K, float), (spare.height, spare.width)
     else:
         raise BadInput(f"{where}: camera_info on {topics.info} is not calibrated; give `calibration`, a YAML")
+    if not 0 < size[0] * size[1] <= LARGEST_PX:
+        raise BadInput(f"{where}: images of {size[1]}x{size[0]} on {topics.color}, 1 to {LARGEST_PX} pixels are read")
     if size != seen.size:
         raise BadInput(
             f"{where}: images of {seen.size[1]}x{seen.size[0]} on {topics.color}, calibrated for {size[1]}x{size[0]}; "
