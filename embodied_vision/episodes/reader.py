@@ -303,9 +303,9 @@ class Episode:
         return self._digest("decisions/")
 
     def _digest(self, folder: str) -> str:
-        files = read_manifest(self.location)
+        with self._pin.held():
+            files = read_manifest(self.location)
         digests = {name: entry.sha256 for name, entry in files.items() if name.startswith(f"{GROUP}/{folder}")}
-        self._pin.check()
         return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
     def stream(self, name: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -85,7 +85,7 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         open_episodes: so many stay open in each process.
 
     Raises:
-        BadInput: nothing is left to read, or an episode lacks the reference.
+        BadInput: nothing is left to read, an episode lacks the reference, or the first one a key.
         EpisodeError: an episode is damaged, and they are not skipped.
 
     Attributes:
@@ -131,6 +131,7 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         self._ids: NDArray[np.bytes_] = np.array([name.encode() for name in names])
         self._samples: NDArray[np.int64] = np.array(lengths, np.int64)
         self._ends: NDArray[np.int64] = np.cumsum(-(-self._samples // stride))
+        self._check_first()
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -184,6 +185,14 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": OrderedDict()}
+
+    def _check_first(self) -> None:
+        """A wrong key or a cache that was not filled is told now, and not by a worker."""
+        try:
+            self._windows(0)
+        except EpisodeError:
+            if not self._skip:
+                raise
 
     def _place(self, index: int) -> tuple[int, int]:
         if not -len(self) <= index < len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from embodied_vision.episodes.manifest import MANIFEST, write_manifest
 from embodied_vision.episodes.windows import Sampling, Windows
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.types import Features
-from episodes.samples import make_camera, make_frame
+from episodes.samples import Child, make_camera, make_frame
 
 
 class Means:
@@ -194,6 +195,21 @@ def test_features_that_float16_cannot_hold_are_refused(store: EpisodeStore) -> N
     episode = write(store)
     with pytest.raises(BadInput, match="float16"):
         FeatureCache.of(store, "means").fill(episode, "front", Means(factor=1e4))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(store: EpisodeStore) -> None:
+    episode = write(store)
+    cache = FeatureCache.of(store, "means")
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))  # the system refuses to write more, as a full disk does
+        with pytest.raises(EpisodeError, match="cannot be written"):
+            cache.fill(episode, "front", Means())
+
+    with Child(fill) as child:
+        assert child.wait() == 0
+    assert [path for path in cache.folder.rglob("*") if path.is_file()] == []
+    assert cache.fill(episode, "front", Means())
 
 
 def test_a_place_that_cannot_be_written_is_told(store: EpisodeStore) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +264,8 @@ def test_a_transform_makes_samples_of_the_same_shape(own: EpisodeStore) -> None:
         ({"samplings": {}}, "nothing"),
         ({"reference": "cameras/other/color"}, "cameras/other"),
         ({"reference": "cameras/other/color", "ids": "all"}, "cameras/other"),
+        ({"samplings": {"streams/joints": Sampling.at(0), "streams/none": Sampling.at(0)}}, "streams/none"),
+        ({"samplings": {"cameras/camera/features": Sampling.at(0)}}, "cache of features"),
         ({"reference": "decisions"}, "no episode"),
         ({"wanted": Filter(task="nothing")}, "no episode"),
         ({"ids": []}, "no episode"),
@@ -280,6 +284,21 @@ def test_what_cannot_be_a_dataset_is_refused(store: EpisodeStore, arguments: dic
 def test_what_cannot_be_a_loader_is_refused(store: EpisodeStore, arguments: dict) -> None:
     with pytest.raises(BadInput):
         EpisodeLoader(EpisodeDataset(store, SAMPLINGS), **arguments)
+
+
+def test_a_killed_worker_ends_the_training_with_an_error(store: EpisodeStore) -> None:
+    loader = EpisodeLoader(
+        EpisodeDataset(store, {"streams/joints": Sampling.at(0)}, transform=kill_in_worker), batch_size=2, workers=1
+    )
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        drawn(loader)
+    assert loader.sampler.epoch == 0
+
+
+def kill_in_worker(sample: dict[str, Any]) -> dict[str, Any]:
+    if multiprocessing.parent_process() is not None and int(sample["episode"]) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sample
 
 
 def test_nothing_is_stacked_of_what_was_all_skipped(own: EpisodeStore) -> None:
