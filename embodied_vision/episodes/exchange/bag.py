@@ -15,7 +15,7 @@ from embodied_vision.episodes.exchange.sqlite_file import SqliteFile
 from embodied_vision.errors import BadInput
 
 METADATA = "metadata.yaml"
-_LARGEST_METADATA = 16 << 20
+_LARGEST_METADATA = 4 << 20
 _STORAGE: Mapping[str, Callable[[Path, Path], Recording]] = {"mcap": McapFile, "sqlite3": SqliteFile}
 
 
@@ -79,7 +79,8 @@ def _read_metadata(path: Path) -> Mapping[str, Any]:
     if file.stat().st_size > _LARGEST_METADATA:
         raise BadInput(f"{path} has {file.stat().st_size} bytes, at most {_LARGEST_METADATA} are read; is it damaged?")
     try:
-        content = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        # Not the loader of libyaml: it recurses without a bound and ends the process on deep nesting.
+        content = yaml.load(file.read_bytes(), Loader=yaml.SafeLoader)
         information = content["rosbag2_bagfile_information"]
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{path} is no metadata of a bag ({error!r}); restore it by `ros2 bag reindex`") from error

@@ -69,8 +69,9 @@ def import_(source: Path, store: EpisodeStore, *, task: str | None, topics: Path
             being read is discarded, those before it stay.
         EpisodeError: the store cannot be written.
     """
-    paths = sorted(source.glob(f"*{SUFFIX}")) if source.is_dir() else [source]
+    folder = source if source.is_dir() else None
+    paths = [source] if folder is None else sorted(folder.glob(f"*{SUFFIX}"))
     if not paths:
         raise BadInput(f"{source} holds no {SUFFIX} files; give a file, or a folder of them")
     for path in paths:
-        yield from import_recording(McapFile(path), store, Origin("mcap", path.name), task=task, topics=topics)
+        yield from import_recording(McapFile(path, folder), store, Origin("mcap", path.name), task=task, topics=topics)

@@ -362,6 +362,15 @@ def test_transforms_in_a_circle_are_refused(tmp_path: Path) -> None:
 # ---- folders
 
 
+def test_a_link_out_of_a_folder_of_files_is_refused(exported: tuple[EpisodeStore, str], tmp_path: Path) -> None:
+    episode = exported[0].open(exported[1])
+    mcap.export([episode], tmp_path / "elsewhere.mcap", done=lambda _: None)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mcap").symlink_to(tmp_path / "elsewhere.mcap")
+    with pytest.raises(BadInput, match="out of the recording"):
+        list(mcap.import_(tmp_path / "in", EpisodeStore(tmp_path / "store"), task=None, topics=None))
+
+
 def metadata_of(bag: Path, change: Callable[[dict[str, Any]], object]) -> None:
     content = yaml.safe_load((bag / "metadata.yaml").read_text())
     change(content["rosbag2_bagfile_information"])
@@ -407,7 +416,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n},*a{n}]\n" for n 
         "rosbag2_bagfile_information: {storage_identifier: mcap, relative_file_paths: [], compression_mode: file}",
         "rosbag2_bagfile_information: {storage_identifier: mcap, relative_file_paths: [], custom_data: [1]}",
         "!!python/object/apply:os.system ['touch pwned']",
-        "[" * 20_000,
+        "[" * 1_000_000,
         LAUGHS,
         "\x00\x01",
     ],
