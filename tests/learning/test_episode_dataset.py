@@ -17,11 +17,12 @@ import torch
 from episodes.samples import PERIOD_NS, START_NS, make_camera, make_frame
 
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
+from embodied_vision.episodes.edit import relabel
 from embodied_vision.episodes.filters import Filter
-from embodied_vision.episodes.manifest import write_manifest
+from embodied_vision.episodes.trim import trim_stamps
 from embodied_vision.episodes.windows import Sampling, Windows
 from embodied_vision.errors import BadInput, EpisodeError
-from embodied_vision.learning.episode_dataset import EpisodeDataset, collate
+from embodied_vision.learning.episode_dataset import EpisodeDataset, Skipped, collate
 from embodied_vision.learning.episode_loader import EpisodeLoader
 
 PERIOD_S = PERIOD_NS / 1e9
@@ -213,17 +214,29 @@ def test_damaged_samples_may_be_skipped_and_are_counted(own: EpisodeStore, worke
 
 
 def test_an_episode_that_was_cut_meanwhile_is_named(own: EpisodeStore) -> None:
-    samplings = {"streams/joints": Sampling.at(0)}
+    samplings = {"cameras/camera/color": Sampling.at(0)}
     dataset = EpisodeDataset(own, samplings)
-    assert isinstance(dataset[0], dict)
-    first, other = own.ids()[0], own.ids()[1]
-    folder = own.path / "episodes"
-    shutil.rmtree(folder / first / "data.zarr")
-    shutil.copytree(folder / other / "data.zarr", folder / first / "data.zarr")
-    (folder / first / "manifest.json").unlink()
-    write_manifest(folder / first, first)
-    with pytest.raises(EpisodeError, match=f"(?s){first}.*had {LENGTHS[0]}"):
+    skipping = EpisodeDataset(own, samplings, on_damaged="skip")
+    first = own.ids()[0]
+    before = dataset[0]
+    assert isinstance(before, dict)
+    relabel(own, first, {"solved": False})
+    after = dataset[0]
+    assert isinstance(after, dict)
+    assert torch.equal(before["cameras/camera/color"], after["cameras/camera/color"])
+    assert trim_stamps(own, first, START_NS + PERIOD_NS)
+    with pytest.raises(EpisodeError, match=f"(?s){first}.*has 4 samples and had 5"):
         dataset[0]
+    assert isinstance(skipping[0], Skipped)
+
+
+def test_the_index_of_many_episodes_is_small(store: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = ((f"{number:036}", 300) for number in range(100_000))
+    monkeypatch.setattr(EpisodeDataset, "_lengths", lambda *_: many)
+    monkeypatch.setattr(EpisodeDataset, "_check_first", lambda _: None)
+    dataset = EpisodeDataset(store, SAMPLINGS)
+    assert len(pickle.dumps(dataset)) < 5.5e6
+    assert dataset.locate(30_000_000 - 1) == (f"{99_999:036}", 299)
 
 
 def test_episodes_damaged_before_are_told_when_the_dataset_is_made(own: EpisodeStore) -> None:
