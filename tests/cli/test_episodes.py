@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
+from embodied_vision.episodes.plots import plots
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import look_at, project, tool_down
 from embodied_vision.types import RGBD, Camera, PickPlace
@@ -137,3 +139,86 @@ def test_unknown_or_ambiguous_id_is_bad_input(store: EpisodeStore) -> None:
     assert isinstance(run("show", store.path, "zzz").exception, BadInput)
     assert isinstance(run("verify", store.path, "zzz").exception, BadInput)
     assert "begins 2" in str(run("show", store.path, store.ids()[0][:4]).exception)
+
+
+@pytest.fixture
+def telling(tmp_path, camera: Camera, monkeypatch: pytest.MonkeyPatch) -> EpisodeStore:
+    """One episode of two cameras, whose frames tell their number by their brightness, and moving joints."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    store = EpisodeStore(tmp_path / "telling")
+    K = np.array([[100.0, 0, 47.5], [0, 100.0, 63.5], [0, 0, 1]])
+    high = Camera("wrist/left", 96, 128, K, camera.T_base_camera)
+    with EpisodeWriter(store, task="t", robot="r", cameras=[camera, high], color_codec="lossless") as writer:
+        for number in range(6):
+            for seen in (camera, high):
+                color = np.full((seen.height, seen.width, 3), 40 * number, np.uint8)
+                depth = np.ones(color.shape[:2], np.float32)
+                writer.append_frame(RGBD(color, depth, seen, number * 100_000_000 + (seen is high) * 50_000_000))
+            writer.append("joint_state", number * 100_000_000, np.full(14, number, float))
+            writer.append("gripper", number * 100_000_000, [float("nan") if number == 3 else number % 2])
+        writer.append("joint_trajectory/3", 0, np.zeros(66))
+        writer.append_decision(PickPlace(PICK, PLACE, stamp_ns=200_000_000), [])
+        writer.close({"reward": 1.0, "solved": True})
+    return store
+
+
+def test_video_shows_every_frame_of_all_cameras_at_its_stamp(telling: EpisodeStore, tmp_path: Path) -> None:
+    path = tmp_path / "episode.mp4"
+    result = run("show", telling.path, "--video", path)
+    assert result.exit_code == 0, result.output
+    with av.open(str(path)) as container:
+        shown = [(frame.time, frame.to_ndarray(format="rgb24").astype(int)) for frame in container.decode(video=0)]
+    assert [round(time, 3) for time, _ in shown] == [round(0.05 * number, 3) for number in range(12)]
+    for number, (_, picture) in enumerate(shown):
+        height, width = picture.shape[:2]
+        left = round(height * 424 / 240 / 2) * 2  # the first camera's share of the width
+        first, second = picture[height // 2, left // 2], picture[height // 2, (left + width) // 2]
+        assert abs(first - 40 * (number // 2)).max() < 12
+        assert abs(second - (40 * ((number - 1) // 2) if number else 0)).max() < 12
+    assert (shown[9][1][:20, :60] > 200).any()  # the stamp
+    assert not (shown[1][1][-20:, :60] > 200).any()
+    assert (shown[5][1][-20:, :60] > 200).any()  # the decision at 0.2 s
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_plots_are_written_in_the_format_of_their_name(telling: EpisodeStore, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"plots.{suffix}"
+    assert run("show", telling.path, "--plots", path).exit_code == 0
+    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(head)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name, "telling"]
+
+
+def test_plots_draw_what_was_logged_and_decided(telling: EpisodeStore) -> None:
+    figure = plots(telling.open(telling.ids()[0]))
+    axes = {axis.get_title().split(":")[0]: axis for axis in figure.axes}
+    assert [*axes] == ["joint_state, positions", "joint_state, velocities", "gripper", "decisions"]
+    lines = {line.get_label(): line for line in axes["joint_state, positions"].lines}
+    np.testing.assert_allclose(lines["joint 7"].get_xdata(), np.arange(6) / 10)
+    np.testing.assert_allclose(lines["joint 7"].get_ydata(), np.arange(6))
+    for axis in figure.axes:
+        assert 0.2 in [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+    decisions = {line.get_label(): line for line in axes["decisions"].lines}
+    assert decisions["place y"].get_ydata() == [PLACE[1, 3]]
+
+
+def test_an_empty_episode_has_plots_but_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    store = EpisodeStore(tmp_path / "store")
+    with EpisodeWriter(store, task="t", robot="r", cameras=[]) as writer:
+        writer.close({})
+    assert run("show", store.path, "--plots", tmp_path / "plots.png").exit_code == 0
+    result = run("show", store.path, "--video", tmp_path / "video.mp4")
+    assert isinstance(result.exception, BadInput)
+    assert "no frames" in str(result.exception)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["plots.png", "store"]
+
+
+@pytest.mark.parametrize("option", ["--plots", "--video", "--picture"])
+@pytest.mark.parametrize("name", ["nowhere/file.png", "no_suffix", "file.nonsense"])
+def test_pictures_that_cannot_be_written_are_bad_input(store: EpisodeStore, tmp_path, option: str, name: str) -> None:
+    if option == "--video" and name == "file.nonsense":
+        name = "nowhere/file.mp4"
+    result = run("show", store.path, option, tmp_path / name)
+    assert isinstance(result.exception, BadInput), result.output
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]

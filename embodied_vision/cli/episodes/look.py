@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,14 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from embodied_vision.cli.episodes.common import JSON, STORE, open_store, pairs, time_of
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.schema import plain
 from embodied_vision.episodes.select import LATEST, find_episode
-from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.errors import BadInput, EmbodiedVisionError
 
 
 def show(
@@ -26,6 +31,10 @@ def show(
     picture: Path | None = typer.Option(
         None, help="Write a contact sheet, frames and decisions with pick and place, to this image file."
     ),
+    plots: Path | None = typer.Option(
+        None, help="Write plots of joints, gripper, reward and decisions over time to this .png, .pdf or .svg."
+    ),
+    video: Path | None = typer.Option(None, help="Write a video of all cameras with their stamps to this .mp4."),
     as_json: bool = JSON,
 ) -> None:
     """Show what one episode holds."""
@@ -34,12 +43,16 @@ def show(
     if picture is not None:
         from embodied_vision.episodes.picture import contact_sheet
 
-        try:
-            contact_sheet(episode).save(picture)
-        except (OSError, ValueError) as error:
-            if isinstance(error, EpisodeError):
-                raise
-            raise BadInput(f"{picture} cannot be written ({error}); give a writable path that ends in .png") from error
+        with _written(picture, ".png") as beside:
+            contact_sheet(episode).save(beside)
+    if plots is not None:
+        with _written(plots, ".png") as beside, _needs("matplotlib"):
+            from embodied_vision.episodes import plots as drawn
+
+            drawn.plots(episode).savefig(beside, dpi=120)
+    if video is not None:
+        with _written(video, ".mp4") as beside, _needs("av"):
+            _write_video(episode, beside)
     if as_json:
         typer.echo(json.dumps(plain(details, "episode")))
         return
@@ -70,8 +83,42 @@ def show(
             escape(pairs(decision["scores"])),
         )
     console.print(decisions)
-    if picture is not None:
-        console.print(f"contact sheet: {escape(str(picture))}")
+    for what, path in (("contact sheet", picture), ("plots", plots), ("video", video)):
+        if path is not None:
+            console.print(f"{what}: {escape(str(path))}")
+
+
+def _write_video(episode: Episode, path: Path) -> None:
+    from embodied_vision.episodes.video import video
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("writing the video")
+        video(episode, path, lambda done, total: bar.update(task, completed=done, total=total))
+
+
+@contextmanager
+def _written(path: Path, suffix: str) -> Iterator[Path]:
+    """A path of the same suffix beside `path`, which it replaces when all went well."""
+    if not path.suffix:
+        raise BadInput(f"{path} has no suffix that says what to write; give a path that ends in {suffix}")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder) / path.name
+            os.replace(Path(folder) / path.name, path)
+    except (OSError, ValueError) as error:
+        if isinstance(error, EmbodiedVisionError):
+            raise
+        raise BadInput(f"{path} cannot be written ({error}); give a writable path that ends in {suffix}") from error
+
+
+@contextmanager
+def _needs(package: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise BadInput(f"this needs {package}; install it by `pip install 'embodied_vision[all]'`") from error
 
 
 def _summary(episode: Episode) -> dict[str, Any]:
