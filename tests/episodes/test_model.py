@@ -18,7 +18,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 
 from embodied_vision.episodes import Episode, EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.edit import delete, relabel, tag
@@ -42,6 +51,48 @@ OUTCOMES = st.dictionaries(
     max_size=3,
 )
 TAGS = st.lists(st.sampled_from(["good", "bad", "seen twice"]), max_size=2)
+TASKS = st.sampled_from(["stack", "sort"])
+
+
+@dataclass(frozen=True)
+class FrameItem:
+    """A frame to be logged."""
+
+    number: int
+    camera: int
+    stamp: int
+
+
+@dataclass(frozen=True)
+class ValueItem:
+    """A value to be logged."""
+
+    stream: str
+    stamp: int
+    value: float
+
+
+@dataclass(frozen=True)
+class DecisionItem:
+    """A decision to be logged."""
+
+    number: int
+    cameras: frozenset[int]
+    stamp: int
+    frame_stamp: int
+    score: float
+
+
+Item = FrameItem | ValueItem | DecisionItem
+NUMBERS, WHICH = st.integers(0, 5), st.integers(0, 1)
+CONTENT = st.lists(
+    st.builds(FrameItem, NUMBERS, WHICH, STAMPS)
+    | st.builds(ValueItem, st.sampled_from(sorted(STREAMS)), STAMPS, st.floats(width=64))
+    | st.builds(DecisionItem, NUMBERS, st.frozensets(WHICH), STAMPS, STAMPS, st.floats()),
+    min_size=5,
+    max_size=25,
+)
+
 Seen = tuple[int, bytes, bytes]
 """Stamp, color and depth of a frame."""
 
@@ -137,49 +188,44 @@ class StoreMachine(RuleBasedStateMachine):
 
     # ---- writing
 
-    @rule(target=writers, at=st.integers(0, 1), task=st.sampled_from(["stack", "sort"]))
+    @initialize(target=episodes, content=CONTENT, at=st.integers(0, 1), outcome=OUTCOMES)
+    def first(self, content: list[Item], at: int, outcome: dict[str, Any]) -> tuple[int, str]:
+        return self.record(content, at, "stack", outcome)
+
+    @precondition(lambda self: sum(map(len, self.closed)) < 6)
+    @rule(target=episodes, content=CONTENT, at=st.integers(0, 1), task=TASKS, outcome=OUTCOMES)
+    def record(self, content: list[Item], at: int, task: str, outcome: dict[str, Any]) -> tuple[int, str]:
+        """An episode from its beginning to its end."""
+        writer_id = self.begin(at, task)
+        self.append(writer_id, content)
+        return self.close(writer_id, outcome)
+
+    @precondition(lambda self: len(self.writing) < 2)
+    @rule(target=writers, at=st.integers(0, 1), task=TASKS)
     def begin(self, at: int, task: str) -> str:
         writer = EpisodeWriter(self.stores[at], task=task, robot="r", cameras=CAMERAS, color_codec="lossless")
         self.writing[writer.id] = at, writer, Logged(task)
         return writer.id
 
-    @rule(writer_id=writers, number=st.integers(0, 5), camera=st.integers(0, 1), stamp=STAMPS)
-    def append_frame(self, writer_id: str, number: int, camera: int, stamp: int) -> None:
+    @rule(writer_id=writers, content=CONTENT)
+    def append(self, writer_id: str, content: list[Item]) -> None:
         _, writer, logged = self.writing[writer_id]
-        frame = frame_of(number, camera, stamp)
-        writer.append_frame(frame)
-        logged.frames[frame.camera.name].append(seen_of(frame))
-
-    @rule(
-        writer_id=writers,
-        name=st.sampled_from(sorted(STREAMS)),
-        stamps=st.lists(STAMPS, min_size=1, max_size=5),
-        value=st.floats(width=64),
-    )
-    def append_values(self, writer_id: str, name: str, stamps: list[int], value: float) -> None:
-        _, writer, logged = self.writing[writer_id]
-        for stamp in stamps:
-            row = np.full(STREAMS[name], value)
-            writer.append(name, stamp, row)
-            logged.streams.setdefault(name, []).append((stamp, row.tobytes()))
-
-    @rule(
-        writer_id=writers,
-        number=st.integers(0, 3),
-        cameras=st.sets(st.integers(0, 1)),
-        stamps=st.tuples(STAMPS, STAMPS),
-        score=st.floats(),
-    )
-    def append_decision(
-        self, writer_id: str, number: int, cameras: set[int], stamps: tuple[int, int], score: float
-    ) -> None:
-        _, writer, logged = self.writing[writer_id]
-        sample = make_action(number)
-        action = PickPlace(sample.pick, sample.place, scores={"pick": score}, stamp_ns=stamps[0])
-        frames = [frame_of(number, camera, stamps[1]) for camera in sorted(cameras)]
-        writer.append_decision(action, frames, {"number": number})
-        seen = [(frame.camera.name, seen_of(frame)) for frame in frames]
-        logged.decisions.append((action.to_dict(), seen, {"number": number}))
+        for item in content:
+            if isinstance(item, FrameItem):
+                frame = frame_of(item.number, item.camera, item.stamp)
+                writer.append_frame(frame)
+                logged.frames[frame.camera.name].append(seen_of(frame))
+            elif isinstance(item, ValueItem):
+                row = np.full(STREAMS[item.stream], item.value)
+                writer.append(item.stream, item.stamp, row)
+                logged.streams.setdefault(item.stream, []).append((item.stamp, row.tobytes()))
+            else:
+                sample, info = make_action(item.number), {"number": item.number}
+                action = PickPlace(sample.pick, sample.place, scores={"pick": item.score}, stamp_ns=item.stamp)
+                frames = [frame_of(item.number, camera, item.frame_stamp) for camera in sorted(item.cameras)]
+                writer.append_decision(action, frames, info)
+                seen = [(frame.camera.name, seen_of(frame)) for frame in frames]
+                logged.decisions.append((action.to_dict(), seen, info))
 
     @rule(target=episodes, writer_id=consumes(writers), outcome=OUTCOMES)
     def close(self, writer_id: str, outcome: dict[str, Any]) -> tuple[int, str]:
@@ -257,7 +303,7 @@ class StoreMachine(RuleBasedStateMachine):
                 logged.changed("tags", logged.tags)
                 logged.tags = wanted
 
-    @rule(episode=episodes, start=st.none() | STAMPS, length=st.none() | st.integers(1, 8))
+    @rule(episode=episodes, start=st.none() | STAMPS, length=st.none() | st.integers(1, 12))
     def trim(self, episode: tuple[int, str], start: int | None, length: int | None) -> None:
         at, episode_id = episode
         stop = None if length is None else (start or 0) + length
@@ -285,6 +331,7 @@ class StoreMachine(RuleBasedStateMachine):
             logged.streams = {name: [v for v in values if inside(v[0])] for name, values in logged.streams.items()}
             logged.decisions = [d for d in logged.decisions if not decided(d) or inside(decided(d))]
 
+    @precondition(lambda self: sum(map(len, self.closed)) > 2)
     @rule(episode=episodes, keep=st.booleans())
     def delete(self, episode: tuple[int, str], keep: bool) -> None:
         at, episode_id = episode
@@ -383,7 +430,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=EXAMPLES or 15,
+    max_examples=EXAMPLES or 12,
     stateful_step_count=60 if EXAMPLES else 30,
     deadline=None,
     derandomize=not EXAMPLES,  # the default run is the same everywhere
