@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results
+.PHONY: setup demo docs test lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-episodes
 
 setup: $(INSTALLED)
 
@@ -75,6 +75,21 @@ bench-recorder: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/recorder.py $(if $(SMALL),--minutes 0.1 --episode-seconds 3,--minutes $(or $(MINUTES),10))
 
+# Beside LeRobotDataset as well: make lerobot-env, then LEROBOT=.venv-lerobot/bin/python.
+bench-episodes: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/episodes.py $(if $(LEROBOT),--lerobot-python $(LEROBOT)) $(if $(SMALL),--episodes 1 --steps 20 --seconds 0.5)
+
+# An environment with lerobot, which wants one of its own: 8 GB, some minutes. Its video reader needs FFmpeg's libraries.
+lerobot-env: .venv-lerobot/.installed
+
+.venv-lerobot/.installed: | interpreter
+	@mkdir -p $(TMPDIR) .cache
+	$(PYTHON) -m venv .venv-lerobot
+	.venv-lerobot/bin/pip install -q lerobot==0.4.4
+	@.venv-lerobot/bin/python -c 'import torchcodec.decoders' >/dev/null 2>&1 || { echo "torchcodec finds no FFmpeg 4 to 8: install ffmpeg (apt-get install ffmpeg), then run this again"; exit 2; }
+	@touch $@
+
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/resets.py $(if $(SMALL),--resets 30)
@@ -101,4 +116,4 @@ docs: $(INSTALLED)
 	$(BIN)/python -m embodied_vision_sim.gallery
 
 clean:
-	rm -rf $(VENV) .tmp .cache .ros_log build dist *.egg-info demo
+	rm -rf $(VENV) .venv-lerobot .tmp .cache .ros_log build dist *.egg-info demo

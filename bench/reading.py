@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import typer
-from episodes import HEIGHT, JOINTS, RATE_HZ, WIDTH, WINDOW, Scene
+from peers.frames import HEIGHT, JOINTS, RATE_HZ, WIDTH, WINDOW, Scene
 from rich.console import Console
 
 from embodied_vision.episodes.reader import Frames
