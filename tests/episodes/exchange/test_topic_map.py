@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embodied_vision.calibration import write_cameras
+from embodied_vision.calibration import read_cameras, write_cameras
 from embodied_vision.episodes import Episode, EpisodeStore
 from embodied_vision.episodes.exchange import mcap, rosbag2
+from embodied_vision.episodes.exchange.topic_map import read_topic_map
 from embodied_vision.episodes.verify import verify_episode
 from embodied_vision.errors import BadInput
+from embodied_vision.paths import PACKAGE
 from episodes.exchange import bags
 from episodes.samples import PERIOD_NS, START_NS, make_camera
 
@@ -299,3 +301,33 @@ def test_a_foreign_recording_needs_a_map(tmp_path: Path) -> None:
     bag = bags.write_bag(tmp_path / "bag", bags.typical(1))
     with pytest.raises(BadInput, match=r"--topics.*/cam/color"):
         list(rosbag2.import_(bag, EpisodeStore(tmp_path / "store"), task="t", topics=None))
+
+
+def test_the_example_is_for_a_recording_of_our_graph(tmp_path: Path) -> None:
+    example = PACKAGE / "config" / "topics.example.yaml"
+    color, depth = np.zeros((240, 424, 3), np.uint8), np.full((240, 424), 850, np.uint16)
+    double = bags.TYPES["std_msgs/msg/Float64"](data=1.0)
+    messages = [
+        event(START_NS, event="start", task="block-insertion", stamp_ns=START_NS),
+        ("/camera/color/image_raw", START_NS + 1, bags.image(color, "rgb8", START_NS)),
+        ("/camera/color/camera_info", START_NS + 2, calibrated_info()),
+        ("/camera/aligned_depth_to_color/image_raw", START_NS + 3, bags.image(depth, "16UC1", START_NS)),
+        ("/joint_states", START_NS + 4, bags.joints(bags.JOINTS, [1, 2, 3], START_NS)),
+        ("/gripper/command", START_NS + 5, double),
+        event(START_NS + 6, event="end", outcome={"solved": True, "reward": 1.0}),
+    ]
+    bag = bags.write_bag(tmp_path / "bag", messages)
+    store = EpisodeStore(tmp_path / "store")
+    (name,) = rosbag2.import_(bag, store, task=None, topics=example)
+    episode = store.open(name)
+    assert (episode.task, dict(episode.outcome)) == ("block-insertion", {"solved": True, "reward": 1.0})
+    assert len(episode.frames("camera")) == 1
+    assert set(episode.streams) == {"joint_state", "gripper"}
+    assert read_topic_map(example).topics() == {topic for topic, _, _ in messages}
+
+
+def calibrated_info() -> Any:
+    (camera,) = read_cameras()
+    message = bags.info(START_NS, camera.K)
+    message.height, message.width = camera.height, camera.width
+    return message
