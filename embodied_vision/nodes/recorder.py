@@ -358,7 +358,7 @@ class RecorderNode(ManagedNode):
         if self._counts.frames_bad:
             found.append((ERROR, self._bad_frame))
         if (full := self._lack_of_space(2 * self.value("min_free_mb"))) is not None:
-            found.append((WARN, full))
+            found.append((WARN if self._lack_of_space(self.value("min_free_mb")) is None else ERROR, full))
         if self._episode is not None:
             lines = self._episode.check.look(self.now_ns())
             found += [(ERROR if "requires" in line else WARN, line) for line in lines]

@@ -140,8 +140,11 @@ def test_a_disk_that_takes_no_more_ends_the_recorder_which_says_why(graph: Graph
     graph.client.set_parameters("recorder", {"min_free_mb": 10_000_000})
     with pytest.raises(RunFailed, match=rf"{store.path} has \d+ MB left, episodes need 10000000 MB"):
         graph.client.trigger("recorder/start")
-    health.wait(DiagnosticStatus.WARN, str(store.path), "MB left")
+    health.wait(DiagnosticStatus.ERROR, str(store.path), "MB left")
     assert store.staging_ids() == []
+    free_mb = graph.wait("recorder/status", lambda s: True)["free_mb"]
+    graph.client.set_parameters("recorder", {"min_free_mb": free_mb * 2 // 3})
+    health.wait(DiagnosticStatus.WARN, str(store.path), "MB left")
     graph.client.set_parameters("recorder", {"min_free_mb": 0})
 
     episode_id = graph.client.trigger("recorder/start")
