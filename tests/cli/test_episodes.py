@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
+from embodied_vision.episodes.edit import tag
 from embodied_vision.episodes.plots import plots
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import look_at, project, tool_down
@@ -126,7 +127,9 @@ def test_repair_brings_an_unfinished_episode_back(store: EpisodeStore, camera: C
     assert "nothing to repair" in run("repair", store.path).stdout
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("show", "latest"), ("verify",), ("repair",)])
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("show", "latest"), ("verify",), ("repair",), ("stats",), ("catalogue",)]
+)
 def test_store_that_is_not_there_is_bad_input(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     verb, *rest = arguments
     error = run(verb, tmp_path / "nowhere", *rest).exception
@@ -222,3 +225,55 @@ def test_pictures_that_cannot_be_written_are_bad_input(store: EpisodeStore, tmp_
     result = run("show", store.path, option, tmp_path / name)
     assert isinstance(result.exception, BadInput), result.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
+
+
+def test_stats_tell_success_with_its_interval_and_leave_damaged_episodes_out(store: EpisodeStore) -> None:
+    report = json.loads(run("stats", store.path, "--json").stdout)
+    assert report["episodes"] == 2
+    assert report["success"][0]["rate"] == 0.5
+    assert 0 < report["success"][0]["ci_low"] < 0.5 < report["success"][0]["ci_high"] < 1
+    assert report["cameras"]["camera"] == {
+        "frames": 20,
+        "rate_hz": pytest.approx(10.0),
+        "bytes": report["cameras"]["camera"]["bytes"],
+        "bytes_per_frame": report["cameras"]["camera"]["bytes"] / 20,
+    }
+    assert report["streams"][0]["max"] == [0.0] * 7
+    assert json.loads(run("stats", store.path, "--json", "--failed").stdout)["episodes"] == 1
+    assert "joint_states[6]" in run("stats", store.path).stdout
+    (shard,) = (store.episodes_path / store.ids()[0]).glob("data.zarr/streams/joint_states/values/c.0.0")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    report = json.loads(run("stats", store.path, "--json").stdout)
+    assert report["episodes"] == 1
+    assert [entry["id"] for entry in report["damaged"]] == [store.ids()[0]]
+
+
+def test_list_filters_sorts_and_limits(store: EpisodeStore) -> None:
+    failed, solved = store.ids()
+
+    def ids(*options: str) -> list[str]:
+        return [entry["id"] for entry in json.loads(run("list", store.path, "--json", *options).stdout)["episodes"]]
+
+    assert ids("--solved") == [solved]
+    assert ids("--failed") == [failed]
+    assert ids("--robot", "panda_suction", "--policy", "", "--encoder", "") == [failed, solved]
+    assert ids("--robot", "other") == ids("--policy", "other") == ids("--encoder", "other") == []
+    assert ids("--since", "2000-01-01", "--until", "2000-01-02") == []
+    assert ids("--since", "2000-01-01") == [failed, solved]
+    assert ids("--sort", "reward", "--reverse") == [solved, failed]
+    assert ids("--reverse", "--limit", "1") == [solved]
+    assert ids("--tag", "good") == []
+    tag(store, solved, add=["good"])
+    assert ids("--tag", "good") == [solved]
+    assert "good" in run("list", store.path).stdout
+    assert isinstance(run("list", store.path, "--sort", "beauty").exception, BadInput)
+
+
+def test_catalogue_tells_what_it_read(store: EpisodeStore) -> None:
+    first = json.loads(run("catalogue", store.path, "--json").stdout)
+    assert (first["episodes"], first["read"], first["damaged"]) == (2, 2, [])
+    assert Path(first["catalogue"]).stat().st_size == first["bytes"]
+    assert json.loads(run("catalogue", store.path, "--json").stdout)["read"] == 0
+    assert json.loads(run("catalogue", store.path, "--rebuild", "--json").stdout)["read"] == 2
+    (store.episodes_path / store.ids()[0] / "manifest.json").write_text("")
+    assert "damaged" in run("catalogue", store.path, "--rebuild").stdout

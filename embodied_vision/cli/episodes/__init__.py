@@ -13,6 +13,7 @@ _HERE = "embodied_vision.cli.episodes."
 VERBS = {
     "list": _HERE + "listing:list_",
     "show": _HERE + "look:show",
+    "stats": _HERE + "stats:stats",
     "catalogue": _HERE + "listing:catalogue",
     "verify": _HERE + "check:verify",
     "repair": _HERE + "check:repair",
