@@ -21,7 +21,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,7 +194,11 @@ class Windows(Sequence[dict[str, Window]]):
     def __len__(self) -> int:
         return len(self.anchors_ns)
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Window]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Window]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Window] | list[dict[str, Window]]:
         """The window around the sample `index` of the reference, by key; a list of them for a slice.
 
         Raises:
