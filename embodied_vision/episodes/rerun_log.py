@@ -12,6 +12,7 @@ The timeline `stamp` holds the stamps of the episode.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def save_recording(
         raise BadInput(f"{path} cannot be written ({error}); give a path with room and permission") from error
     finally:
         recording.disconnect()
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def show_recording(

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -46,6 +47,7 @@ from embodied_vision.nodes.playback import Act, Items, Playback
 
 PREFIX = "replay"
 
+_DELIVERY_S = 2.0
 _BACK_S = 1.0
 """How far the left arrow goes back."""
 
@@ -234,6 +236,13 @@ class ReplayNode(ManagedNode):
             return
         if playback.run():
             self._publish("episode/event", to_json(self._event(episode, "end")))
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """Wait for reliable subscribers, a little: a process that ends takes along what it has not delivered."""
+        deadline = time.monotonic() + _DELIVERY_S
+        for publisher in self._replayed.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, deadline - time.monotonic())))
 
     def _playback_of(self, episode: Episode) -> Playback:
         items = sorted(self._items(episode), key=lambda item: item[0])

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 from embodied_vision import geometry
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
+from embodied_vision.errors import RunFailed
 from embodied_vision.nodes import conversions, qos
 from embodied_vision.types import PickPlace
 from tests.nodes.conftest import Graph, until
@@ -116,3 +122,112 @@ def test_a_damaged_episode_ends_the_node_with_a_plain_error(graph: Graph, store:
     log = node.log.read_text()
     assert episode.id in log
     assert "Traceback" not in log
+
+
+def frame_stamps(graph: Graph) -> list[tuple[float, int]]:
+    """When each replayed color frame came, and its stamp; filled as they come."""
+    heard: list[tuple[float, int]] = []
+
+    def hear(message: Image) -> None:
+        heard.append((time.monotonic(), conversions.stamp_to_ns(message.header.stamp)))
+
+    graph.subscribe(Image, "replay/camera/color/image_raw", hear)
+    return heard
+
+
+def test_a_replay_is_paused_stepped_and_sought_by_service(graph: Graph, store: EpisodeStore) -> None:
+    heard, call = frame_stamps(graph), graph.client.trigger
+    node = graph.start(
+        "replay", store=str(store.path), readers=1, settle=0.5, paused=True, start_at=0.2, exit_when_done=True
+    )
+    graph.wait("replay/status", lambda status: bool(status["paused"]), node)
+    call("replay/step")
+    until(lambda: len(heard) == 1, what="one step, one frame")
+    call("replay/step")
+    until(lambda: len(heard) == 2, what="another frame")
+    graph.client.set_parameters("replay", {"seek_to": 0.5})
+    assert call("replay/seek").startswith("paused at 0.500 s")
+    call("replay/step")
+    until(lambda: len(heard) == 3, what="the frame there")
+    assert [stamp for _, stamp in heard] == [STAMPS[4], STAMPS[5], STAMPS[10]]
+
+    graph.client.set_parameters("replay", {"rate": 0.25})
+    assert call("replay/play").startswith("playing")
+    until(lambda: len(heard) == 6, what="it goes on")
+    assert call("replay/pause").startswith("paused")
+    paused = len(heard)
+    assert call("replay/play").startswith("playing")
+    with pytest.raises(RunFailed, match="being played"):
+        call("replay/play")
+    until(lambda: len(heard) > paused, what="it goes on")
+    graph.client.set_parameters("replay", {"rate": 1.0})
+    assert node.wait(30.0)
+    assert node.exit_code() == 0, node.last_lines(20)
+    until(lambda: len(heard) == 12, what="the last frame has come")
+    assert [stamp for _, stamp in heard[2:]] == STAMPS[10:]
+    times = np.array([at for at, _ in heard[7:]])
+    expected = (np.array(STAMPS[15:]) - STAMPS[15]) * 1e-9
+    np.testing.assert_allclose(np.diff(times)[1:], np.diff(expected)[1:], atol=TOLERANCE_S)
+
+
+def test_a_loop_keeps_its_timing_and_can_be_ended(graph: Graph, store: EpisodeStore) -> None:
+    heard = frame_stamps(graph)
+    options = {"start_at": 0.25, "end_at": 0.75, "loop": True, "rate": 2.0, "exit_when_done": True}
+    node = graph.start("replay", store=str(store.path), readers=1, settle=0.5, **options)
+    until(lambda: len(heard) >= 28, what="two loops and more")
+    assert graph.wait("replay/status", lambda status: status["loops"] >= 2, node)["duration_s"] == pytest.approx(0.951)
+    graph.client.set_parameters("replay", {"loop": False})
+    assert node.wait(30.0)
+    assert node.exit_code() == 0, node.last_lines(20)
+    count = len(STAMPS[5:15])
+    assert [stamp for _, stamp in heard[: 2 * count]] == 2 * STAMPS[5:15]
+    firsts = np.array([at for at, stamp in heard if stamp == STAMPS[5]])
+    np.testing.assert_allclose(firsts - firsts[0], np.arange(len(firsts)) * 0.25, atol=TOLERANCE_S)
+
+
+def test_decisions_are_steps_as_well(graph: Graph, store: EpisodeStore) -> None:
+    heard = frame_stamps(graph)
+    node = graph.start("replay", store=str(store.path), readers=1, settle=0.5, paused=True, step_by="decision")
+    graph.wait("replay/status", lambda status: bool(status["paused"]), node)
+    graph.client.trigger("replay/step")
+    until(lambda: len(heard) == 2, what="everything up to the decision")
+    status = graph.wait("replay/status", lambda status: status["position_s"] > 0, node)
+    assert status["position_s"] == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize(("option", "value"), [("start_at", 5.0), ("step_by", "year")])
+def test_what_cannot_be_played_is_refused(graph: Graph, store: EpisodeStore, option: str, value: Any) -> None:
+    node = graph.start("replay", wait=False, store=str(store.path), settle=0.0, **{option: value})
+    assert node.wait(30.0)
+    assert node.exit_code() == 2
+    assert str(value) in node.log.read_text()
+
+
+def test_keys_in_a_terminal(graph: Graph, store: EpisodeStore) -> None:
+    """The command line in a pseudo-terminal, played by its keys."""
+    heard = frame_stamps(graph)
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    code = "from embodied_vision.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "replay", "latest", "--store", str(store.path), "--step", "--rate", "4"]
+    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=dict(graph.variables))
+    try:
+        status = graph.client.wait("replay/status", lambda s: bool(s["paused"]), 30.0)
+        assert status["rate"] == 4.0
+        os.write(ours, b".")
+        until(lambda: len(heard) >= 1, what="a step")
+        os.write(ours, b"\x1b[C\x1b[C")
+        until(lambda: len(heard) >= 3, what="two more")
+        os.write(ours, b"-")
+        graph.client.wait("replay/status", lambda s: s["rate"] == 2.0, 30.0)
+        os.write(ours, b" ")
+        until(lambda: len(heard) >= 6, what="it plays")
+        os.write(ours, b"q")
+        assert running.wait(30) == 0
+        assert termios.tcgetattr(theirs) == before, "the terminal is as it was"
+        assert [stamp for _, stamp in heard[:6]] == STAMPS[:6]
+    finally:
+        running.kill()
+        running.wait()
+        os.close(ours)
+        os.close(theirs)
