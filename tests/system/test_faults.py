@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ TASK = "block-insertion"
 FIRST_SEED = 2_000_000
 STANDS_S = 0.5
 """The arm must stand still so long after a node or the camera has gone."""
+
+FAILS_S = 1.0
+"""Time that a recorder may take to notice a full disk and to end."""
 
 RECOVERY_S = 120.0
 
@@ -80,6 +84,21 @@ def test_the_arm_stands_and_work_goes_on_after_the_camera_falls_silent(rig: Rig)
     assert rig.still_after_s(time.time_ns()) <= STANDS_S
     rig.client.set_parameters("cell", {"camera_enabled": True})
     wait_goes_on(rig, through)
+
+
+def test_the_arm_stands_when_the_disk_takes_no_more_and_nothing_of_the_episode_is_lost(rig: Rig, store: Path) -> None:
+    through = wait_at_work(rig)
+    pid, before = rig.cell.pids["recorder"], rig.status("recorder/status")
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, 1))  # the next write fails, as on a full disk
+    assert rig.still_after_s(time.time_ns()) <= STANDS_S + FAILS_S
+    until(lambda: "recorder" not in rig.cell.pids or rig.cell.pids["recorder"] != pid, 20, "the recorder to end")
+    level, message = rig.health["recorder"]
+    rig.cell.wait_active(START_S)
+    wait_goes_on(rig, through)
+    cut = EpisodeStore(store).open(before["episode"])
+    assert cut.outcome["interrupted"] is True
+    assert len(cut.frames("camera")) >= before["episode_frames_logged"]
+    assert (level, "cannot be written" in message, str(store) in message) == (b"\x02", True, True), message
 
 
 def test_an_arm_that_was_killed_stands_and_comes_back_stopped_until_it_is_released(rig: Rig) -> None:
