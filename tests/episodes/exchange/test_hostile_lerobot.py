@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from av.video.frame import VideoFrame
 from embodied_vision.episodes import EpisodeStore
 from embodied_vision.episodes.exchange import find_format
 from embodied_vision.episodes.exchange.lerobot.layout import fill
-from embodied_vision.episodes.exchange.lerobot.pages import check_pages
+from embodied_vision.episodes.exchange.lerobot.pages import Chunk, check_pages, read_groups
 from embodied_vision.errors import BadInput
 from episodes.exchange import moving
 from episodes.exchange.limited import import_limited
@@ -373,22 +374,37 @@ def test_flipped_files_give_an_error_or_whole_episodes(tmp_path: Path) -> None:
 
 def test_a_page_that_claims_more_than_the_footer_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": np.arange(10_000)}), tmp_path / "a.parquet", use_dictionary=False)
-    chunk = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0)
     with open(tmp_path / "a.parquet", "rb") as file:
-        check_pages(file, chunk.data_page_offset, chunk.total_compressed_size, 10_000, "a")
+        (group,) = read_groups(file, "a")
+        chunk = group.chunks["a"]
+        assert (group.rows, chunk.values) == (10_000, 10_000)
+        check_pages(file, chunk, "a")
         with pytest.raises(BadInput, match="footer says 9999"):
-            check_pages(file, chunk.data_page_offset, chunk.total_compressed_size, 9_999, "a")
-        file.seek(chunk.data_page_offset)
-        data = file.read(chunk.total_compressed_size)
+            check_pages(file, replace(chunk, values=9_999), "a")
+        file.seek(chunk.begin)
+        data = file.read(chunk.length)
     giant = _varint(2**31 - 1)
     (unpacked,) = (_varint(size) for size in range(80_000, 80_100) if _varint(size) in data[:12])
-    at = next(k for k in range(20) if data[k:].startswith(unpacked))
+    at = data.index(unpacked)
     lying = data[:at] + giant + data[at + len(unpacked) :]
     with pytest.raises(BadInput, match="claims to become 2147483647"):
-        check_pages(io.BytesIO(lying), 0, len(lying), 10_000, "a")
+        check_pages(io.BytesIO(lying), Chunk(0, len(lying), 10_000), "a")
     for length in range(10):
         with pytest.raises(BadInput, match="damaged page"):
-            check_pages(io.BytesIO(data[:length]), 0, len(data), 10_000, "a")
+            check_pages(io.BytesIO(data[:length]), Chunk(0, len(data), 10_000), "a")
+
+
+def test_the_footer_is_read_as_pyarrow_reads_it() -> None:
+    for path in (MADE_BY_LEROBOT / DATA, MADE_BY_LEROBOT / EPISODES):
+        wanted = pq.read_metadata(path)
+        with open(path, "rb") as file:
+            groups = read_groups(file, "it")
+        assert [group.rows for group in groups] == [wanted.row_group(k).num_rows for k in range(wanted.num_row_groups)]
+        for number, group in enumerate(groups):
+            columns = [wanted.row_group(number).column(k) for k in range(wanted.num_columns)]
+            assert list(group.chunks) == [column.path_in_schema for column in columns]
+            for chunk, column in zip(group.chunks.values(), columns, strict=True):
+                assert (chunk.length, chunk.values) == (column.total_compressed_size, column.num_values)
 
 
 def _varint(value: int) -> bytes:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embodied_vision.episodes import strict
-from embodied_vision.episodes.exchange.lerobot.pages import check_pages
+from embodied_vision.episodes.exchange.lerobot.pages import check_pages, read_groups
 from embodied_vision.errors import BadInput
 
 _JSON = 64 * 1024 * 1024
@@ -134,11 +134,9 @@ class Table:
         self._file, self._opened, self.where = file, opened, where
         with _told(where):
             self.schema: pa.Schema = opened.schema_arrow
-            self._metadata = opened.metadata
-            self.groups: int = self._metadata.num_row_groups
-            self.lengths = [int(self._metadata.row_group(number).num_rows) for number in range(self.groups)]
-        if min(self.lengths, default=0) < 0:
-            raise BadInput(f"{where} says to have {min(self.lengths)} rows; copy it anew")
+        self._groups = read_groups(file, where)
+        self.lengths = [group.rows for group in self._groups]
+        self.groups = len(self._groups)
 
     def require(self, wanted: pa.Schema) -> None:
         """Refuse another type, or none, of these columns.
@@ -178,19 +176,14 @@ class Table:
                 yield part
 
     def _check(self, group: int, names: Sequence[str], widest: int | None) -> None:
-        rows = self._metadata.row_group(group)
-        for number in range(rows.num_columns):
-            column = rows.column(number)
-            if not any(column.path_in_schema == name or column.path_in_schema.startswith(f"{name}.") for name in names):
+        rows = self._groups[group].rows
+        for path, chunk in self._groups[group].chunks.items():
+            if not any(path == name or path.startswith(f"{name}.") for name in names):
                 continue
-            where = f"{self.where}, column {column.path_in_schema!r}"
-            if widest is not None and column.num_values > widest * max(1, rows.num_rows):
-                raise BadInput(
-                    f"{where} says to hold {column.num_values} values in {rows.num_rows} rows; it is refused"
-                )
-            begin = column.dictionary_page_offset if column.has_dictionary_page else None
-            begin = min(begin, column.data_page_offset) if begin else column.data_page_offset
-            check_pages(self._file, begin, column.total_compressed_size, column.num_values, where)
+            where = f"{self.where}, column {path!r}"
+            if widest is not None and chunk.values > widest * max(1, rows):
+                raise BadInput(f"{where} says to hold {chunk.values} values in {rows} rows; it is refused")
+            check_pages(self._file, chunk, where)
 
 
 @contextmanager
