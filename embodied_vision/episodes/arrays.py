@@ -332,13 +332,17 @@ def _shard_name(shard: int, spec: ArraySpec, separator: str) -> str:
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(data, indent=1, allow_nan=False)
-    if len(text) > METADATA_CAP:
+    text = json.dumps(data, indent=1, allow_nan=False).encode()
+    try:
+        if len(text) > METADATA_CAP:
+            raise ValueError(f"{len(text)} bytes, at most {METADATA_CAP} are read")
+        strict.check_amount(text)
+    except ValueError as error:
         raise EpisodeError(
-            f"{path} would have {len(text)} bytes, more than the {METADATA_CAP} that are read again; log large things "
-            "as streams instead of attributes or `info`"
-        )
-    with open(path, "x", encoding="utf-8") as file:
+            f"{path} would have too much to be read again ({error}); log large things as streams instead of attributes "
+            "or `info`"
+        ) from error
+    with open(path, "xb") as file:
         file.write(text)
 
 

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 64
 """Levels of lists and mappings; what the store writes has a handful plus those of the user's attributes."""
+_MOST_CONTAINERS = 500_000
+_MOST_VALUES = 2_000_000
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -23,6 +25,7 @@ def parse(data: bytes, *, non_finite: bool = False, max_depth: int = MAX_DEPTH) 
     Raises:
         ValueError: it is not.
     """
+    check_amount(data)
     try:
         value = json.loads(
             data.decode(),
@@ -37,6 +40,15 @@ def parse(data: bytes, *, non_finite: bool = False, max_depth: int = MAX_DEPTH) 
     if b"\\u" in data:
         json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return value
+
+
+def check_amount(data: bytes) -> None:
+    """Raises ValueError where JSON would take much more memory than it has bytes."""
+    containers, commas = data.count(b"[") + data.count(b"{"), data.count(b",")
+    if containers > _MOST_CONTAINERS or commas > _MOST_VALUES:
+        raise ValueError(
+            f"{containers} lists and mappings, {commas} values; at most {_MOST_CONTAINERS} and {_MOST_VALUES} are read"
+        )
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
