@@ -60,8 +60,11 @@ def locked(store: EpisodeStore, episode_id: str, wait_s: float = WAIT_S) -> Iter
     """
     check_own_folders(store.path)
     folder = store.edits_path / episode_id
+    new = [path for path in (store.path, *store.path.parents) if not path.exists()]
     fd = _lock(folder, wait_s)
     try:
+        for path in (store.edits_path, store.path, *(path.parent for path in new)):
+            sync(path)  # a version is no safer than the names of the folders that lead to it
         settle(store, episode_id)
         try:
             yield folder
@@ -116,7 +119,7 @@ def settle(store: EpisodeStore, episode_id: str) -> Settled:
 
 def appear(store: EpisodeStore, version: Path, target: Path) -> None:
     """Let a complete version take a place that is free."""
-    store.episodes_path.mkdir(parents=True, exist_ok=True)
+    _make(store.episodes_path)
     _forget(store, target.name)
     os.rename(version, target)
     sync(store.episodes_path)
@@ -143,7 +146,7 @@ def take_out(store: EpisodeStore, episode_id: str, kept: Path | None = None) -> 
     """Let an episode disappear, to `kept` or for ever. The caller holds the lock."""
     folder, source = store.edits_path / episode_id, store.episodes_path / episode_id
     target = folder / _DELETED if kept is None else kept
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make(target.parent)
     _forget(store, episode_id)
     os.rename(source, target)
     sync(target.parent)
@@ -162,6 +165,11 @@ def exchange(one: Path, other: Path) -> None:
     if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(one))
+
+
+def _make(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    sync(folder.parent)
 
 
 def _forget(store: EpisodeStore, episode_id: str) -> None:
