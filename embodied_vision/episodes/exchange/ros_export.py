@@ -10,10 +10,11 @@ import heapq
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embodied_vision import topics
 from embodied_vision.episodes.codecs import JpegChunks
@@ -35,8 +36,8 @@ LOGGED = "logged"
 
 _Part = tuple[str, str, int, Any]
 """Topic, type, stamp in ns and the message."""
-_Step = tuple[int, Callable[[], Iterator[_Part]]]
-"""When and what; one step's messages stay together."""
+_Source = tuple[NDArray[np.int64], Callable[[int], Iterator[_Part]]]
+"""Stamps in the order of logging, and what makes the messages of one of them; those stay together."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class EpisodeMessages:
             stamps, values = episode.stream(name)
             form = graph_form(name, values.shape[1], episode.attributes)
             forms = [] if form is None else [form]
-            if form is None or not all(form.is_exact(int(n), row) for n, row in zip(stamps, values, strict=True)):
+            if form is None or not form.holds(stamps, values):
                 forms.append(plain_form(name, f"/streams/{_topic_name(name, taken)}"))
             self._streams[name] = forms
+        self._check_topics()
         self.about = {
             **describe(episode),
             "topics": {
@@ -103,20 +105,25 @@ class EpisodeMessages:
             kinds |= {form.topic: form.type for form in forms}
         return [Topic(name, kind, definition(kind)) for name, kind in sorted(kinds.items())]
 
+    def _check_topics(self) -> None:
+        named = [EVENT, DECISION, PICK_PLACE, STATIC_FRAMES]
+        named += [topic for of in self._cameras.values() for topic in vars(of).values()]
+        named += {form.topic for forms in self._streams.values() for form in forms}
+        if twice := sorted({topic for topic in named if named.count(topic) > 1}):
+            raise BadInput(
+                f"episode {self._episode.id}: its cameras and streams would share the topics {', '.join(twice)}; "
+                "export to HDF5"
+            )
+
     def __iter__(self) -> Iterator[Message]:
-        sources = [source for source in self._sources() if source]
-        stamps = [stamp for source in sources for stamp, _ in source]
-        first, last = (min(stamps), max(stamps)) if stamps else (self._episode.created_ns, self._episode.closed_ns)
+        sources = [source for source in self._sources() if len(source[0])]
+        first = min((int(stamps.min()) for stamps, _ in sources), default=self._episode.created_ns)
+        last = max((int(stamps.max()) for stamps, _ in sources), default=self._episode.closed_ns)
         yield from _messages(self._event("start", self._episode.created_ns, first))
         cameras = list(self._episode.cameras.values())
         yield from _messages(iter([(STATIC_FRAMES, ros.FRAMES, first, ros.camera_poses(cameras, first))]))
-        # Each source keeps its order of logging, for that is how it comes back, even where its stamps go backwards.
-        ordered = [
-            zip(accumulate((stamp for stamp, _ in source), max), (make for _, make in source), strict=True)
-            for source in sources
-        ]
-        for _, make in heapq.merge(*ordered, key=lambda step: step[0]):
-            yield from _messages(make())
+        for _, make, index in heapq.merge(*map(_in_order, sources), key=lambda step: step[0]):
+            yield from _messages(make(index))
         yield from _messages(self._event("end", self._episode.closed_ns, last))
 
     def _event(self, event: str, stamp_ns: int, log_ns: int) -> Iterator[_Part]:
@@ -125,61 +132,48 @@ class EpisodeMessages:
             about["outcome"] = plain(self._episode.outcome, "outcome")
         yield EVENT, ros.TEXT, log_ns, ros.text(about)
 
-    def _sources(self) -> Iterator[list[_Step]]:
+    def _sources(self) -> Iterator[_Source]:
         for name in self._episode.cameras:
-            stamps = self._episode.frames(name).stamps_ns
-            yield [(int(stamp), self._frame(name, index)) for index, stamp in enumerate(stamps)]
+            yield self._episode.frames(name).stamps_ns, partial(self._frame, name)
         for name, forms in self._streams.items():
             stamps, values = self._episode.stream(name)
-            yield [
-                (int(stamp), self._sample(forms, int(stamp), row)) for stamp, row in zip(stamps, values, strict=True)
-            ]
-        yield [
-            (self._episode.decisions.action(index).stamp_ns, self._decision(index))
-            for index in range(len(self._episode.decisions))
-        ]
+            yield stamps, partial(self._sample, forms, stamps, values)
+        yield self._episode.decisions.stamps_ns, self._decision
 
-    def _frame(self, name: str, index: int) -> Callable[[], Iterator[_Part]]:
-        def make() -> Iterator[_Part]:
-            frames, of, frame_id = self._episode.frames(name), self._cameras[name], optical_frame(name)
-            stamp = int(frames.stamps_ns[index])
-            if isinstance(frames.color_codec, JpegChunks):
-                codec, image = "jpeg", frames.encoded_color(index)
-            else:
-                codec, image = "png", _png(frames.color(index))
-            depth = frames.depth_mm(index)
-            yield of.info, ros.INFO, stamp, ros.camera_info(frames.camera, stamp)
-            yield of.color, ros.COMPRESSED, stamp, ros.compressed(image, codec, stamp, frame_id)
-            yield of.depth, ros.IMAGE, stamp, ros.depth_image(depth, stamp, frame_id)
+    def _frame(self, name: str, index: int) -> Iterator[_Part]:
+        frames, of, frame_id = self._episode.frames(name), self._cameras[name], optical_frame(name)
+        stamp = int(frames.stamps_ns[index])
+        if isinstance(frames.color_codec, JpegChunks):
+            codec, image = "jpeg", frames.encoded_color(index)
+        else:
+            codec, image = "png", _png(frames.color(index))
+        yield of.info, ros.INFO, stamp, ros.camera_info(frames.camera, stamp)
+        yield of.color, ros.COMPRESSED, stamp, ros.compressed(image, codec, stamp, frame_id)
+        yield of.depth, ros.IMAGE, stamp, ros.depth_image(frames.depth_mm(index), stamp, frame_id)
 
-        return make
+    def _sample(
+        self, forms: list[Form], stamps: NDArray[np.int64], values: NDArray[np.float64], index: int
+    ) -> Iterator[_Part]:
+        stamp = int(stamps[index])
+        for form in forms:
+            try:
+                message = form.encode(stamp, values[index])
+            except BadInput:
+                if form is forms[-1]:
+                    raise
+                continue  # not to be had in this message; the exact one follows
+            yield form.topic, form.type, stamp, message
 
-    def _sample(self, forms: list[Form], stamp_ns: int, row: Any) -> Callable[[], Iterator[_Part]]:
-        def make() -> Iterator[_Part]:
-            for form in forms:
-                try:
-                    message = form.encode(stamp_ns, row)
-                except BadInput:
-                    if form is forms[-1]:
-                        raise
-                    continue  # not to be had in this message; the exact one follows
-                yield form.topic, form.type, stamp_ns, message
-
-        return make
-
-    def _decision(self, index: int) -> Callable[[], Iterator[_Part]]:
-        def make() -> Iterator[_Part]:
-            decisions = self._episode.decisions
-            action, info, used = decisions.action(index), decisions.info(index), decisions.used(index)
-            for frames, number in used:
-                yield from self._decision_frame(frames, number)
-            seen = [[frames.camera.name, int(frames.stamps_ns[number])] for frames, number in used]
-            content = plain({**info, **action.to_dict(), LOGGED: {"info": info, "frames": seen}}, "decision")
-            yield DECISION, ros.TEXT, action.stamp_ns, ros.text(content)
-            if np.isfinite(action.pick).all() and np.isfinite(action.place).all():
-                yield PICK_PLACE, ros.POSES, action.stamp_ns, ros.pick_place(action)
-
-        return make
+    def _decision(self, index: int) -> Iterator[_Part]:
+        decisions = self._episode.decisions
+        action, info, used = decisions.action(index), decisions.info(index), decisions.used(index)
+        for frames, number in used:
+            yield from self._decision_frame(frames, number)
+        seen = [[frames.camera.name, int(frames.stamps_ns[number])] for frames, number in used]
+        content = plain({**info, **action.to_dict(), LOGGED: {"info": info, "frames": seen}}, "decision")
+        yield DECISION, ros.TEXT, action.stamp_ns, ros.text(content)
+        if np.isfinite(action.pick).all() and np.isfinite(action.place).all():
+            yield PICK_PLACE, ros.POSES, action.stamp_ns, ros.pick_place(action)
 
     def _decision_frame(self, frames: Frames, number: int) -> Iterator[_Part]:
         of, frame_id = self._cameras[frames.camera.name], optical_frame(frames.camera.name)
@@ -187,6 +181,13 @@ class EpisodeMessages:
         image, depth = _png(frames.color(number)), frames.depth_mm(number)
         yield of.decision_color, ros.COMPRESSED, stamp, ros.compressed(image, "png", stamp, frame_id)
         yield of.decision_depth, ros.IMAGE, stamp, ros.depth_image(depth, stamp, frame_id)
+
+
+def _in_order(source: _Source) -> Iterator[tuple[int, Callable[[int], Iterator[_Part]], int]]:
+    """Each source keeps its order of logging, for that is how it comes back, even where its stamps go backwards."""
+    stamps, make = source
+    for index, latest in enumerate(np.maximum.accumulate(stamps)):
+        yield int(latest), make, index
 
 
 def _messages(parts: Iterator[_Part]) -> Iterator[Message]:

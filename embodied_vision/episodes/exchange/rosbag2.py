@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from embodied_vision.episodes.exchange.ros_import import import_recording
 from embodied_vision.episodes.exchange.target import atomic_target
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
 
 Storage = Literal["mcap", "sqlite3"]
 
@@ -55,7 +56,10 @@ def export(episodes: Sequence[Episode], target: Path, *, done: OnEpisode, storag
     with atomic_target(target) as path:
         path.mkdir()
         for episode in episodes:
-            write_bag(episode, path / episode.id, storage)
+            try:
+                write_bag(episode, path / episode.id, storage)
+            except sqlite3.Error as error:
+                raise RunFailed(f"{target} cannot be written ({error}); free space or give another disk") from error
             done(episode.id)
 
 

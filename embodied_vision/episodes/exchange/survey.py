@@ -65,6 +65,11 @@ def survey(recording: Recording, topic_map: TopicMap) -> Survey:
             result.joints = tuple(decoder.decode(message).name)
         for name, topics in topic_map.cameras.items():
             _take_camera(decoder, message, topics, seen[name])
+        if (result.joints or not wants_joints) and all(
+            _is_known(topics, seen[name], transforms, topic_map.base_frame)
+            for name, topics in topic_map.cameras.items()
+        ):
+            break
     if topic_map.joint_state is not None:
         result.joints = topic_map.joint_state.joints or result.joints
     spare = {camera.name: camera for camera in read_cameras(topic_map.calibration)} if topic_map.calibration else {}
@@ -115,6 +120,7 @@ def _take_transforms(message: Any, transforms: dict[str, tuple[str, FloatArray]]
 def _pose(transforms: Mapping[str, tuple[str, FloatArray]], frame: str, base: str) -> FloatArray | None:
     """Pose (4, 4) of `frame` in `base` along the static transforms; None where they do not lead there."""
     pose: FloatArray = np.eye(4)
+    frame, base = frame.lstrip("/"), base.lstrip("/")
     passed: set[str] = set()
     while frame != base:
         if frame not in transforms or frame in passed:
@@ -123,6 +129,14 @@ def _pose(transforms: Mapping[str, tuple[str, FloatArray]], frame: str, base: st
         frame, step = transforms[frame]
         pose = step @ pose
     return pose
+
+
+def _is_known(topics: CameraTopics, seen: _Seen, transforms: Mapping[str, tuple[str, FloatArray]], base: str) -> bool:
+    return (
+        seen.size is not None
+        and (seen.info is not None or topics.info is None)
+        and _pose(transforms, topics.frame or seen.frame or "", base) is not None
+    )
 
 
 def _camera(
@@ -137,8 +151,8 @@ def _camera(
     where = f"camera {name!r}"
     if seen.size is None:
         raise BadInput(f"{where}: no image on {topics.color}; name another topic, or leave the camera out")
-    frame = (topics.frame or seen.frame or "").lstrip("/")
-    pose = _pose(transforms, frame, topic_map.base_frame.lstrip("/"))
+    frame = topics.frame or seen.frame or ""
+    pose = _pose(transforms, frame, topic_map.base_frame)
     if pose is None:
         if spare is None:
             raise BadInput(

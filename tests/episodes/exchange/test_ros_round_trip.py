@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +16,14 @@ from rosbags.highlevel import AnyReader
 
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.exchange import find_format, mcap, rosbag2
-from embodied_vision.episodes.exchange.cdr import definition
+from embodied_vision.episodes.exchange.about import Digests
+from embodied_vision.episodes.exchange.cdr import Message, definition
+from embodied_vision.episodes.exchange.ros_export import EpisodeMessages
+from embodied_vision.episodes.repair import INTERRUPTED, repair
 from embodied_vision.episodes.schema import ColorCodec
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, EpisodeError, RunFailed
 from episodes.exchange.rich import JOINTS, assert_equal, write_rich
-from episodes.samples import START_NS, make_camera, write_episode
+from episodes.samples import START_NS, Child, make_camera, write_episode
 
 
 @pytest.mark.parametrize("color", ["jpeg", "lossless"])
@@ -140,3 +148,106 @@ def test_an_existing_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="never overwritten"):
         mcap.export([episode], tmp_path / "there.mcap", done=lambda _: None)
     assert (tmp_path / "there.mcap").read_text() == "mine"
+
+
+def test_names_that_would_share_topics_are_refused(tmp_path: Path) -> None:
+    store = EpisodeStore(tmp_path / "one")
+    cameras = [make_camera("a"), make_camera("decisions/a")]
+    with EpisodeWriter(store, task="t", robot="r", cameras=cameras) as writer:
+        episode = store.open(writer.close({}))
+    with pytest.raises(BadInput, match="share the topics /decisions/a"):
+        mcap.export([episode], tmp_path / "out.mcap", done=lambda _: None)
+
+
+def files_of_at_most(size: int, work: Callable[[], None]) -> None:
+    """Run in a child process whose files may grow to `size` bytes only, as on a full disk."""
+
+    def child() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+        work()
+
+    with Child(child) as process:
+        assert process.wait() == 0
+
+
+@pytest.mark.parametrize("how", ["mcap", "rosbag2 mcap", "rosbag2 sqlite3"])
+def test_a_full_disk_ends_an_export_and_leaves_nothing(tmp_path: Path, how: str) -> None:
+    store = EpisodeStore(tmp_path / "one")
+    episode = store.open(write_rich(store))
+    (tmp_path / "out").mkdir()
+    form, _, kind = how.partition(" ")
+
+    def work() -> None:
+        export = mcap.export if form == "mcap" else partial(rosbag2.export, storage=kind)  # type: ignore[arg-type]
+        with pytest.raises(RunFailed, match=r"cannot be written.*free space"):
+            export([episode], tmp_path / "out" / "a", done=lambda _: None)
+
+    files_of_at_most(12_000, work)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_full_disk_ends_an_import_and_leaves_nothing(tmp_path: Path) -> None:
+    store, other = EpisodeStore(tmp_path / "one"), EpisodeStore(tmp_path / "two")
+    mcap.export([store.open(write_rich(store))], tmp_path / "out.mcap", done=lambda _: None)
+
+    def work() -> None:
+        with pytest.raises(EpisodeError, match="free space"):
+            list(mcap.import_(tmp_path / "out.mcap", other, task=None, topics=None))
+
+    files_of_at_most(5_000, work)
+    assert other.ids() == []
+    assert other.staging_ids() == []
+
+
+@pytest.mark.parametrize("at", [0.2, 0.6, 0.95])
+def test_a_killed_export_leaves_no_target(tmp_path: Path, at: float) -> None:
+    store = EpisodeStore(tmp_path / "one")
+    episode = store.open(write_rich(store))
+    messages = list(EpisodeMessages(episode))
+    (tmp_path / "out").mkdir()
+
+    def work() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            left = [int(at * len(messages))]
+
+            def add(self: Digests, message: Message) -> None:
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            patch.setattr(Digests, "add", add)
+            mcap.export([episode], tmp_path / "out" / "a", done=lambda _: None)
+
+    with Child(work) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert [path.name[:11] for path in (tmp_path / "out").iterdir()] == [".a.partial-"]
+    mcap.export([episode], tmp_path / "out" / "a", done=lambda _: None)  # it is in nobody's way
+
+
+def test_a_killed_import_acknowledges_nothing(tmp_path: Path) -> None:
+    store, other = EpisodeStore(tmp_path / "one"), EpisodeStore(tmp_path / "two")
+    episode = store.open(write_rich(store))
+    mcap.export([episode], tmp_path / "out.mcap", done=lambda _: None)
+    count = len(list(EpisodeMessages(episode)))
+
+    def work() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            left = [count // 2]
+
+            def add(self: Digests, message: Message) -> None:
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            patch.setattr(Digests, "add", add)
+            list(mcap.import_(tmp_path / "out.mcap", other, task=None, topics=None))
+
+    with Child(work) as process:
+        assert process.wait() == -signal.SIGKILL
+    assert other.ids() == []
+    (repaired,) = repair(other)  # as of any writer: what was written before, marked as cut off, its origin on it
+    half = other.open(repaired.id)
+    assert dict(half.outcome) == INTERRUPTED
+    assert half.attributes["imported"]["id"] == episode.id
+    (name,) = mcap.import_(tmp_path / "out.mcap", other, task=None, topics=None)
+    assert_equal(episode, other.open(name))
