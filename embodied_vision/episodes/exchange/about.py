@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.codecs import JpegChunks
 from embodied_vision.episodes.exchange.cdr import Message
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.types import Camera
 
-_VERSION = 1
+VERSION = 1
 _KEY = "embodied_vision"
 _LARGEST = 64 << 20
 
@@ -54,7 +55,7 @@ def describe(episode: Episode) -> dict[str, Any]:
     """An episode without its frames, samples and decisions; JSON."""
     codec, quality = color_codec(episode)
     return {
-        "version": _VERSION,
+        "version": VERSION,
         **{key: getattr(episode, key) for key in ("id", "task", "robot", "encoder_id", "policy_id")},
         **{key: getattr(episode, key) for key in ("created_ns", "closed_ns", "outcome", "attributes")},
         "tags": list(episode.tags),
@@ -88,12 +89,12 @@ def unpack(texts: Mapping[str, str], where: object) -> dict[str, Any] | None:
     if len(text) > _LARGEST or hashlib.sha256(text.encode()).hexdigest() != texts.get("sha256"):
         raise EpisodeError(f"{where}: what it says of its episode is damaged; copy it again, or import it by --topics")
     try:
-        about = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        about = strict.parse(text.encode())
+    except ValueError as error:
         raise EpisodeError(
             f"{where}: what it says of its episode is no JSON ({error}); import it by --topics"
         ) from error
-    if not isinstance(about, dict) or about.get("version") != _VERSION:
+    if not isinstance(about, dict) or about.get("version") != VERSION:
         raise EpisodeError(
             f"{where} was exported by another version of this software; update it, or import it by --topics"
         )

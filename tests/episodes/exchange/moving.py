@@ -64,6 +64,7 @@ def write(store: EpisodeStore, frames: int = 12, task: str = "block-insertion", 
         cameras=[FRONT, WRIST],
         policy_id="policy-1",
         attributes=attributes,
+        tags=["shown"],
         color_codec="lossless",
         **more,
     ) as writer:
@@ -79,5 +80,8 @@ def write(store: EpisodeStore, frames: int = 12, task: str = "block-insertion", 
         points = np.column_stack([times, np.outer(times, [1.0, 0.0, 2.0]), np.zeros((2, 2 * JOINTS))])
         writer.append("joint_trajectory/2", front_stamp(4), points.ravel())
         writer.append("gripper", front_stamp(6), [0.8])
-        writer.append_decision(decision(), [frame(3, FRONT, front_stamp(3))], {"checkpoint": "abc"})
+        seen = [frame(3, FRONT, front_stamp(3)), frame(3, WRIST, front_stamp(3))]
+        writer.append_decision(decision(), seen, {"checkpoint": "abc"})
+        writer.append_decision(decision(1), [seen[0], frame(4, WRIST, front_stamp(4))])
+        writer.append_decision(decision(), seen)
         return writer.close({"reward": 0.75, "solved": True})

@@ -72,7 +72,10 @@ def test_our_own_export_comes_back_whole(store: EpisodeStore, exported: Path, tm
     for episode, origin in zip(back, (store.open(number) for number in store.ids()), strict=True):
         assert (episode.task, episode.robot, episode.policy_id) == (origin.task, origin.robot, origin.policy_id)
         assert episode.outcome == origin.outcome
-        assert episode.attributes == {**origin.attributes, "imported_id": origin.id}
+        assert (episode.created_ns, episode.tags) == (origin.created_ns, origin.tags)
+        imported = {"format": "hdf5", "source": "demos.hdf5", "id": origin.id}
+        assert episode.attributes["imported"].items() >= imported.items()
+        assert {k: v for k, v in episode.attributes.items() if k != "imported"} == origin.attributes
         assert episode.streams == origin.streams
         for name in origin.streams:
             for mine, theirs in zip(episode.stream(name), origin.stream(name), strict=True):
@@ -84,10 +87,14 @@ def test_our_own_export_comes_back_whole(store: EpisodeStore, exported: Path, tm
             for number in range(len(theirs)):
                 np.testing.assert_array_equal(mine.color(number), theirs.color(number))
                 np.testing.assert_array_equal(mine.depth_mm(number), theirs.depth_mm(number))
-        (one,), (other,) = episode.decisions, origin.decisions
-        assert (one.action.to_dict(), one.info) == (other.action.to_dict(), other.info)
-        np.testing.assert_array_equal(one.frames[0].color, other.frames[0].color)
-        np.testing.assert_array_equal(one.frames[0].depth, other.frames[0].depth)
+        assert len(episode.decisions) == 3
+        for one, other in zip(episode.decisions, origin.decisions, strict=True):
+            assert len(one.frames) == len(other.frames)
+            for mine, theirs in zip(one.frames, other.frames, strict=True):
+                assert (mine.camera.name, mine.stamp_ns) == (theirs.camera.name, theirs.stamp_ns)
+                np.testing.assert_array_equal(mine.color, theirs.color)
+                np.testing.assert_array_equal(mine.depth, theirs.depth)
+            assert (one.action.to_dict(), one.info) == (other.action.to_dict(), other.info)
 
 
 def test_an_export_never_takes_the_place_of_a_file_and_leaves_nothing_when_it_fails(
@@ -147,7 +154,7 @@ def test_a_file_of_robomimic_comes_in(tmp_path: Path) -> None:
     assert second.stream("observation/object")[1].shape == (6, 1)
     assert (second.frames("agentview").color(5) == 101).all()
     assert not second.frames("agentview").depth_mm(0).any()
-    told = first.attributes["hdf5"]
+    told = first.attributes["imported"]
     assert (told["control_freq"], told["calibration"], told["depth"]) == (25.0, "nominal", [])
     assert told["left_out"] == ["next_obs", "obs/agentview_depth"]
 

@@ -180,7 +180,7 @@ OURS: dict[str, tuple[Break, str]] = {
     "stamps of floats": (put("embodied_vision/demo_0/streams/1/stamps", data=np.zeros(60)), "expected int64"),
     "no description": (put("embodied_vision/demo_0/episode", data=np.zeros(3, "u1")), "no JSON"),
     "decision of another size": (
-        put("embodied_vision/demo_0/decisions/0/0/color", data=np.zeros((4, 4, 3), "u1")),
+        put("embodied_vision/demo_0/decisions/0/color", data=np.zeros((4, 4, 3), "u1")),
         "not of the size",
     ),
     "image of another size": (put("data/demo_0/obs/wrist_image", data=np.zeros((7, 4, 4, 3), "u1")), "its camera has"),

@@ -303,7 +303,7 @@ OURS: dict[str, tuple[Break, str]] = {
     "decisions of numbers": (description(lambda d: d.__setitem__("decisions", [1])), "decisions are damaged"),
     "other decisions": (
         description(lambda d: d["decisions"][0]["frames"].append(["wrist", 5])),
-        "lacks the frame of 'wrist' at 5",
+        "frame 5 of 'wrist', which a decision was made on, is not there",
     ),
     "sidecar cut": (cut(f"{SIDECAR}/depth.parquet"), "is damaged"),
     "sidecar linked": (link(SIDECAR, outside), "is a link"),

@@ -1,7 +1,7 @@
 """An HDF5 file in robomimic's layout into episodes: our own exports as they were, and those of others.
 
 Files of others tell neither calibration nor time: intrinsics are nominal unless a calibration file is given, stamps
-count from the start of the episode at the environment's control frequency; the attribute `hdf5` says so.
+count from the start of the episode at the environment's control frequency; the attribute `imported` says so.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.episodes import strict
+from embodied_vision.episodes.exchange.about import Origin
 from embodied_vision.episodes.exchange.foreign import Names, cameras_for
 from embodied_vision.episodes.exchange.hdf5 import guard
 from embodied_vision.episodes.exchange.sidecar import (
     FOLDER,
     Head,
     Sample,
-    decision_frames_of,
     decisions_of,
+    frames_of_decisions,
     head_of,
     take_in,
 )
@@ -89,7 +90,7 @@ def _own(demo: h5py.Group, rest: h5py.Group, store: EpisodeStore) -> str:
             raise
         raise BadInput(f"{where}/episode is no JSON ({error}); export the episodes anew") from error
     length = _length(demo)
-    head = head_of(description, length, where)
+    head = head_of(description, length, _origin(demo), where)
     obs = guard.group_in(demo, "obs")
 
     def frames() -> Iterator[RawFrame]:
@@ -106,21 +107,24 @@ def _own(demo: h5py.Group, rest: h5py.Group, store: EpisodeStore) -> str:
             for row, stamp_ns in zip(rows.tolist(), stamps.tolist(), strict=True):
                 yield RawFrame(guard.row(color, row), guard.row(depth, row)[..., 0], camera, stamp_ns)
 
-    named = decision_frames_of(description, where)
-    seen = (tuple(_decision_frames(rest, head, number, frames)) for number, frames in enumerate(named))
+    seen = frames_of_decisions(description, _decision_frames(rest, head), where)
     return take_in(store, head, frames(), _streams(rest), decisions_of(description, seen, where))
 
 
-def _decision_frames(rest: h5py.Group, head: Head, number: int, named: list[tuple[str, int]]) -> Iterator[RGBD]:
-    for index, (name, stamp_ns) in enumerate(named):
-        camera = head.camera(name)
-        place = guard.group_in(guard.group_in(guard.group_in(rest, "decisions"), str(number)), str(index))
+def _decision_frames(rest: h5py.Group, head: Head) -> Iterator[RGBD]:
+    decisions = guard.group_in(rest, "decisions") if guard.has(rest, "decisions") else {}
+    for number in range(len(decisions)):
+        place = guard.group_in(decisions, str(number))
+        name, stamp_ns = guard.attribute(place, "camera"), guard.attribute(place, "stamp_ns")
         color, depth = guard.array_in(place, "color", (3,)), guard.array_in(place, "depth", (2,))
+        camera = head.camera(name)
         size = (camera.height, camera.width)
         if (color.shape, color.dtype, depth.shape, depth.dtype) != ((*size, 3), np.uint8, size, np.uint16):
             raise BadInput(
                 f"{guard.place(place)} is not of the size that camera {name!r} has; export the episodes anew"
             )
+        if type(stamp_ns) is not int:
+            raise BadInput(f"{guard.place(place)} has the stamp {stamp_ns!r}; export the episodes anew")
         yield RGBD(guard.values(color), depth_to_metres(guard.values(depth)), camera, stamp_ns)
 
 
@@ -170,6 +174,8 @@ def _foreign(demo: h5py.Group, store: EpisodeStore, about: _About, calibration: 
     with_depth = {name for name in images if name in depths and depths[name].shape[1:3] == sizes[name]}
     reward = float(np.sum(guard.values(guard.array_in(demo, "rewards")))) if guard.has(demo, "rewards") else None
     origin = {
+        "format": _origin(demo).format,
+        "source": _origin(demo).source,
         "demo": str(demo.name),
         "control_freq": about.rate_hz if about.rate_known else f"unknown, taken as {about.rate_hz}",
         "depth": sorted(with_depth),
@@ -182,7 +188,7 @@ def _foreign(demo: h5py.Group, store: EpisodeStore, about: _About, calibration: 
         robot="unknown",
         cameras=tuple(cameras.values()),
         outcome={"reward": reward} if reward is not None and np.isfinite(reward) else {},
-        attributes={"hdf5": origin},
+        attributes={"imported": origin},
     )
 
     def frames() -> Iterator[RawFrame]:
@@ -216,6 +222,10 @@ def _about(data: h5py.Group, task: str | None) -> _About:
     name = told.get("env_name")
     named = name if isinstance(name, str) and name else task or "unknown"
     return _About(named, float(rate) if known and rate is not None else RATE_HZ, known)
+
+
+def _origin(demo: h5py.Group) -> Origin:
+    return Origin("hdf5", Path(demo.file.filename).name)
 
 
 def _length(demo: h5py.Group) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 
 from embodied_vision.episodes.exchange.foreign import fit
 from embodied_vision.episodes.exchange.rows import OBSERVED, Clock, Rows, find_clock, rows_of
-from embodied_vision.episodes.exchange.sidecar import FOLDER, describe
+from embodied_vision.episodes.exchange.sidecar import FOLDER, decision_frames, describe
 from embodied_vision.episodes.exchange.target import atomic_target
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.geometry import quantise_depth
@@ -108,10 +108,9 @@ def _write_rest(group: h5py.Group, episode: Episode, rows: Rows) -> None:
         place.create_dataset("name", data=np.frombuffer(name.encode(), np.uint8))
         place.create_dataset("stamps", data=stamps)
         place.create_dataset("values", data=values)
-    for number, decision in enumerate(episode.decisions):
-        for index, frame in enumerate(decision.frames):
-            place = group.create_group(f"decisions/{number}/{index}")
-            packed = {"compression": "gzip", "shuffle": True}
-            place.create_dataset("color", data=frame.color, chunks=frame.color.shape, **packed)
-            depth = quantise_depth(frame.depth)
-            place.create_dataset("depth", data=depth, chunks=depth.shape, **packed)
+    for number, frame in enumerate(decision_frames(episode)):
+        place = group.create_group(f"decisions/{number}")
+        place.attrs.update(camera=frame.camera.name, stamp_ns=frame.stamp_ns)
+        depth = quantise_depth(frame.depth)
+        for name, image in (("color", frame.color), ("depth", depth)):
+            place.create_dataset(name, data=image, chunks=image.shape, compression="gzip", shuffle=True)

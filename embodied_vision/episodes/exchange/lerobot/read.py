@@ -1,7 +1,7 @@
 """A LeRobotDataset v3.0 into episodes: our own exports nearly as they were, and those that lerobot or others made.
 
 Without our sidecar a dataset has no depth, calibration or absolute time: depth is 0, intrinsics are nominal unless a
-calibration file is given, stamps count from the start of the episode; the attribute `lerobot` says so.
+calibration file is given, stamps count from the start of the episode; the attribute `imported` says so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from embodied_vision.episodes import strict
 from embodied_vision.episodes.encoded import decode_image
+from embodied_vision.episodes.exchange.about import Origin
 from embodied_vision.episodes.exchange.foreign import Names, cameras_for
 from embodied_vision.episodes.exchange.lerobot import layout
 from embodied_vision.episodes.exchange.lerobot.sidecar import (
@@ -32,8 +33,8 @@ from embodied_vision.episodes.exchange.lerobot.video import read_frames
 from embodied_vision.episodes.exchange.sidecar import (
     Head,
     Sample,
-    decision_frames_of,
     decisions_of,
+    frames_of_decisions,
     head_of,
     take_in,
 )
@@ -67,6 +68,7 @@ class _Dataset:
     """What info.json says, checked."""
 
     source: Source
+    origin: Origin
     rate_hz: float
     robot: str
     data_path: object
@@ -121,7 +123,7 @@ def _own(part: _Part, store: EpisodeStore) -> str:
     """An episode of our own export, with what its sidecar holds."""
     dataset, folder = part.dataset, folder_of(part.entry.number)
     description = dataset.source.json(f"{folder}/episode.json")
-    head = head_of(description, part.entry.length, f"{folder}/episode.json")
+    head = head_of(description, part.entry.length, dataset.origin, f"{folder}/episode.json")
     images = {image.key: image for image in dataset.images}
     wanted = {layout.image_key(camera.name): (camera.height, camera.width) for camera in head.cameras}
     if wanted != {key: (image.height, image.width) for key, image in images.items()}:
@@ -145,8 +147,7 @@ def _own(part: _Part, store: EpisodeStore) -> str:
                 color, row = next(colors), row + 1
             yield RawFrame(color, depth, camera, stamp_ns)
 
-    named = decision_frames_of(description, f"{folder}/episode.json")
-    seen = read_decision_frames(dataset.source, folder, head, named)
+    seen = frames_of_decisions(description, read_decision_frames(dataset.source, folder, head), folder)
     return take_in(
         store,
         head,
@@ -168,6 +169,8 @@ def _foreign(
     if success is not None:
         outcome["solved"] = success > 0
     origin = {
+        "format": dataset.origin.format,
+        "source": dataset.origin.source,
         "episode_index": entry.number,
         "fps": dataset.rate_hz,
         "depth": "none",
@@ -181,7 +184,7 @@ def _foreign(
         robot=dataset.robot,
         cameras=tuple(cameras.values()),
         outcome=outcome,
-        attributes={"lerobot": origin},
+        attributes={"imported": origin},
     )
 
     def frames() -> Iterator[RawFrame]:
@@ -373,6 +376,7 @@ def _read_info(source: Source) -> _Dataset:
         raise BadInput(f"{source.root / layout.INFO} lacks the features {lacking or 'of any camera or stream'}")
     return _Dataset(
         source=source,
+        origin=Origin("lerobot", source.root.name),
         rate_hz=rate_hz,
         robot=str(info.get("robot_type") or "unknown")[:200],
         data_path=info.get("data_path"),

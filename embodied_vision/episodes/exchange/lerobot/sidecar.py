@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from embodied_vision.episodes.encoded import decode_image
 from embodied_vision.episodes.exchange.lerobot.source import Source
 from embodied_vision.episodes.exchange.rows import Rows
-from embodied_vision.episodes.exchange.sidecar import FOLDER, Head, Sample, describe
+from embodied_vision.episodes.exchange.sidecar import FOLDER, Head, Sample, decision_frames, describe
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import depth_to_metres, quantise_depth
@@ -74,14 +74,13 @@ def _depths(episode: Episode, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _decision_frames(episode: Episode) -> Iterator[dict[str, Any]]:
-    for decision in episode.decisions:
-        for frame in decision.frames:
-            yield {
-                "camera": frame.camera.name,
-                "stamp_ns": int(frame.stamp_ns),
-                "color": bytes(imagecodecs.png_encode(frame.color, level=1)),
-                "depth": bytes(imagecodecs.png_encode(quantise_depth(frame.depth), level=1)),
-            }
+    for frame in decision_frames(episode):
+        yield {
+            "camera": frame.camera.name,
+            "stamp_ns": int(frame.stamp_ns),
+            "color": bytes(imagecodecs.png_encode(frame.color, level=1)),
+            "depth": bytes(imagecodecs.png_encode(quantise_depth(frame.depth), level=1)),
+        }
 
 
 def read_samples(source: Source, folder: str) -> Iterator[Sample]:
@@ -97,22 +96,12 @@ def read_depths(source: Source, folder: str, head: Head) -> Iterator[tuple[Camer
         yield camera, entry["row"], entry["stamp_ns"], _depth(entry["depth"], camera)
 
 
-def read_decision_frames(
-    source: Source, folder: str, head: Head, named: Iterable[list[tuple[str, int]]]
-) -> Iterator[tuple[RGBD, ...]]:
-    """The frames of each decision, lossless; `named` says camera and stamp of each."""
-    entries = source.table(f"{folder}/decisions.parquet", _DECISIONS)
-    for wanted in named:
-        frames = []
-        for name, stamp_ns in wanted:
-            entry = next(entries, None)
-            if entry is None or (entry["camera"], entry["stamp_ns"]) != (name, stamp_ns):
-                raise BadInput(f"{folder}/decisions.parquet lacks the frame of {name!r} at {stamp_ns}; copy it anew")
-            camera = head.camera(entry["camera"])
-            color = decode_image(entry["color"], (camera.height, camera.width))
-            depth = depth_to_metres(_depth(entry["depth"], camera))
-            frames.append(RGBD(color, depth, camera, entry["stamp_ns"]))
-        yield tuple(frames)
+def read_decision_frames(source: Source, folder: str, head: Head) -> Iterator[RGBD]:
+    """The frames that decisions were made on, lossless."""
+    for entry in source.table(f"{folder}/decisions.parquet", _DECISIONS):
+        camera = head.camera(entry["camera"])
+        color = decode_image(entry["color"], (camera.height, camera.width))
+        yield RGBD(color, depth_to_metres(_depth(entry["depth"], camera)), camera, entry["stamp_ns"])
 
 
 def _depth(blob: bytes, camera: Camera) -> Any:
