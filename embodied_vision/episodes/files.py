@@ -82,7 +82,7 @@ def open_in(folder: Location, name: str) -> OpenFile:
     return folder / name if isinstance(folder, RemotePath) else _LocalFile(f"{folder}/{name}")
 
 
-def file_size(path: Location) -> int:
+def file_size(path: Location | str) -> int:
     """Bytes of a file."""
     if isinstance(path, RemotePath):
         return path.size()
@@ -96,7 +96,7 @@ def read_metadata(path: Location) -> bytes:
     return path.read_bytes() if isinstance(path, RemotePath) else read_small(path, METADATA_CAP)
 
 
-def file_sha256(path: Location) -> str:
+def file_sha256(path: Location | str) -> str:
     """Digest of a file, read in pieces."""
     if isinstance(path, RemotePath):
         return path.sha256()
