@@ -82,7 +82,7 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         on_damaged: `raise` ends the training at the first episode that is damaged, gone or changed; `skip` leaves
             its samples out and says which.
         transform: applied to each sample where it was read.
-        open_episodes: so many stay open in each process.
+        open_episodes: so many stay open in each process: opening one costs about as much as decoding an image.
 
     Raises:
         BadInput: nothing is left to read, an episode lacks the reference, or the first one a key.
@@ -105,7 +105,7 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         features: FeatureCache | None = None,
         on_damaged: OnDamaged = "raise",
         transform: Callable[[Sample], Sample] | None = None,
-        open_episodes: int = 64,
+        open_episodes: int = 256,
     ) -> None:
         if on_damaged not in ("raise", "skip"):
             raise BadInput(f"on_damaged {on_damaged!r} is unknown; give raise or skip")

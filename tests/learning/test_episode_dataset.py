@@ -57,8 +57,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
 
 
 @pytest.fixture
-def own(store: EpisodeStore, tmp_path: Path) -> EpisodeStore:
+def own(store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EpisodeStore:
     """A copy of the store, to be spoiled."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
     return EpisodeStore(shutil.copytree(store.path, tmp_path / "own"))
 
 
