@@ -38,6 +38,18 @@ class StampMatcher:
             self.forgotten += kind == leader
         return found
 
+    def forget_before(self, stamp_ns: int) -> int:
+        """Give up all parts stamped before this, because what they lack comes no more; how many leading ones."""
+        given_up = 0
+        for kind, parts in self._parts.items():
+            old = [stamp for stamp in parts if stamp < stamp_ns]
+            for stamp in old:
+                del parts[stamp]
+            if kind == self._kinds[0]:
+                given_up = len(old)
+        self.forgotten += given_up
+        return given_up
+
     def newest(self) -> dict[Hashable, int | None]:
         """Newest waiting stamp of each kind, None where nothing waits: tells which part is missing."""
         return {kind: max(parts, default=None) for kind, parts in self._parts.items()}

@@ -34,3 +34,16 @@ def test_memory_is_bounded_and_lost_frames_are_counted() -> None:
     assert matcher.forgotten == 7
     assert matcher.add("depth", 6, "late") is None
     assert matcher.add("depth", 9, "in time") == {"color": 9, "depth": "in time"}
+
+
+def test_what_lacks_a_part_for_too_long_is_given_up_and_counted() -> None:
+    matcher = StampMatcher(("color", "depth"))
+    for stamp in (1, 2, 3):
+        matcher.add("color", stamp, "c")
+    matcher.add("depth", 4, "d")
+    assert matcher.forget_before(3) == 2
+    assert matcher.forgotten == 2
+    assert matcher.newest() == {"color": 3, "depth": 4}
+    assert matcher.add("depth", 3, "d") == {"color": "c", "depth": "d"}
+    assert matcher.forget_before(5) == 0
+    assert matcher.newest() == {"color": None, "depth": None}

@@ -19,7 +19,7 @@ class Violation:
 
     Attributes:
         source: "cameras/NAME" or "streams/NAME".
-        kind: "missing", "gap", "slow" or "frame".
+        kind: "missing", "gap", "slow", "frame" or "incomplete".
         expected: what the contract says, with its unit.
         worst: the worst that was seen.
         count: how often.
@@ -95,6 +95,12 @@ class ContractCheck:
         state.last_ns = max(state.last_ns, stamp_ns)
         if source.rate:
             self._judge_rate(state)
+
+    def incomplete(self, source: Expected, count: int, stamp_ns: int) -> None:
+        """So many color images of a camera got no depth image, as of this stamp."""
+        state = self._sources[_key(source)]
+        self._violate(state, "incomplete", "color and depth", "no depth", stamp_ns, stamp_ns, 0.0)
+        self._violations[state.key, "incomplete"].count += count - 1
 
     def look(self, now_ns: int) -> list[str]:
         """What is wrong at this moment, one line a source for people."""

@@ -28,6 +28,9 @@ from embodied_vision.nodes.fields import FieldReader, message_class
 from embodied_vision.nodes.lifecycle import ManagedNode
 from embodied_vision.types import Camera
 
+HOPELESS_NS = 2_000_000_000
+"""An image whose other half has not come so long after it is given up."""
+
 _JOINT_ARRAYS = ("position", "velocity", "effort")
 
 
@@ -42,6 +45,9 @@ class Listener(Protocol):
 
     def take_bad_frame(self, error: BadInput) -> None:
         """A frame that cannot be used."""
+
+    def take_incomplete(self, source: Expected, count: int, stamp_ns: int) -> None:
+        """So many color images got no depth image, as of this stamp."""
 
     def seen(self, source: Expected, stamp_ns: int, frame_id: str) -> None:
         """A message of a source has come; a camera's with its color image."""
@@ -124,6 +130,8 @@ class Intake:
             parts = matcher.add(part, stamp_ns, message)
             if parts is None:
                 return
+            if given_up := matcher.forget_before(stamp_ns - HOPELESS_NS):
+                self._listener.take_incomplete(camera, given_up, stamp_ns)
             color, depth = parts["color"], parts["depth"]
             try:
                 frame = RawFrame(

@@ -39,11 +39,21 @@ _MB = 1_000_000
 
 @dataclass
 class _Counts:
-    """Frames since activation: complete ones, those refused because the disk is slow, those lacking a part."""
+    """Since activation.
+
+    Attributes:
+        frames_received: of which both images came.
+        frames_dropped: of these, refused because the disk or the processor is too slow.
+        frames_bad: of these, unusable.
+        frames_incomplete: color images without a depth image; something was lost before it came here.
+        decisions: logged.
+        decisions_incomplete: of these, without some of their frames.
+    """
 
     frames_received: int = 0
     frames_dropped: int = 0
     frames_bad: int = 0
+    frames_incomplete: int = 0
     decisions: int = 0
     decisions_incomplete: int = 0
 
@@ -60,6 +70,7 @@ class _Episode:
     frames_received: int = 0
     reward: float = 0.0
     refused_before: int = 0
+    incomplete_before: int = 0
     noted: int = 0
 
 
@@ -163,7 +174,7 @@ class RecorderNode(ManagedNode):
             return
         check = ContractCheck(self._contract, self.now_ns())
         episode = self._episode = _Episode(task, check, list(self._intake.joint_names), attributes.get("seed"))
-        episode.refused_before = self._refused()
+        episode.refused_before, episode.incomplete_before = self._refused(), self._counts.frames_incomplete
         self._intake.begin()
         cameras, ids, space = list(self._cameras.values()), dict(self._ids), self._space
         codec, quality = self.value("color_codec"), self.value("quality")
@@ -303,6 +314,11 @@ class RecorderNode(ManagedNode):
         self._counts.frames_bad += 1
         self._bad_frame = str(error)
 
+    def take_incomplete(self, source: Expected, count: int, stamp_ns: int) -> None:
+        self._counts.frames_incomplete += count
+        if self._episode is not None:
+            self._episode.check.incomplete(source, count, stamp_ns)
+
     def take_value(self, stream: str, stamp_ns: int, value: NDArray[np.float64]) -> None:
         if self._episode is None or self._writer is None:
             return
@@ -357,6 +373,8 @@ class RecorderNode(ManagedNode):
             found.append((level, f"{refused} frames, samples or decisions were refused; log to a faster disk"))
         if self._counts.frames_bad:
             found.append((ERROR, self._bad_frame))
+        if self._episode is not None and (lacking := self._counts.frames_incomplete - self._episode.incomplete_before):
+            found.append((WARN, f"{lacking} color images came without their depth image"))
         if (full := self._lack_of_space(2 * self.value("min_free_mb"))) is not None:
             found.append((WARN if self._lack_of_space(self.value("min_free_mb")) is None else ERROR, full))
         if self._episode is not None:

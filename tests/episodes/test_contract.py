@@ -153,6 +153,17 @@ def test_messages_of_another_frame_are_told() -> None:
     assert violation["count"] == 2
 
 
+def test_color_without_depth_is_told() -> None:
+    made = contract_from({"cameras": {"cam": CAMERA}}, "here")
+    check = ContractCheck(made, 0)
+    check.seen(made.cameras[0], 1)
+    check.incomplete(made.cameras[0], 3, 5)
+    check.incomplete(made.cameras[0], 2, 9)
+    (violation,) = check.finish(10)
+    assert (violation["source"], violation["violation"], violation["count"]) == ("cameras/cam", "incomplete", 5)
+    assert (violation["from_ns"], violation["to_ns"]) == (5, 9)
+
+
 def test_a_contract_is_plain_yaml_and_json() -> None:
     content = default_contract(["left", "right"]).to_dict()
     assert yaml.safe_load(yaml.safe_dump(content)) == content
