@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.exchange.about import Origin
 from embodied_vision.episodes.exchange.cdr import Decoder, Message
 from embodied_vision.episodes.exchange.images import color_of, depth_of
@@ -264,8 +264,8 @@ def _field(content: Any, path: Sequence[str], topic: str) -> Any:
 
 def _json(text: str, topic: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return strict.parse(text.encode(), non_finite=True)
+    except ValueError as error:
         raise BadInput(f"topic {topic}: {text[:80]!r} is no JSON ({error}); correct the topic map") from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from embodied_vision.episodes import strict
 from embodied_vision.episodes.encoded import decode_image
 from embodied_vision.episodes.exchange.about import Digests, Origin, writer_arguments
 from embodied_vision.episodes.exchange.cdr import Decoder, Message
@@ -168,14 +168,14 @@ class _Restorer:
 
     def _json(self, message: Message) -> dict[str, Any]:
         try:
-            content = json.loads(self._decoder.decode(message).data)
+            content = strict.parse(self._decoder.decode(message).data.encode())
             logged = content[LOGGED]
             return {
                 "action": PickPlace.from_dict({**content, "scores": _floats(content["scores"])}),
                 "info": dict(logged["info"]),
                 "frames": [(str(camera), int(stamp)) for camera, stamp in logged["frames"]],
             }
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInput(f"topic {message.topic}: no decision of an episode ({error!r}); it is damaged") from error
 
     def _write_decisions(self) -> None:
