@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.episode_dataset import SKIPPED, EpisodeDataset, collate
+from embodied_vision.learning.episode_dataset import SKIPPED, EpisodeDataset, Skipped, collate
 from embodied_vision.learning.episode_sampler import ShuffledSampler
 
 _log = logging.getLogger(__name__)
 _MOST_WORKERS = 8
+_SHARED_MEMORY = "/dev/shm"
 
 
 class EpisodeLoader:
@@ -38,7 +40,8 @@ class EpisodeLoader:
         pin_memory: batches lie in memory that the GPU reads; where there is one, without it.
 
     Raises:
-        BadInput: arguments that do not fit.
+        BadInput: arguments that do not fit, or batches that do not fit into shared memory: PyTorch would be killed.
+        EpisodeError: with workers, the first sample is damaged, and the dataset does not skip them.
 
     Attributes:
         sampler: the order, and where in it the training stands.
@@ -65,6 +68,8 @@ class EpisodeLoader:
             raise BadInput(f"{workers} workers cannot read; give 0 or more")
         if workers is None:
             workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)) - 1)
+        if workers:
+            _require_shared_memory(dataset, batch_size, prefetch * workers + 1)
         self.sampler = ShuffledSampler(len(dataset), seed=seed, shuffle=shuffle, rank=rank, ranks=ranks)
         self.skipped: Counter[str] = Counter()
         self._dataset, self._batch_size = dataset, batch_size
@@ -123,3 +128,26 @@ class EpisodeLoader:
             if sample.episode_id not in self.skipped:
                 _log.warning("samples of episode %s are skipped: %s", sample.episode_id, sample.reason)
             self.skipped[sample.episode_id] += 1
+
+
+def _require_shared_memory(dataset: EpisodeDataset, batch_size: int, batches: int) -> None:
+    sample = dataset[0]
+    if isinstance(sample, Skipped):
+        return
+    needed = sum(part.nbytes for part in sample.values() if isinstance(part, Tensor)) * batch_size * batches
+    free = _shared_memory_free()
+    if free is not None and needed > free:
+        raise BadInput(
+            f"{batches} batches of {batch_size} samples, as many as workers read ahead, take {needed / 1e6:.0f} MB of "
+            f"shared memory, and {_SHARED_MEMORY} has {free / 1e6:.0f} MB free; take smaller batches, fewer workers "
+            "or prefetch less, give workers=0, or enlarge it (containers: --shm-size)"
+        )
+
+
+def _shared_memory_free() -> int | None:
+    """Bytes; None where the system has no such folder."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize

@@ -22,6 +22,7 @@ from embodied_vision.episodes.filters import Filter
 from embodied_vision.episodes.trim import trim_stamps
 from embodied_vision.episodes.windows import Sampling, Windows
 from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.learning import episode_loader
 from embodied_vision.learning.episode_dataset import EpisodeDataset, Skipped, collate
 from embodied_vision.learning.episode_loader import EpisodeLoader
 
@@ -313,6 +314,16 @@ def kill_in_worker(sample: dict[str, Any]) -> dict[str, Any]:
     if multiprocessing.parent_process() is not None and int(sample["episode"]) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return sample
+
+
+def test_batches_that_shared_memory_cannot_hold_are_refused(
+    store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = EpisodeDataset(store, {"cameras/camera/color": Sampling.at(0)})
+    monkeypatch.setattr(episode_loader, "_shared_memory_free", lambda: 12 * 16 * 3 * 4 * 3)
+    EpisodeLoader(dataset, batch_size=4, workers=0)
+    with pytest.raises(BadInput, match="--shm-size"):
+        EpisodeLoader(dataset, batch_size=4, workers=1)
 
 
 def test_nothing_is_stacked_of_what_was_all_skipped(own: EpisodeStore) -> None:
