@@ -277,3 +277,16 @@ def test_catalogue_tells_what_it_read(store: EpisodeStore) -> None:
     assert json.loads(run("catalogue", store.path, "--rebuild", "--json").stdout)["read"] == 2
     (store.episodes_path / store.ids()[0] / "manifest.json").write_text("")
     assert "damaged" in run("catalogue", store.path, "--rebuild").stdout
+
+
+def test_list_in_object_storage_is_that_of_the_folder(store: EpisodeStore) -> None:
+    def listed(where: object, *options: str) -> list[dict[str, object]]:
+        return json.loads(run("list", where, "--json", *options).stdout)["episodes"]
+
+    url = f"file://{store.path}"
+    (store.episodes_path / store.ids()[0] / "manifest.json").write_text("")
+    for options in (("--solved",), ("--sort", "reward"), ("--reverse",), ("--limit", "1"), ("--task", "other")):
+        there = [{**entry, "error": ""} if "error" in entry else entry for entry in listed(url, *options)]
+        here = [{**entry, "error": ""} if "error" in entry else entry for entry in listed(store.path, *options)]
+        assert there == here
+        assert here

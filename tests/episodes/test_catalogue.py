@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
+import runpy
 import shutil
+import signal
 import sqlite3
 import tempfile
 import time
@@ -450,3 +453,34 @@ def test_a_summary_comes_back_from_its_json(three: SmallStore) -> None:
             if path.is_file() and path.name != "manifest.json"
         )
     assert ROOT.endswith("zarr.json")
+
+
+def test_full_disk_leaves_a_catalogue_in_memory(small: SmallStore) -> None:
+    for _ in range(80):
+        small.add(task="stack")
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        with Catalogue(small.store.path) as catalogue:
+            assert not catalogue.kept
+            assert len(catalogue.find(Filter(task="stack"))) == 80
+        assert len([*small.store.select(task="stack")]) == 80
+
+    with Child(work) as child:
+        assert child.wait() == 0
+    assert_right(small.store, Filter(task="stack"))
+
+
+def test_the_example_of_the_page_selects(small: SmallStore, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "episodes.md").read_text(encoding="utf-8")
+    section = page.partition("## Finding episodes")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    wanted = small.add(task="block-insertion", outcome={"solved": True}, created_ns=2 * 10**18, tags=["a"])
+    small.add(task="block-insertion", outcome={"solved": True}, created_ns=1)
+    (small.store.path.parent / "demo").mkdir()
+    small.store.path.rename(small.store.path.parent / "demo" / "episodes")
+    monkeypatch.chdir(small.store.path.parent)
+    Path("example.py").write_text(example, encoding="utf-8")
+    runpy.run_path("example.py")
+    assert capsys.readouterr().out.splitlines() == [f"{wanted} ('a',)"]
