@@ -122,16 +122,16 @@ class RecorderNode(ManagedNode):
         self._contract = read_contract(Path(path).expanduser()) if path else default_contract(calibrated)
         self._contract.check_cameras(calibrated, f"stream contract {path}")
         self._cameras = {source.name: calibrated[source.name] for source in self._contract.cameras}
+        self._intake = Intake(self, self._contract, self._cameras, self, self._durations)
         color_codec(self.value("color_codec"), self.value("quality"))
         for repaired in repair(self._store):
             log = self.get_logger().error if repaired.state == "failed" else self.get_logger().info
             log(f"episode {repaired.id} in staging: {repaired.state}, {repaired.records} records {repaired.detail}")
 
     def start(self) -> None:
-        self._counts, self._durations, self._activated_ns = _Counts(), Durations(), self.now_ns()
+        self._counts, self._activated_ns = _Counts(), self.now_ns()
         self._unfinished, self._bad_frame = 0, ""
         self._decisions = DecisionLog(self.value("decision_buffer") * len(self._cameras), self._log_decision)
-        self._intake = Intake(self, self._contract, self._cameras, self, self._durations)
         self._space = SpaceWatch(self._store.path, self._on_space_error)
         room = Room(frames=self.value("queue"), frame_bytes=self.value("queue_mb") * _MB)
         self._writer = BackgroundWriter(room, self._on_write_error, self.value("encoders"))
@@ -204,8 +204,9 @@ class RecorderNode(ManagedNode):
             self._answer(answer, True, episode_id)
             self._report_status()
 
-        low = self.value("low_quality") if codec == "jpeg" else None
-        self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)), low_quality=low)
+        low = min(self.value("low_quality"), quality)
+        lower = low if codec == "jpeg" and low < quality else None
+        self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)), low_quality=lower)
 
     def _end(self, outcome: Mapping[str, Any], answer: Answer | None = None) -> None:
         assert self._writer is not None

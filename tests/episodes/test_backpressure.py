@@ -189,6 +189,9 @@ def test_quality_sinks_first_then_every_second_frame_of_each_camera_goes(tmp_pat
         np.abs(episode.frames("left")[i].color.astype(int) - frame(i).color.astype(int)).mean() for i in (2, 30)
     )
     assert far > near + 2, "an image at lower quality differs more from the original"
+    images = episode.group()["cameras/left/color"]
+    for index in (2, 30):
+        np.testing.assert_array_equal(images[index], episode.frames("left")[index].color)
     smaller = episode.attributes["degraded"]["frames_at_lower_quality"]
     assert smaller == {camera: len(taken[camera]) - 25 for camera in taken}
 
@@ -219,6 +222,15 @@ def test_decisions_have_room_of_their_own_and_are_refused_last(tmp_path: Path, d
     episode = log.end()
     assert len(episode.decisions) == 3
     assert episode.attributes["degraded"]["decisions_refused"] == 2
+
+
+def test_an_episode_needs_no_camera(tmp_path: Path) -> None:
+    log, begun = Log(tmp_path, Room()), []
+    log.writer.begin(lambda: EpisodeWriter(log.store, task="t", robot="r", cameras=[]), begun.append)
+    log.writer.sample("s", 1, [1.0])
+    episode = log.end()
+    assert verify(log.store)[0].ok
+    assert episode.stream("s")[1].tolist() == [[1.0]]
 
 
 def test_an_episode_that_lacks_nothing_says_nothing(tmp_path: Path) -> None:
