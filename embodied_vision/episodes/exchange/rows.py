@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.control.description import read_description, split_name
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
@@ -205,12 +206,43 @@ def _state_stream(episode: Episode) -> str:
 def _state(episode: Episode, times: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
     stream = _state_stream(episode)
     values = _hold(episode, stream, times)
-    names = [str(name) for name in episode.attributes.get("joint_names", [])]
-    if stream == "joint_state" and values.shape[1] % 2 == 0 and len(names) in (0, values.shape[1] // 2):
-        values = values[:, : values.shape[1] // 2]  # the recorder logs positions, then velocities
+    names = _joint_names(episode, values.shape[1]) if stream == "joint_state" else _told_names(episode)
+    if stream == "joint_state":
+        values = values[:, : len(names)]  # positions; velocities and efforts stand behind them
     if len(names) != values.shape[1]:
         names = [f"joint_{number}" for number in range(values.shape[1])]
     return values, names
+
+
+def _told_names(episode: Episode) -> list[str]:
+    names = episode.attributes.get("joint_names")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _joint_names(episode: Episode, width: int) -> list[str]:
+    """The joints of rows of that width, which hold positions and perhaps velocities and efforts of each."""
+    for names in (_told_names(episode), _commanded_names(episode), _shipped_names(episode.robot)):
+        if names and width % len(names) == 0 and width // len(names) <= 3:
+            return names
+    return [f"joint_{number}" for number in range(width // 2 if width % 2 == 0 else width)]
+
+
+def _commanded_names(episode: Episode) -> list[str]:
+    for name in episode.streams:
+        points = name.removeprefix(TRAJECTORIES)
+        if name != points and points.isdecimal() and int(points):
+            joints = (episode.stream(name)[1].shape[1] // int(points) - 1) // 3
+            return [f"joint_{number}" for number in range(joints)]
+    return []
+
+
+def _shipped_names(robot: str) -> list[str]:
+    """Joints of a robot that ships with this package, none of others."""
+    try:
+        split_name(robot)
+        return list(read_description(robot).fields["home"])
+    except (BadInput, KeyError):
+        return []
 
 
 def _action(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MB = 1024 * 1024
+_TOGETHER = 200
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,13 @@ class Outcome:
 
 
 def import_limited(form: str, cases: dict[str, Path], scratch: Path, extra_mb: int = 500) -> dict[str, Outcome]:
-    """Import every source into a store of its own, in one process that may take `extra_mb` more than its start."""
-    scratch.mkdir()
+    """Import every source into a store of its own, in a process that may take `extra_mb` more than at its start."""
+    scratch.mkdir(exist_ok=True)
+    if len(cases) > _TOGETHER:
+        names = list(cases)
+        parts = [names[begin : begin + _TOGETHER] for begin in range(0, len(names), _TOGETHER)]
+        found = [import_limited(form, {name: cases[name] for name in part}, scratch, extra_mb) for part in parts]
+        return {name: outcome for part in found for name, outcome in part.items()}
     asked = {"format": form, "cases": {name: str(path) for name, path in cases.items()}}
     run = subprocess.run(
         [sys.executable, "-m", "episodes.exchange.limited"],

@@ -102,6 +102,30 @@ def test_without_trajectories_the_action_is_the_next_state(store: EpisodeStore) 
     assert not rows.success.any()
 
 
+@pytest.mark.parametrize(
+    ("robot", "logged", "named", "wanted"),
+    [
+        ("panda_suction", 21, [], 7),  # positions, velocities and efforts, as `collect` logs them
+        ("panda_suction", 14, [], 7),
+        ("another", 6, ["a", "b"], 2),
+        ("another", 6, ["a", "b", "c"], 3),
+        ("another", 6, ["a"], 3),
+        ("../../etc/passwd.yaml", 5, [], 5),
+    ],
+)
+def test_the_state_is_the_positions_alone(
+    store: EpisodeStore, robot: str, logged: int, named: list[str], wanted: int
+) -> None:
+    attributes = {"joint_names": named} if named else {}
+    with EpisodeWriter(store, task="t", robot=robot, cameras=[FRONT], attributes=attributes) as writer:
+        writer.append_frame(moving.frame(0, FRONT, 0))
+        writer.append("joint_state", 0, np.arange(logged))
+        episode = store.open(writer.close({}))
+    rows = rows_of(episode, find_clock([episode]))
+    assert rows.state.tolist() == [list(range(wanted))]
+    assert len(rows.state_names) == len(set(rows.state_names)) == wanted
+
+
 def test_one_frame_a_decision_gives_one_row_a_frame(store: EpisodeStore) -> None:
     stamps = [0, 4 * 10**9, 5 * 10**9, 19 * 10**9]
     with EpisodeWriter(store, task="t", robot="r", cameras=[FRONT]) as writer:
