@@ -53,13 +53,16 @@ class CachedFeatures:
     def __init__(self, path: Path, wanted: dict[str, Any]) -> None:
         attributes = read_attributes(path)
         self.path = path
-        self._array = ArrayReader(path / _GRID)
+        self._array = ArrayReader(path / _GRID).expect("float16", axes=3, chunk=1)
         found = {key: attributes.get(key) for key in wanted}
         if found != wanted or self._array.length != wanted["length"]:
             raise EpisodeError(f"{path} holds features of {found}, expected {wanted}; delete it")
-        rows, columns = attributes["stride"]
-        self.stride: tuple[float, float] = (float(rows), float(columns))
-        self.artefact_id = str(attributes["artefact_id"])
+        try:
+            rows, columns = attributes["stride"]
+            self.stride: tuple[float, float] = (float(rows), float(columns))
+            self.artefact_id = str(attributes["artefact_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EpisodeError(f"{path} is damaged ({error!r}); delete it") from error
 
     def __len__(self) -> int:
         return self._array.length

@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from embodied_vision.episodes import Episode, EpisodeStore, EpisodeWriter
-from embodied_vision.episodes.arrays import write_group
+from embodied_vision.episodes.arrays import read_attributes, write_group
 from embodied_vision.episodes.features import FeatureCache
 from embodied_vision.episodes.manifest import MANIFEST, write_manifest
 from embodied_vision.episodes.windows import Sampling, Windows
@@ -149,6 +149,11 @@ def test_damaged_features_are_noticed_and_computed_again(store: EpisodeStore) ->
     assert not cache.fill(episode, "front", encoder)
     assert cache.fill(episode, "front", encoder, check=True)
     np.testing.assert_array_equal(cache.open(episode, "front").grids(range(6)), expected(episode))
+    attributes = read_attributes(folder_of(cache))
+    for damaged in ({**attributes, "stride": [4.0]}, {**attributes, "length": 7}, {"stride": 1}, {}):
+        (folder_of(cache) / "zarr.json").unlink()
+        write_group(folder_of(cache), damaged)
+        assert not cache.holds(episode, "front")
     (folder_of(cache) / "zarr.json").write_bytes(b"")
     assert cache.fill(episode, "front", encoder)
     shutil.rmtree(cache.folder)
