@@ -72,6 +72,7 @@ class JournalWriter:
         self._mutex = threading.Lock()
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND, 0o644)
         self._size = 0
+        self._rules = RecordRules()
         self._synced = time.monotonic()
         self._late: threading.Timer | None = None
         self._failed: OSError | None = None
@@ -87,10 +88,15 @@ class JournalWriter:
         """Append one record.
 
         Raises:
-            BadInput: the record is too large, or could not be read again.
+            BadInput: the record is too large, or is none that a reader would take.
             EpisodeError: the disk is full or fails; the records before this one stay readable.
         """
         head = _head(fields, blobs, self.path)
+        try:
+            with self._mutex:
+                self._rules.check(fields, [len(blob) for blob in blobs])
+        except ValueError as error:
+            raise BadInput(f"{self.path}: {error}; it cannot be logged like this") from error
         body = b"".join(blobs)
         if len(head) > MAX_HEAD or len(body) > MAX_BODY:
             raise BadInput(
@@ -274,6 +280,12 @@ class JournalReader:
         if self._read(position, len(_MAGIC)) == _MAGIC:
             return position
         while position < self._size:
+            try:
+                position = os.lseek(self._fd, position, os.SEEK_DATA)  # a sparse file may be larger than any disk
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return -1
             block = self._read(position, _BLOCK)
             found = block.find(_MAGIC)
             if found >= 0:

@@ -103,6 +103,9 @@ class EpisodeWriter:
         except EpisodeError:
             self._journal.release()  # else the lock would keep `repair` away for as long as this process lives
             raise
+        except BadInput:
+            self.discard()
+            raise
 
     def append_frame(self, frame: AnyFrame) -> None:
         """Log a frame. Depth is kept in whole millimetres.
@@ -313,8 +316,8 @@ def _stage(store: EpisodeStore) -> tuple[str, JournalWriter]:
             continue  # a repair took the still empty folder for a dead writer's
         except OSError as error:
             raise EpisodeError(
-                f"{error.filename or folder} cannot be made ({error.strerror}); check the path's permissions and free "
-                "space"
+                f"{folder} cannot be made ({error.filename or folder}: {error.strerror}); check the path's permissions "
+                "and free space"
             ) from error
     raise EpisodeError(
         f"{folder} cannot be made: something keeps taking it away; is another program cleaning the store?"

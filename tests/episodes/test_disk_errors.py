@@ -160,7 +160,7 @@ def test_a_store_that_is_no_folder_or_whose_parent_is_none(tmp_path: Path) -> No
 def test_after_a_failed_sync_nothing_is_acknowledged_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel reports an error of the disk once and then calls the lost pages clean."""
     journal = JournalWriter(tmp_path / "journal", sync_period_s=0.0)
-    journal.append({"kind": "sample"})
+    journal.append({"kind": "note", "name": "x", "value": 1})
     errors = [OSError(errno.EIO, "Input/output error")]
 
     def fails_once(fd: int) -> None:
@@ -170,17 +170,17 @@ def test_after_a_failed_sync_nothing_is_acknowledged_any_more(tmp_path: Path, mo
     monkeypatch.setattr(os, "fdatasync", fails_once)
     for _ in range(3):
         with pytest.raises(EpisodeError, match=r"journal cannot be written \(Input/output error\)"):
-            journal.append({"kind": "sample"})
+            journal.append({"kind": "note", "name": "x", "value": 1})
     assert errors == []
     journal.release()
 
 
 def test_a_journal_that_was_removed_takes_nothing(tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path / "journal", sync_period_s=0.0)
-    journal.append({"kind": "sample"})
+    journal.append({"kind": "note", "name": "x", "value": 1})
     (tmp_path / "journal").unlink()
     with pytest.raises(EpisodeError, match="removed while it was written"):
-        journal.append({"kind": "sample"})
+        journal.append({"kind": "note", "name": "x", "value": 1})
     journal.release()
 
 

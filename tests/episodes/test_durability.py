@@ -49,8 +49,8 @@ def test_journal_is_synced_once_a_period(tmp_path: Path, monkeypatch: pytest.Mon
     often = JournalWriter(tmp_path / "often", sync_period_s=0.0)
     seldom = JournalWriter(tmp_path / "seldom", sync_period_s=3600.0)
     for _ in range(3):
-        often.append({"kind": "sample"})
-        seldom.append({"kind": "sample"})
+        often.append({"kind": "note", "name": "x", "value": 1})
+        seldom.append({"kind": "note", "name": "x", "value": 1})
     assert len(synced) == 3
     often.release()
     seldom.release()

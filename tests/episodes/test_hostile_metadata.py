@@ -347,7 +347,7 @@ def spoilt(data: Any, draw: Any) -> Any:
     return data
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_change_of_metadata_is_an_error_or_changes_no_recorded_value(original: Path, data: st.DataObject) -> None:
     copy = original.parent.with_name("spoilt") / "episodes" / original.name

@@ -95,11 +95,11 @@ def test_what_comes_before_a_pause_is_forced_to_the_disk(tmp_path: Path, monkeyp
     forced = []
     monkeypatch.setattr(os, "fdatasync", forced.append)
     writer = journal.JournalWriter(tmp_path / "journal", sync_period_s=0.05)
-    writer.append({"kind": "sample"})
+    writer.append({"kind": "note", "name": "x", "value": 1})
     deadline = time.monotonic() + 10
     while not forced:
         assert time.monotonic() < deadline
-    writer.append({"kind": "sample"})
+    writer.append({"kind": "note", "name": "x", "value": 1})
     writer.release()
     assert len(forced) == 2
 
@@ -118,4 +118,4 @@ def test_failed_sync_is_told_by_the_next_append(tmp_path: Path, monkeypatch: pyt
 def _append_for(writer: journal.JournalWriter, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        writer.append({"kind": "sample"})
+        writer.append({"kind": "note", "name": "x", "value": 1})
