@@ -75,7 +75,7 @@ def push(
             cannot be used; what is there remains consistent.
         RunFailed: what was read back differs.
     """
-    root = _root(remote)
+    root = remote_root(remote)
     source, target, marker = store.folder(episode_id), root / "episodes" / episode_id, root / "staging" / episode_id
     with _errors(root):
         content = (source / MANIFEST).read_bytes()
@@ -163,7 +163,7 @@ def pull(
         EpisodeError: the episode is missing or damaged there, a different one of its id is here, the disk is full, or
             the object storage cannot be used; the local store is as it was.
     """
-    _root(remote)
+    remote_root(remote)
     told = progress or (lambda _: None)
     source = remote.open(episode_id).location
     assert isinstance(source, RemotePath)
@@ -172,6 +172,7 @@ def pull(
         content, files = (source / MANIFEST).read_bytes(), read_manifest(source)
         if target.is_dir():
             return _here(target, content, sum(entry.size for entry in files.values()), told)
+        store.episodes_path.mkdir(parents=True, exist_ok=True)
         with locked(store, episode_id) as folder:
             size = sum(entry.size for entry in files.values())
             if shutil.disk_usage(folder).free < size:
@@ -220,7 +221,12 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _root(remote: EpisodeStore) -> RemotePath:
+def remote_root(remote: EpisodeStore) -> RemotePath:
+    """Where a store lies in object storage.
+
+    Raises:
+        BadInput: it is a folder.
+    """
     if not isinstance(remote.location, RemotePath):
         raise BadInput(f"{remote.location} is a folder; give a URL of object storage such as s3://bucket/prefix")
     return remote.location

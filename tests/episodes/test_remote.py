@@ -9,7 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,69 +68,83 @@ def remote(bucket: Bucket, local: EpisodeStore) -> EpisodeStore:
     return made
 
 
+@pytest.fixture(scope="module")
+def shared_bucket(server: Server) -> Bucket:
+    return server.bucket()
+
+
+@pytest.fixture(scope="module")
+def shared(shared_bucket: Bucket, local: EpisodeStore) -> EpisodeStore:
+    """Both episodes, pushed once; no test changes them."""
+    made = EpisodeStore(shared_bucket.url)
+    for episode_id in local.ids():
+        push(local, made, episode_id)
+    return made
+
+
 def color_shard(bucket: Bucket, episode_id: str) -> str:
     return f"episodes/{episode_id}/data.zarr/cameras/camera/color/c.0.0.0.0"
 
 
-def test_a_pushed_episode_is_the_local_one(remote: EpisodeStore, local: EpisodeStore) -> None:
-    assert remote.ids() == local.ids()
-    assert remote.staging_ids() == []
-    episode, original = (find_episode(store, local.ids()[0]) for store in (remote, local))
+def test_a_pushed_episode_is_the_local_one(shared: EpisodeStore, local: EpisodeStore) -> None:
+    assert shared.ids() == local.ids()
+    assert shared.staging_ids() == []
+    episode, original = (find_episode(store, local.ids()[0]) for store in (shared, local))
     read_all(episode)
     assert_holds(episode, FRAMES)
     for one, other in zip(episode.stream("joint_states"), original.stream("joint_states"), strict=True):
         np.testing.assert_array_equal(one, other)
     assert (episode.task, episode.outcome, episode.created_ns) == (original.task, original.outcome, original.created_ns)
-    assert [found.id for found in remote.select(task="towers-of-hanoi")] == local.ids()[1:]
-    assert verify_episode(remote, local.ids()[0]).ok
+    assert [found.id for found in shared.select(task="towers-of-hanoi")] == local.ids()[1:]
+    assert verify_episode(shared, local.ids()[0]).ok
     group = episode.group()
     np.testing.assert_array_equal(group["cameras/camera/depth"][69], original.group()["cameras/camera/depth"][69])
 
 
-def test_one_frame_is_one_small_request(remote: EpisodeStore, bucket: Bucket) -> None:
-    episode_id = remote.ids()[0]
-    shard = len(bucket.call("GET", color_shard(bucket, episode_id)))
-    frames = remote.open(episode_id).frames("camera")
-    bucket.requests.clear()
+def test_one_frame_is_one_small_request(shared: EpisodeStore, shared_bucket: Bucket) -> None:
+    episode_id = shared.ids()[0]
+    shard = len(shared_bucket.call("GET", color_shard(shared_bucket, episode_id)))
+    frames = shared.open(episode_id).frames("camera")
+    shared_bucket.requests.clear()
     frames.color(5)
-    index, chunk = bucket.gets("color")
+    index, chunk = shared_bucket.gets("color")
     assert index == 64 * 16 + 4
     assert chunk < shard / 32
     frames.color(60)
-    assert len(bucket.gets()) == 3
-    assert sum(bucket.gets()) < shard / 10
+    assert len(shared_bucket.gets()) == 3
+    assert sum(shared_bucket.gets()) < shard / 10
 
 
-def test_metadata_are_fetched_once(remote: EpisodeStore, bucket: Bucket) -> None:
-    episode = remote.open(remote.ids()[0])
-    bucket.requests.clear()
+def test_metadata_are_fetched_once(shared: EpisodeStore, shared_bucket: Bucket) -> None:
+    episode = shared.open(shared.ids()[0])
+    shared_bucket.requests.clear()
     read_all(episode)
-    assert [path for _, path, _ in bucket.requests if path.endswith("zarr.json")] == []
+    assert [path for _, path, _ in shared_bucket.requests if path.endswith("zarr.json")] == []
 
 
-def test_neighbours_come_by_one_request(remote: EpisodeStore, bucket: Bucket, local: EpisodeStore) -> None:
-    frames = remote.open(remote.ids()[0]).frames("camera")
-    bucket.requests.clear()
+def test_neighbours_come_by_one_request(shared: EpisodeStore, shared_bucket: Bucket, local: EpisodeStore) -> None:
+    frames = shared.open(shared.ids()[0]).frames("camera")
+    shared_bucket.requests.clear()
     colors = frames.colors([3, 2, 20, 20, 66, -1])
-    assert len(bucket.gets("color")) == 4, "an index and a stretch a shard"
+    assert len(shared_bucket.gets("color")) == 4, "an index and a stretch a shard"
     original = local.open(local.ids()[0]).frames("camera")
     np.testing.assert_array_equal(colors, [original.color(i) for i in (3, 2, 20, 20, 66, 69)])
 
 
-def test_windows(remote: EpisodeStore, local: EpisodeStore) -> None:
+def test_windows(shared: EpisodeStore, local: EpisodeStore) -> None:
     sampling = {"cameras/camera/depth": Sampling.every(15, first=-1, length=3, align="nearest", tolerance_s=0.05)}
-    one, other = (Windows(store.open(local.ids()[0]), sampling)[40] for store in (remote, local))
+    one, other = (Windows(store.open(local.ids()[0]), sampling)[40] for store in (shared, local))
     np.testing.assert_array_equal(one["cameras/camera/depth"].values, other["cameras/camera/depth"].values)
     np.testing.assert_array_equal(one["cameras/camera/depth"].padded, other["cameras/camera/depth"].padded)
 
 
-def test_an_open_episode_goes_to_another_process(remote: EpisodeStore) -> None:
-    copied = pickle.loads(pickle.dumps(remote.open(remote.ids()[0])))  # noqa: S301 its own bytes
+def test_an_open_episode_goes_to_another_process(shared: EpisodeStore) -> None:
+    copied = pickle.loads(pickle.dumps(shared.open(shared.ids()[0])))  # noqa: S301 its own bytes
     assert_holds(copied, FRAMES)
 
 
-def test_a_forked_process_is_told_instead_of_hanging(remote: EpisodeStore) -> None:
-    frames = remote.open(remote.ids()[0]).frames("camera")
+def test_a_forked_process_is_told_instead_of_hanging(shared: EpisodeStore) -> None:
+    frames = shared.open(shared.ids()[0]).frames("camera")
 
     def work() -> None:
         with pytest.raises(EpisodeError, match="spawn"):
@@ -221,10 +235,10 @@ def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
         RemotePath.parse("s3://bucket/prefix") / name
 
 
-@pytest.mark.parametrize("key", ["-x/manifest.json", "a%20b/manifest.json", ".hidden/a", "%5Cx/a"])
-def test_hostile_keys_are_no_episodes(remote: EpisodeStore, bucket: Bucket, key: str) -> None:
+def test_hostile_keys_are_no_episodes(remote: EpisodeStore, bucket: Bucket) -> None:
     before = remote.ids()
-    bucket.call("PUT", f"episodes/{key}", b"{}")
+    for key in ("-x/manifest.json", "a%20b/manifest.json", ".hidden/a", "%5Cx/a"):
+        bucket.call("PUT", f"episodes/{key}", b"{}")
     assert remote.ids() == before
 
 
@@ -255,49 +269,44 @@ def test_urls_hold_no_credentials_and_errors_neither(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_what_needs_a_folder_says_so(remote: EpisodeStore) -> None:
+def test_what_needs_a_folder_says_so(shared: EpisodeStore) -> None:
     with pytest.raises(BadInput, match="object storage"):
-        write_episode(remote, 1)
+        write_episode(shared, 1)
     with pytest.raises(BadInput, match="pull"):
-        _ = remote.open(remote.ids()[0]).path
+        _ = shared.open(shared.ids()[0]).path
 
 
 # ---- pushing
 
 
-def test_pushing_again_uploads_nothing(remote: EpisodeStore, local: EpisodeStore, bucket: Bucket) -> None:
-    assert push(local, remote, local.ids()[0]).state == "there"
-    assert push(local, remote, local.ids()[0], verify=True).state == "there"
-    assert {method for method, _, _ in bucket.requests} <= {"GET", "HEAD"}
+def test_pushing_again_uploads_nothing(shared: EpisodeStore, local: EpisodeStore, shared_bucket: Bucket) -> None:
+    shared_bucket.requests.clear()
+    assert push(local, shared, local.ids()[0]).state == "there"
+    assert push(local, shared, local.ids()[0], verify=True).state == "there"
+    assert {method for method, _, _ in shared_bucket.requests} <= {"GET", "HEAD"}
 
 
 def test_a_push_that_is_cut_off_anywhere_leaves_no_half_episode(bucket: Bucket, local: EpisodeStore) -> None:
     remote, episode_id = EpisodeStore(bucket.url), local.ids()[1]
-    writes = 0
+    left = 0
 
-    def refuse_from(first: int) -> Callable[[str, str], int]:
-        def before(method: str, path: str) -> int:
-            nonlocal writes
-            writes += method in ("PUT", "DELETE", "POST")
-            return 403 if method in ("PUT", "DELETE", "POST") and writes >= first else 0
+    def refuse(method: str, path: str) -> int:
+        nonlocal left
+        left -= method in ("PUT", "POST", "DELETE")
+        return 403 if left < 0 and method in ("PUT", "POST", "DELETE") else 0
 
-        return before
-
-    files = len(files_of(local.folder(episode_id)))
-    whole = files + 2  # the marker comes and goes
-    done = 0
-    for first in [1, 2, 3, *range(5, whole, 6), whole - 1, whole]:
-        writes, bucket.before = 0, refuse_from(first - done)
-        with pytest.raises(EpisodeError):
+    writes = len(files_of(local.folder(episode_id))) + 2  # the marker comes and goes
+    appeared = []
+    for allowed in [0, 1, 2, *range(5, writes - 2, 7), writes - 2, writes - 1]:
+        left, bucket.before = allowed, refuse
+        with pytest.raises(EpisodeError, match="permission"):
             push(local, remote, episode_id)
         bucket.before = lambda method, path: 0
-        there = "/manifest.json" in "".join(path for _, path, _ in bucket.requests if path.endswith("manifest.json"))
-        assert remote.ids() in ([], [episode_id])
-        if remote.ids():
-            assert there
-            assert verify_episode(remote, episode_id).ok
-        for key in sorted(RemotePath.parse(bucket.url).sizes_under()):
+        appeared.append(remote.ids())
+        assert not remote.ids() or verify_episode(remote, episode_id).ok
+        for key in RemotePath.parse(bucket.url).sizes_under():
             bucket.call("DELETE", key)
+    assert appeared == [[]] * (len(appeared) - 1) + [[episode_id]], "it appears with its manifest, the last file"
     assert push(local, remote, episode_id, verify=True).state == "copied"
     assert verify_episode(remote, episode_id).ok
     assert remote.staging_ids() == []
@@ -409,14 +418,35 @@ def test_a_killed_push_can_be_repeated(bucket: Bucket, local: EpisodeStore, at: 
 # ---- pulling
 
 
-def test_a_pulled_episode_is_the_pushed_one(remote: EpisodeStore, local: EpisodeStore, tmp_path: Path) -> None:
+def test_a_pulled_episode_is_the_pushed_one(shared: EpisodeStore, local: EpisodeStore, tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path / "store")
-    assert [pull(remote, store, i).state for i in remote.ids()] == ["copied", "copied"]
-    assert [pull(remote, store, i).state for i in remote.ids()] == ["there", "there"]
+    assert [pull(shared, store, i).state for i in shared.ids()] == ["copied", "copied"]
+    assert [pull(shared, store, i).state for i in shared.ids()] == ["there", "there"]
     for episode_id in local.ids():
         assert verify_episode(store, episode_id).ok
         one, other = store.folder(episode_id), local.folder(episode_id)
         assert [f.relative_to(one) for f in files_of(one)] == [f.relative_to(other) for f in files_of(other)]
+
+
+def test_a_killed_pull_can_be_repeated(remote: EpisodeStore, bucket: Bucket, tmp_path: Path) -> None:
+    store, episode_id = EpisodeStore(tmp_path / "store"), remote.ids()[1]
+    child: list[subprocess.Popen[bytes]] = []
+
+    def kill(method: str, path: str) -> int:
+        if child and "decisions" in path and "zarr.json" not in path:
+            child[0].kill()
+        return 0
+
+    bucket.before = kill
+    code = "from embodied_vision.cli.main import main; main()"
+    arguments = [sys.executable, "-c", code, "episodes", "pull", bucket.url, str(store.path), episode_id]
+    child.append(subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+    assert child[0].wait(60) == -signal.SIGKILL
+    bucket.before = lambda method, path: 0
+    assert store.ids() == []
+    assert pull(remote, store, episode_id).state == "copied"
+    assert verify_episode(store, episode_id).ok
+    assert not any((store.path / "edits").iterdir()), "nothing of the first attempt is left"
 
 
 def test_nothing_damaged_is_pulled(remote: EpisodeStore, bucket: Bucket, tmp_path: Path) -> None:
@@ -434,10 +464,10 @@ def test_nothing_damaged_is_pulled(remote: EpisodeStore, bucket: Bucket, tmp_pat
 # ---- other stores, and the command line
 
 
-def test_a_web_server_that_cannot_list(remote: EpisodeStore, bucket: Bucket) -> None:
-    web = EpisodeStore(f"http://127.0.0.1:{bucket.port}/{bucket.name}/stores/one")
-    assert_holds(web.open(remote.ids()[0]), FRAMES)
-    assert_holds(Episode(f"{web.location}/episodes/{remote.ids()[0]}"), FRAMES)
+def test_a_web_server_that_cannot_list(shared: EpisodeStore, shared_bucket: Bucket) -> None:
+    web = EpisodeStore(f"http://127.0.0.1:{shared_bucket.port}/{shared_bucket.name}/stores/one")
+    assert_holds(web.open(shared.ids()[0]), FRAMES)
+    assert_holds(Episode(f"{web.location}/episodes/{shared.ids()[0]}"), FRAMES)
     with pytest.raises(EpisodeError, match="by their id"):
         web.ids()
 
@@ -471,3 +501,14 @@ def test_on_the_command_line(bucket: Bucket, local: EpisodeStore, tmp_path: Path
         run("pull", bucket.url, str(tmp_path / "new"))
     with pytest.raises(BadInput, match="meet the conditions"):
         run("push", str(local.path), bucket.url, "--task", "nothing")
+    with pytest.raises(BadInput, match="is a folder"):
+        run("push", str(local.path), str(tmp_path))
+    with pytest.raises(BadInput, match="is object storage"):
+        run("push", bucket.url, bucket.url)
+
+
+def test_a_place_that_cannot_be_written(shared: EpisodeStore, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", Path("/proc/store")):
+        with pytest.raises(EpisodeError, match=str(place)):
+            pull(shared, EpisodeStore(place), shared.ids()[0])

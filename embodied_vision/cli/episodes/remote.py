@@ -17,7 +17,7 @@ from embodied_vision.cli.episodes.wanted import POLICY, SINCE, SOLVED, TAG, TASK
 from embodied_vision.episodes.manifest import read_manifest
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.transfer import Progress as Told
-from embodied_vision.episodes.transfer import Transferred
+from embodied_vision.episodes.transfer import Transferred, remote_root
 from embodied_vision.episodes.transfer import pull as pull_one
 from embodied_vision.episodes.transfer import push as push_one
 from embodied_vision.errors import EmbodiedVisionError, RunFailed
@@ -48,6 +48,7 @@ def push(
     Exit code 1 when an episode could not be pushed; the others are.
     """
     opened, remote = open_store(store), EpisodeStore(url)
+    _check(opened, remote)
     conditions = filter_of(task=task, policy_id=policy_id, solved=solved, tags=tag, since=since, until=until)
     chosen = wanted_ids(opened, ids, conditions)
     _transfer(
@@ -77,6 +78,7 @@ def pull(
     Exit code 1 when an episode could not be pulled; the others are.
     """
     opened, remote = EpisodeStore(store), EpisodeStore(url)
+    _check(opened, remote)
     conditions = filter_of(task=task, policy_id=policy_id, solved=solved, tags=tag, since=since, until=until)
     known = remote.location / "episodes"
     chosen = list(ids) if ids and not remote.can_list else wanted_ids(remote, ids, conditions)
@@ -88,6 +90,12 @@ def pull(
         str(store),
         as_json,
     )
+
+
+def _check(local: EpisodeStore, remote: EpisodeStore) -> None:
+    """Before anything is done: one is a folder, the other is not."""
+    _ = local.path
+    remote_root(remote)
 
 
 def _transfer(
