@@ -3,8 +3,8 @@
 STORE/episodes/ID/manifest.json   sha256 of every file
 STORE/episodes/ID/data.zarr/      the Zarr v3 group
 STORE/staging/ID/                 episodes being written, or left behind by a writer that died
-STORE/edits/ID/                 an episode's next version being built, see `swap`
-STORE/trash/ID/                 deleted, but kept
+STORE/edits/ID/                   an episode's next version being built, see `swap`
+STORE/trash/ID/                   deleted, but kept
 STORE/quarantine/ID/              what `repair` could not read whole; nothing is thrown away
 STORE/locks/                      who collects demonstrations at the moment
 """

@@ -70,7 +70,7 @@ def _trim(store: EpisodeStore, episode_id: str, window: Callable[[int], tuple[in
         episode = store.open(episode_id)
         stamps = {name: episode.frames(name).stamps_ns for name in episode.cameras}
         values = {name: episode.stream(name)[0] for name in episode.streams}
-        decided = _decision_stamps(edit.source / GROUP / "decisions", list(episode.cameras))
+        decided = _decision_stamps(edit.source / GROUP / "decisions", episode)
         logged = np.concatenate([*stamps.values(), *values.values()] or [np.zeros(0, np.int64)])
         logged = logged if len(logged) else decided
         if not len(logged):
@@ -115,10 +115,10 @@ def _trim(store: EpisodeStore, episode_id: str, window: Callable[[int], tuple[in
         return True
 
 
-def _decision_stamps(folder: Path, cameras: Sequence[str]) -> NDArray[np.int64]:
+def _decision_stamps(folder: Path, episode: Episode) -> NDArray[np.int64]:
     """When decisions were made; 0 where neither they nor their frames tell."""
-    seen = {name: ArrayReader(folder / "cameras" / folder_name(name) / "stamps").values() for name in cameras}
-    stamps = ArrayReader(folder / "stamps").values()
+    stamps = episode.decisions.stamps_ns.copy()
+    seen = {name: ArrayReader(folder / "cameras" / folder_name(name) / "stamps").values() for name in episode.cameras}
     for number, record in enumerate(read_attributes(folder)["records"]):
         if not stamps[number]:
             stamps[number] = min((int(seen[name][index]) for name, index in record["frames"]), default=0)

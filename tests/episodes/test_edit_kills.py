@@ -23,8 +23,8 @@ from embodied_vision.episodes.verify import verify
 from .faults import How, kill_points, killed_at, trace
 from .samples import contents
 
-STEP = 1 if os.environ.get("EPISODE_KILLS") == "all" else 31
-LAST = 8
+STEP = 1 if os.environ.get("EPISODE_KILLS") == "all" else 61
+LAST = 6
 """Points at the end that are always visited: the swap and what follows."""
 
 Stores = tuple[EpisodeStore, EpisodeStore]

@@ -430,7 +430,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=EXAMPLES or 12,
+    max_examples=EXAMPLES or 10,
     stateful_step_count=60 if EXAMPLES else 30,
     deadline=None,
     derandomize=not EXAMPLES,  # the default run is the same everywhere

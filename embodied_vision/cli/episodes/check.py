@@ -49,12 +49,12 @@ def verify(
 
 
 def repair(store: Path = STORE, as_json: bool = JSON) -> None:
-    """Bring back episodes whose writer died. Exit code 1 when one could not be."""
+    """Bring back episodes whose writer died, settle changes that were cut off. Exit code 1 when one could not be."""
     results = repair_store(open_store(store))
     if as_json:
         typer.echo(json.dumps({"repaired": [vars(result) for result in results]}))
     else:
-        table = Table(id_column(), "state", "records", "detail", title="staging")
+        table = Table(id_column(), "state", "records", "detail", title="repaired")
         for result in results:
             table.add_row(result.id, result.state, str(result.records), escape(result.detail))
         Console().print(table if results else "nothing to repair.")
