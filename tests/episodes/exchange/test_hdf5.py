@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from embodied_vision.calibration import write_cameras
 from embodied_vision.episodes import Episode, EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.exchange import find_format
 from embodied_vision.episodes.exchange.rows import find_clock, rows_of
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.types import Camera
 from episodes.exchange import moving
 from episodes.exchange.moving import FRONT
+from episodes.samples import Child
 
 
 def bring_in(source: Path, store: EpisodeStore, **more: Any) -> list[Episode]:
@@ -110,6 +113,23 @@ def test_an_export_never_takes_the_place_of_a_file_and_leaves_nothing_when_it_fa
     with pytest.raises(BadInput, match="none of them joint states"):
         find_format("hdf5").export([store.open(store.ids()[0]), without], tmp_path / "new.hdf5", done=print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demos.hdf5", "store"]
+
+
+@pytest.mark.parametrize("form", ["hdf5", "lerobot"])
+def test_a_full_disk_leaves_nothing_of_an_export_and_names_the_path(
+    store: EpisodeStore, tmp_path: Path, form: str
+) -> None:
+    episode = store.open(moving.write(store))
+
+    def fill_the_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        with pytest.raises(RunFailed, match=f"out.{form}.*cannot be written.*free space"):
+            find_format(form).export([episode], tmp_path / f"out.{form}", done=print)
+
+    with Child(fill_the_disk) as child:
+        assert child.wait() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 # ---- files of others

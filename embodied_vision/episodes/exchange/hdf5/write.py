@@ -13,8 +13,11 @@ embodied_vision/demo_N   what robomimic has no place for: exact stamps, every st
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -61,8 +64,16 @@ def export(episodes: Sequence[Episode], target: Path, *, done: Callable[[str], N
             file.create_dataset(f"mask/{mask}", data=np.array(names, "S"))
 
 
-def _created(path: Path) -> h5py.File:
-    return h5py.File(path, "x", locking=False)
+@contextmanager
+def _created(path: Path) -> Iterator[h5py.File]:
+    """A new file. The library tells of a failing disk at length, and by another error when it then closes the file."""
+    try:
+        with h5py.File(path, "x", locking=False) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        first = error.__context__ if isinstance(error.__context__, OSError) else error
+        number = getattr(first, "errno", None) or errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _environment(episode: Episode, clock: Clock) -> dict[str, object]:
