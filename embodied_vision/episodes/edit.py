@@ -213,7 +213,7 @@ def disk_errors(store: EpisodeStore, episode_id: str) -> Iterator[None]:
     except OSError as error:
         raise EpisodeError(
             f"{error.filename or store.edits_path} cannot be written ({error.strerror}); episode {episode_id} of "
-            f"{store.path} is as it was: free space, or fix the disk or its permissions"
+            f"{store.path} is not half changed: free space, or fix the disk or its permissions, and try again"
         ) from error
 
 

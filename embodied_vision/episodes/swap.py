@@ -132,14 +132,15 @@ def swap(store: EpisodeStore, episode_id: str) -> None:
     _forget(store, episode_id)
     try:
         exchange(folder / episode_id, target)
-        sync(store.episodes_path)
-        sync(folder)
     except OSError as error:
         if error.errno not in _CANNOT_EXCHANGE:
             raise
         os.rename(target, folder / _FORMER)
         sync(folder)
         appear(store, folder / episode_id, target)
+        return
+    sync(store.episodes_path)
+    sync(folder)
 
 
 def take_out(store: EpisodeStore, episode_id: str, kept: Path | None = None) -> None:

@@ -273,7 +273,7 @@ def test_full_disk_leaves_the_episode_as_it_was(tmp_path: Path, monkeypatch: pyt
         patch.setattr(os, call, full)
         if call == "rename":
             patch.setattr("embodied_vision.episodes.swap.exchange", full)
-        with pytest.raises(EpisodeError, match=r"No space left.*is as it was"):
+        with pytest.raises(EpisodeError, match=r"No space left.*not half changed"):
             relabel(store, episode_id, {"solved": False})
     repair(store)
     assert contents(store.open(episode_id)) == before
@@ -295,6 +295,36 @@ def test_file_systems_without_hard_links_and_exchange(tmp_path: Path, monkeypatc
     trim(store, episode_id, stop_s=2 * PERIOD_S)
     assert_holds(store.open(episode_id), 2)
     assert verify(store)[0].ok
+
+
+def test_sync_that_fails_after_the_swap_is_told_and_undoes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though some file systems answer it with what `exchange` says where it cannot."""
+    from embodied_vision.episodes import swap
+
+    store = EpisodeStore(tmp_path)
+    episode_id = write_episode(store)
+    exchange, sync = swap.exchange, swap.sync
+    swapped: list[Path] = []
+
+    def exchanged(one: Path, other: Path) -> None:
+        exchange(one, other)
+        swapped.append(other)
+
+    def fails_once(path: Path) -> None:
+        if len(swapped) == 1:
+            swapped.append(path)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        sync(path)
+
+    monkeypatch.setattr(swap, "exchange", exchanged)
+    monkeypatch.setattr(swap, "sync", fails_once)
+    with pytest.raises(EpisodeError, match="Invalid argument"):
+        relabel(store, episode_id, {"solved": False})
+    assert store.open(episode_id).outcome["solved"] is False
+    assert verify(store)[0].ok
+    assert store.edit_ids() == []
 
 
 def test_all_of_the_next_version_is_on_the_disk_before_the_swap(
