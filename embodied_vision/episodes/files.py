@@ -10,6 +10,7 @@ from typing import Protocol, Self, TypeAlias, TypeVar
 
 from embodied_vision.episodes.regular import check_regular, open_regular, read_small
 from embodied_vision.episodes.remote import RemotePath, in_parallel, is_url
+from embodied_vision.errors import BadInput
 
 T = TypeVar("T")
 
@@ -69,11 +70,13 @@ def location(path: str | os.PathLike[str] | RemotePath) -> Location:
     """The place that a path or a URL such as `s3://bucket/prefix` names.
 
     Raises:
-        BadInput: a URL that is none of object storage.
+        BadInput: a URL that is none of object storage, or no path at all.
     """
     if isinstance(path, RemotePath):
         return path
     text = os.fspath(path)
+    if "\0" in text:
+        raise BadInput(f"{text!r:.80} is no path: it holds a zero byte")
     return RemotePath.parse(text) if is_url(text) else Path(text)
 
 
