@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ import imagecodecs
 import numpy as np
 from av.video.frame import VideoFrame
 from peers.frames import HEIGHT, QUALITY, RATE_HZ, WIDTH, Color, Data, psnr
+
+os.environ.setdefault("SVT_LOG", "1")  # the encoder tells its settings on stderr otherwise
 
 NEAR_DB = 0.1
 """A setting counts as equal from so much below."""

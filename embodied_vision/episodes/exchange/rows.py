@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.control.description import read_description, split_name
+from embodied_vision.episodes.alignment import Timeline, align
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
@@ -119,13 +120,13 @@ def rows_of(episode: Episode, clock: Clock) -> Rows:
     Raises:
         BadInput: it has no joint states, a camera without frames, frames too uneven for the rate, or non-finite joints.
     """
-    stamps, first = _sorted(_stamps(episode, clock.camera))
-    shown = np.arange(len(stamps)) if clock.stepwise else _at_rate(stamps, clock.rate_hz, episode.id)
-    times = stamps[shown]
-    frames = {}
-    for camera in episode.cameras:
-        theirs, order = _sorted(_stamps(episode, camera))
-        frames[camera] = (first[shown] if camera == clock.camera else order[_held(theirs, times)]).astype(np.int64)
+    line = Timeline.of(_stamps(episode, clock.camera))
+    shown = np.arange(len(line)) if clock.stepwise else _at_rate(line.stamps_ns, clock.rate_hz, episode.id)
+    times = line.stamps_ns[shown]
+    frames = {
+        camera: line.numbers[shown] if camera == clock.camera else _newest(_stamps(episode, camera), times)
+        for camera in episode.cameras
+    }
     state, names = _state(episode, times)
     action, action_names = _action(episode, times, state, names, clock)
     decision, pick, place = _decisions(episode, times)
@@ -157,35 +158,29 @@ def _stamps(episode: Episode, camera: str) -> NDArray[np.int64]:
     return stamps
 
 
-def _sorted(stamps: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    order = np.argsort(stamps, kind="stable")
-    return stamps[order], order
-
-
-def _held(stamps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of the newest stamp at each time, the first where there is none yet."""
-    return np.clip(np.searchsorted(stamps, times, side="right") - 1, 0, None)
+def _newest(stamps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number of the newest sample at each time, of the first where there is none yet."""
+    line = Timeline.of(stamps)
+    return line.numbers[align(line, times, "hold", None, int(times[-1])).first]
 
 
 def _at_rate(stamps: NDArray[np.int64], rate_hz: int, episode_id: str) -> NDArray[np.int64]:
-    elapsed = stamps - stamps[0]
-    count = round(int(elapsed[-1]) * rate_hz / _NS) + 1
+    """Places of the frames nearest to even times."""
+    span_ns = int(stamps[-1]) - int(stamps[0])
+    count = round(span_ns * rate_hz / _NS) + 1
     if count > _STRETCH * len(stamps) + rate_hz:
         raise BadInput(
-            f"episode {episode_id} spans {elapsed[-1] / _NS:.0f} s with {len(stamps)} frames, too uneven for "
+            f"episode {episode_id} spans {span_ns / _NS:.0f} s with {len(stamps)} frames, too uneven for "
             f"{rate_hz} rows a second; trim it or export it by itself"
         )
-    grid = np.arange(count) * _NS // rate_hz
-    after = np.clip(np.searchsorted(elapsed, grid), 1, max(1, len(stamps) - 1))
-    if len(stamps) == 1:
-        return np.zeros(count, np.int64)
-    return np.where(grid - elapsed[after - 1] <= elapsed[after] - grid, after - 1, after)
+    even = stamps[0] + np.arange(count) * _NS // rate_hz
+    line = Timeline(stamps, np.arange(len(stamps)))
+    return align(line, even, "nearest", None, int(stamps[-1])).first
 
 
 def _hold(episode: Episode, stream: str, times: NDArray[np.int64]) -> NDArray[np.float64]:
     stamps, values = episode.stream(stream)
-    ordered, order = _sorted(stamps)
-    return values[order[_held(ordered, times)]]
+    return values[_newest(stamps, times)]
 
 
 def _observed(episode: Episode) -> list[str]:
@@ -260,8 +255,7 @@ def _action(
     if GRIPPER not in episode.streams:
         return action, list(names)
     stamps, values = episode.stream(GRIPPER)
-    ordered, order = _sorted(stamps)
-    grip = np.where((until >= ordered[0])[:, None], values[order[_held(ordered, until)]][:, :1], 0.0)
+    grip = np.where((until >= stamps.min())[:, None], values[_newest(stamps, until)][:, :1], 0.0)
     return np.hstack([action, grip]), [*names, GRIPPER]
 
 
@@ -302,9 +296,10 @@ def _decisions(
     episode: Episode, times: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
     actions = [episode.decisions.action(number) for number in range(len(episode.decisions))]
-    stamps, order = _sorted(np.array([action.stamp_ns for action in actions], np.int64))
-    newest = np.searchsorted(stamps, times, side="right") - 1
-    number = np.where(newest < 0, -1, order[newest] if len(order) else -1).astype(np.int64)
+    stamps = np.array([action.stamp_ns for action in actions], np.int64)
+    number = np.full(len(times), -1)
+    if len(stamps):
+        number = np.where(times >= stamps.min(), _newest(stamps, times), -1)
     poses = np.zeros((len(actions) + 1, 2, POSE), np.float32)  # the last one, at -1, stands for none
     for index, action in enumerate(actions):
         poses[index] = _poses(action)
