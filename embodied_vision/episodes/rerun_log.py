@@ -12,6 +12,8 @@ The timeline `stamp` holds the stamps of the episode.
 
 from __future__ import annotations
 
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,14 +83,21 @@ def show_recording(
         EpisodeError: the episode's data are damaged.
     """
     recording = _recording(episode)
+    path = os.environ.get("PATH", "")
     try:
-        recording.spawn(default_blueprint=_blueprint(episode))
+        try:  # the viewer lies beside the interpreter, also where its environment is not activated
+            os.environ["PATH"] = f"{path}{os.pathsep}{Path(sys.executable).parent}"
+            recording.spawn(default_blueprint=_blueprint(episode))
+        finally:
+            os.environ["PATH"] = path
+        _log_episode(recording, episode, tip, start_s, end_s)
+        recording.flush()
     except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
         raise RunFailed(
-            f"the rerun viewer cannot be started ({error}); save a recording and open it elsewhere"
+            f"the rerun viewer cannot be started or does not answer ({reason}); it needs a display: save a recording "
+            "and open it elsewhere"
         ) from error
-    _log_episode(recording, episode, tip, start_s, end_s)
-    recording.flush()
 
 
 def _recording(episode: Episode) -> rr.RecordingStream:
