@@ -64,7 +64,11 @@ class Catalogue:
         self._rebuild = rebuild
         self._database: sqlite3.Connection | None = None
         self._kept = True
-        self._serve(lambda database: None)
+        try:
+            self._serve(lambda database: None)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def kept(self) -> bool:
@@ -141,13 +145,15 @@ class Catalogue:
         _say_once(self._path, str(error))
 
     def _refresh(self, database: sqlite3.Connection) -> None:
-        """Read what is new or changed, drop what is gone, until nothing is."""
+        """Read what is new or changed, drop what is gone, until nothing is; what is damaged once."""
+        tried = set[str]()
         for _ in range(_ROUNDS):
             known = dict(database.execute("SELECT id, stamp FROM episodes"))
             found = _stamps(self._episodes, known)
             gone = known.keys() - found.keys()
             stale = {*found} if self._rebuild else {name for name, _ in found.items() - known.items()}
-            stale |= {name for name in _restored(database, self._episodes) if name in found}
+            stale |= {name for name in _restored(database, self._episodes) if name in found and name not in tried}
+            tried |= stale
             if gone:
                 with file.transaction(database):
                     for name in gone:

@@ -20,7 +20,7 @@ _KEYS: dict[str, Callable[[Summary], Any]] = {
     "duration": lambda entry: entry.duration_s,
     "task": lambda entry: entry.task,
     "robot": lambda entry: entry.robot,
-    "solved": lambda entry: float(entry.outcome.get("solved") == 1),
+    "solved": lambda entry: _flag(entry.outcome.get("solved")),
     "reward": lambda entry: _number(entry.outcome.get("reward")),
     "frames": lambda entry: sum(entry.frames.values()),
     "decisions": lambda entry: entry.decisions,
@@ -72,3 +72,8 @@ def _read(folder: Location) -> Summary | Damaged:
 def _number(value: object) -> float:
     """Rewards that are no numbers come first."""
     return float(value) if isinstance(value, float | int) and abs(value) < 1e300 else float("-inf")
+
+
+def _flag(value: object) -> int:
+    """Episodes that do not tell come first."""
+    return 1 if value == 1 else 0 if value == 0 else -1

@@ -9,8 +9,10 @@ import runpy
 import shutil
 import signal
 import sqlite3
+import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embodied_vision.episodes import EpisodeStore, catalogue_file
+from embodied_vision.episodes import EpisodeStore, catalogue_file, summary_reader
 from embodied_vision.episodes.catalogue import NAME, SORTS, Catalogue, forget
 from embodied_vision.episodes.edit import delete, relabel, tag
 from embodied_vision.episodes.filters import Filter, to_ns
@@ -195,6 +197,27 @@ def test_damaged_episodes_are_listed_and_read_again_once_they_are_restored(three
         assert reads == []
     three.restore(damaged)
     assert [entry.id for entry in listed(three.store, Filter(task="insert"))] == [damaged]
+
+
+def test_episode_out_of_reach_is_tried_once_each_time(three: SmallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one user cannot read another one may."""
+    reads: list[str] = []
+    out_of_reach = three.store.ids()[1]
+
+    def read_summary(folder: Path) -> Summary:
+        reads.append(folder.name)
+        if folder.name == out_of_reach:
+            raise EpisodeError("cannot be read") from PermissionError(13, "Permission denied")
+        return summary_reader.read_summary(folder)
+
+    stub = types.SimpleNamespace(read_summary=read_summary, traces=summary_reader.traces)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "embodied_vision.episodes.summary_reader", stub)
+        for _ in range(3):
+            assert listed(three.store)[1] == Damaged(out_of_reach, "cannot be read")
+    assert reads.count(out_of_reach) <= 2 * 3
+    assert len(reads) - reads.count(out_of_reach) == 2
+    assert isinstance(listed(three.store)[1], Summary)
 
 
 def test_selecting_opens_what_it_yields(three: SmallStore) -> None:
