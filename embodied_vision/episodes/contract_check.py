@@ -19,7 +19,7 @@ class Violation:
 
     Attributes:
         source: "cameras/NAME" or "streams/NAME".
-        kind: "missing", "gap", "slow", "frame" or "incomplete".
+        kind: "missing", "gap", "slow", "frame", "incomplete" or "lost".
         expected: what the contract says, with its unit.
         worst: the worst that was seen.
         count: how often.
@@ -101,6 +101,12 @@ class ContractCheck:
         state = self._sources[_key(source)]
         self._violate(state, "incomplete", "color and depth", "no depth", stamp_ns, stamp_ns, 0.0)
         self._violations[state.key, "incomplete"].count += count - 1
+
+    def lost(self, source: Expected, count: int, stamp_ns: int) -> None:
+        """So many messages did not arrive before this one, by the numbers that their publisher gave them."""
+        state = self._sources[_key(source)]
+        self._violate(state, "lost", "every message", f"{count} in a row", stamp_ns, stamp_ns, float(count))
+        self._violations[state.key, "lost"].count += count - 1
 
     def look(self, now_ns: int) -> list[str]:
         """What is wrong at this moment, one line a source for people."""

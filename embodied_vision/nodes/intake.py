@@ -26,6 +26,7 @@ from embodied_vision.nodes import qos
 from embodied_vision.nodes.durations import Durations
 from embodied_vision.nodes.fields import FieldReader, message_class
 from embodied_vision.nodes.lifecycle import ManagedNode
+from embodied_vision.nodes.losses import Losses
 from embodied_vision.types import Camera
 
 HOPELESS_NS = 2_000_000_000
@@ -45,6 +46,9 @@ class Listener(Protocol):
 
     def take_bad_frame(self, error: BadInput) -> None:
         """A frame that cannot be used."""
+
+    def take_lost(self, source: Expected, count: int, stamp_ns: int) -> None:
+        """So many messages were lost on their way before the one of this stamp."""
 
     def take_incomplete(self, source: Expected, count: int, stamp_ns: int) -> None:
         """So many color images got no depth image, as of this stamp."""
@@ -120,11 +124,13 @@ class Intake:
     def _timed(self, callback: Callable[..., None]) -> Callable[..., None]:
         return self._durations.timed(callback)
 
-    def _image(self, camera: CameraContract, matcher: StampMatcher, part: str) -> Callable[[Image], None]:
-        calibration = self._cameras[camera.name]
+    def _image(self, camera: CameraContract, matcher: StampMatcher, part: str) -> Callable[[Image, MessageInfo], None]:
+        calibration, losses = self._cameras[camera.name], Losses()
 
-        def take(message: Image) -> None:
+        def take(message: Image, info: MessageInfo) -> None:
             stamp_ns = stamp_to_ns(message.header.stamp)
+            if lost := losses.before(info):
+                self._listener.take_lost(camera, lost, stamp_ns)
             if part == "color":
                 self._listener.seen(camera, stamp_ns, message.header.frame_id)
             parts = matcher.add(part, stamp_ns, message)
@@ -145,17 +151,23 @@ class Intake:
         return take
 
     def _values(self, stream: StreamContract) -> Callable[[Any, MessageInfo], None]:
-        reader = self._readers.get(stream.name)
+        reader, losses = self._readers.get(stream.name), Losses()
 
         def take(message: Any, info: MessageInfo) -> None:
             stamp_ns, frame_id = self._stamp(message, info)
+            if lost := losses.before(info):
+                self._listener.take_lost(stream, lost, stamp_ns)
             row = self._joints(stream, message) if reader is None else reader.read(message)
             self._give(stream, stream.name, stamp_ns, frame_id, row)
 
         return take
 
     def _trajectory(self, stream: StreamContract) -> Callable[[Any, MessageInfo], None]:
+        losses = Losses()
+
         def take(message: Any, info: MessageInfo) -> None:
+            if lost := losses.before(info):
+                self._listener.take_lost(stream, lost, self._sent_ns(info))
             samples = trajectory_to_samples(message, self.joint_names or list(message.joint_names))
             rows = np.column_stack([samples.times_s, samples.positions, samples.velocities, samples.accelerations])
             self._give(stream, f"{stream.name}/{len(rows)}", self._sent_ns(info), message.header.frame_id, rows.ravel())

@@ -45,7 +45,8 @@ class _Counts:
         frames_received: of which both images came.
         frames_dropped: of these, refused because the disk or the processor is too slow.
         frames_bad: of these, unusable.
-        frames_incomplete: color images without a depth image; something was lost before it came here.
+        frames_incomplete: color images without a depth image.
+        messages_lost: published, but lost before they came here.
         decisions: logged.
         decisions_incomplete: of these, without some of their frames.
     """
@@ -54,6 +55,7 @@ class _Counts:
     frames_dropped: int = 0
     frames_bad: int = 0
     frames_incomplete: int = 0
+    messages_lost: int = 0
     decisions: int = 0
     decisions_incomplete: int = 0
 
@@ -70,7 +72,8 @@ class _Episode:
     frames_received: int = 0
     reward: float = 0.0
     refused_before: int = 0
-    incomplete_before: int = 0
+    incomplete: int = 0
+    lost: int = 0
     noted: int = 0
 
 
@@ -174,7 +177,7 @@ class RecorderNode(ManagedNode):
             return
         check = ContractCheck(self._contract, self.now_ns())
         episode = self._episode = _Episode(task, check, list(self._intake.joint_names), attributes.get("seed"))
-        episode.refused_before, episode.incomplete_before = self._refused(), self._counts.frames_incomplete
+        episode.refused_before = self._refused()
         self._intake.begin()
         cameras, ids, space = list(self._cameras.values()), dict(self._ids), self._space
         codec, quality = self.value("color_codec"), self.value("quality")
@@ -315,9 +318,16 @@ class RecorderNode(ManagedNode):
         self._counts.frames_bad += 1
         self._bad_frame = str(error)
 
+    def take_lost(self, source: Expected, count: int, stamp_ns: int) -> None:
+        self._counts.messages_lost += count
+        if self._episode is not None:
+            self._episode.lost += count
+            self._episode.check.lost(source, count, stamp_ns)
+
     def take_incomplete(self, source: Expected, count: int, stamp_ns: int) -> None:
         self._counts.frames_incomplete += count
         if self._episode is not None:
+            self._episode.incomplete += count
             self._episode.check.incomplete(source, count, stamp_ns)
 
     def take_value(self, stream: str, stamp_ns: int, value: NDArray[np.float64]) -> None:
@@ -374,13 +384,15 @@ class RecorderNode(ManagedNode):
             found.append((level, f"{refused} frames, samples or decisions were refused; log to a faster disk"))
         if self._counts.frames_bad:
             found.append((ERROR, self._bad_frame))
-        if self._episode is not None and (lacking := self._counts.frames_incomplete - self._episode.incomplete_before):
-            found.append((WARN, f"{lacking} color images came without their depth image"))
         if (full := self._lack_of_space(2 * self.value("min_free_mb"))) is not None:
             found.append((WARN if self._lack_of_space(self.value("min_free_mb")) is None else ERROR, full))
         if self._episode is not None:
             lines = self._episode.check.look(self.now_ns())
             found += [(ERROR if "requires" in line else WARN, line) for line in lines]
+            if self._episode.incomplete:
+                found.append((WARN, f"{self._episode.incomplete} color images came without their depth image"))
+            if self._episode.lost:
+                found.append((ERROR, f"{self._episode.lost} messages were lost on their way; the machine is too busy"))
         if not found:
             return OK, "logging" if self._episode else "waiting for an episode"
         return max(level for level, _ in found), "; ".join(message for _, message in found)
