@@ -13,25 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_vision.control.description import read_description, split_name
 from embodied_vision.episodes.alignment import Timeline, align
+from embodied_vision.episodes.exchange.joints import action_of, held, newest, state_of, state_stream
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
 from embodied_vision.types import PickPlace
 
-STATE_STREAMS = (
-    "joint_state",
-    "joint_states",
-    "observation/state",
-    "observation/joint_positions",
-    "observation/robot0_joint_pos",
-    "state",
-    "joints",
-)
-ACTION_STREAM = "action"
-TRAJECTORIES = "joint_trajectory/"
-GRIPPER = "gripper"
 REWARD_STREAM = "next/reward"
 OBSERVED = "observation/"
 """Streams so named, as `import` makes them of other observations, are given to every row as well."""
@@ -124,11 +112,11 @@ def rows_of(episode: Episode, clock: Clock) -> Rows:
     shown = np.arange(len(line)) if clock.stepwise else _at_rate(line.stamps_ns, clock.rate_hz, episode.id)
     times = line.stamps_ns[shown]
     frames = {
-        camera: line.numbers[shown] if camera == clock.camera else _newest(_stamps(episode, camera), times)
+        camera: line.numbers[shown] if camera == clock.camera else newest(_stamps(episode, camera), times)
         for camera in episode.cameras
     }
-    state, names = _state(episode, times)
-    action, action_names = _action(episode, times, state, names, clock)
+    state, names = state_of(episode, times)
+    action, action_names = action_of(episode, times, state, names, clock.rate_hz)
     decision, pick, place = _decisions(episode, times)
     last = np.zeros(len(times), np.bool_)
     last[-1] = True
@@ -143,7 +131,7 @@ def rows_of(episode: Episode, clock: Clock) -> Rows:
         decision=decision,
         pick=pick,
         place=place,
-        observed={name: _finite(_hold(episode, name, times), episode, name) for name in _observed(episode)},
+        observed={name: _finite(held(episode, name, times), episode, name) for name in _observed(episode)},
         state_names=tuple(names),
         action_names=tuple(action_names),
     )
@@ -156,12 +144,6 @@ def _stamps(episode: Episode, camera: str) -> NDArray[np.int64]:
     if not len(stamps):
         raise BadInput(f"episode {episode.id} has no frame of camera {camera!r}; leave it out")
     return stamps
-
-
-def _newest(stamps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of the newest sample at each time, of the first where there is none yet."""
-    line = Timeline.of(stamps)
-    return line.numbers[align(line, times, "hold", None, int(times[-1])).first]
 
 
 def _at_rate(stamps: NDArray[np.int64], rate_hz: int, episode_id: str) -> NDArray[np.int64]:
@@ -178,113 +160,14 @@ def _at_rate(stamps: NDArray[np.int64], rate_hz: int, episode_id: str) -> NDArra
     return align(line, even, "nearest", None, int(stamps[-1])).first
 
 
-def _hold(episode: Episode, stream: str, times: NDArray[np.int64]) -> NDArray[np.float64]:
-    stamps, values = episode.stream(stream)
-    return values[_newest(stamps, times)]
-
-
 def _observed(episode: Episode) -> list[str]:
-    state = _state_stream(episode)
+    state = state_stream(episode)
     return [name for name in episode.streams if name.startswith(OBSERVED) and name != state]
-
-
-def _state_stream(episode: Episode) -> str:
-    for name in STATE_STREAMS:
-        if name in episode.streams:
-            return name
-    raise BadInput(
-        f"episode {episode.id} has the streams {list(episode.streams)}, none of them joint states; "
-        f"log them as {STATE_STREAMS[0]!r} or export it as mcap"
-    )
-
-
-def _state(episode: Episode, times: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[str]]:
-    stream = _state_stream(episode)
-    values = _hold(episode, stream, times)
-    names = _joint_names(episode, values.shape[1]) if stream == "joint_state" else _told_names(episode)
-    if stream == "joint_state":
-        values = values[:, : len(names)]  # positions; velocities and efforts stand behind them
-    if len(names) != values.shape[1]:
-        names = [f"joint_{number}" for number in range(values.shape[1])]
-    return values, names
-
-
-def _told_names(episode: Episode) -> list[str]:
-    names = episode.attributes.get("joint_names")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
-def _joint_names(episode: Episode, width: int) -> list[str]:
-    """The joints of rows of that width, which hold positions and perhaps velocities and efforts of each."""
-    for names in (_told_names(episode), _commanded_names(episode), _shipped_names(episode.robot)):
-        if names and width % len(names) == 0 and width // len(names) <= 3:
-            return names
-    return [f"joint_{number}" for number in range(width // 2 if width % 2 == 0 else width)]
-
-
-def _commanded_names(episode: Episode) -> list[str]:
-    for name in episode.streams:
-        points = name.removeprefix(TRAJECTORIES)
-        if name != points and points.isdecimal() and int(points):
-            joints = (episode.stream(name)[1].shape[1] // int(points) - 1) // 3
-            return [f"joint_{number}" for number in range(joints)]
-    return []
-
-
-def _shipped_names(robot: str) -> list[str]:
-    """Joints of a robot that ships with this package, none of others."""
-    try:
-        split_name(robot)
-        return list(read_description(robot).fields["home"])
-    except (BadInput, KeyError):
-        return []
-
-
-def _action(
-    episode: Episode, times: NDArray[np.int64], state: NDArray[np.float64], names: Sequence[str], clock: Clock
-) -> tuple[NDArray[np.float64], list[str]]:
-    if ACTION_STREAM in episode.streams:
-        values = _hold(episode, ACTION_STREAM, times)
-        same = values.shape[1] == len(names)
-        return values, list(names) if same else [f"action_{number}" for number in range(values.shape[1])]
-    action = np.concatenate([state[1:], state[-1:]])
-    until = np.append(times[1:], times[-1] + _NS // clock.rate_hz)
-    for row, target in enumerate(_commanded(episode, until, len(names))):
-        if target is not None:
-            action[row] = target
-    if GRIPPER not in episode.streams:
-        return action, list(names)
-    stamps, values = episode.stream(GRIPPER)
-    grip = np.where((until >= stamps.min())[:, None], values[_newest(stamps, until)][:, :1], 0.0)
-    return np.hstack([action, grip]), [*names, GRIPPER]
-
-
-def _commanded(episode: Episode, times: NDArray[np.int64], joints: int) -> list[NDArray[np.float64] | None]:
-    """Where the newest trajectory says that the joints should be at each time; None before the first."""
-    sent: list[tuple[int, NDArray[np.float64]]] = []
-    for name in episode.streams:
-        if name.startswith(TRAJECTORIES):
-            stamps, values = episode.stream(name)
-            width = 1 + 3 * joints  # time, positions, velocities, accelerations
-            if values.shape[1] % width == 0:
-                points = values.reshape(len(values), -1, width)
-                sent += [(int(stamp), rows[:, : 1 + joints]) for stamp, rows in zip(stamps, points, strict=True)]
-    sent.sort(key=lambda entry: entry[0])
-    begins = np.array([stamp for stamp, _ in sent], np.int64)
-    found: list[NDArray[np.float64] | None] = []
-    for time, number in zip(times, np.searchsorted(begins, times, side="right") - 1, strict=True):
-        if number < 0:
-            found.append(None)
-            continue
-        stamp, rows = sent[number]
-        elapsed_s = (int(time) - stamp) / _NS
-        found.append(np.array([np.interp(elapsed_s, rows[:, 0], rows[:, 1 + joint]) for joint in range(joints)]))
-    return found
 
 
 def _reward(episode: Episode, times: NDArray[np.int64]) -> NDArray[np.float32]:
     if REWARD_STREAM in episode.streams:
-        return _finite(_hold(episode, REWARD_STREAM, times)[:, 0], episode, REWARD_STREAM)
+        return _finite(held(episode, REWARD_STREAM, times)[:, 0], episode, REWARD_STREAM)
     reward = np.zeros(len(times), np.float32)
     total = episode.outcome.get("reward", 0.0)
     if isinstance(total, int | float) and np.isfinite(total):
@@ -299,7 +182,7 @@ def _decisions(
     stamps = np.array([action.stamp_ns for action in actions], np.int64)
     number = np.full(len(times), -1)
     if len(stamps):
-        number = np.where(times >= stamps.min(), _newest(stamps, times), -1)
+        number = np.where(times >= stamps.min(), newest(stamps, times), -1)
     poses = np.zeros((len(actions) + 1, 2, POSE), np.float32)  # the last one, at -1, stands for none
     for index, action in enumerate(actions):
         poses[index] = _poses(action)
