@@ -100,7 +100,7 @@ def _shipped_names(robot: str) -> list[str]:
 def action_of(
     episode: Episode, times: NDArray[np.int64], state: NDArray[np.float64], names: Sequence[str], rate_hz: int
 ) -> tuple[NDArray[np.float64], list[str]]:
-    """Where the joints were told to be by the next time (T, A), and names: joints, then the gripper if it was commanded."""
+    """Where the joints were told to be by the next time (T, A), and names: joints, then the gripper if commanded."""
     if ACTION_STREAM in episode.streams:
         values = held(episode, ACTION_STREAM, times)
         same = values.shape[1] == len(names)
