@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from embodied_vision.cli.episodes.common import id_column
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import EpisodeError, RunFailed
@@ -76,8 +77,9 @@ def decide_again(
         total = sum(len(entry.steps) for entry in compared)
         where = f"episode {compared[0].episode.id}" if single else f"{len(compared)} episodes"
         raise RunFailed(
-            f"{len(faults)} of {total} decisions of {where} differ although checkpoint {policy.checkpoint_id} and encoder "
-            f"{encoder.encoder_id} made them; was the log made on another machine, runtime or number of threads?"
+            f"{len(faults)} of {total} decisions of {where} differ although checkpoint {policy.checkpoint_id} "
+            f"and encoder {encoder.encoder_id} made them; was the log made on another machine, runtime or number of "
+            "threads?"
         )
 
 
@@ -109,7 +111,7 @@ def _table(compared: Compared) -> Table:
 
 
 def _overview(compared: Sequence[Compared]) -> Table:
-    table = Table("episode", "task", "decisions", "identical", "faults", "pick mm, worst", "place mm, worst")
+    table = Table(id_column(), "task", "made", "same", "faults", "worst pick mm", "worst place mm", title="decisions")
     for entry in compared:
         comparisons = [step.comparison for step in entry.steps]
         table.add_row(
