@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> EpisodeStore:
     )
     for index, stamp_ns in enumerate(STAMPS):
         writer.append_frame(frame(index % 3, stamp_ns))
-        writer.append("joint_state", stamp_ns + 1_000_000, [index, 1.0, 2.0, 3.0])
+        writer.append("joint_state", stamp_ns + 1_000_000, [index, 1.0, 2.0, 3.0, 9.0, 9.0])  # efforts last
     writer.append("joint_trajectory/2", STAMPS[4] + 5, np.arange(14.0))
     writer.append("gripper", STAMPS[5] + 5, [0.0])
     chosen = frame(1, STAMPS[1])
