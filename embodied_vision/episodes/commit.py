@@ -129,6 +129,7 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
     samples: dict[str, list[tuple[int, Blob]]] = {}
     decisions: list[dict[str, Any]] = []
     notes: dict[str, Any] = {}
+    closed_ns = time.time_ns()
     for record in journal.records:
         fields = record.fields
         if fields["kind"] == "frame":
@@ -137,6 +138,8 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
             samples.setdefault(fields["stream"], []).append((fields["stamp"], (record, 0)))
         elif fields["kind"] == "note":
             notes[fields["name"]] = fields["value"]
+        elif fields["kind"] == "outcome":
+            closed_ns = fields.get("closed_ns", closed_ns)  # earlier writers did not log it
         elif fields["kind"] == "decision":
             seen = []
             for number, (camera, stamp) in enumerate(fields["frames"]):
@@ -165,7 +168,7 @@ def _write_episode(root: Path, journal: JournalReader, outcome: Mapping[str, Any
     attributes = {
         **{key: head[key] for key in _FROM_HEADER},
         "attributes": {**head["attributes"], **notes},
-        "closed_ns": time.time_ns(),
+        "closed_ns": closed_ns,
         "cameras": [camera.to_dict() for camera in cameras],
         "streams": streams,
         "decisions": len(decisions),

@@ -45,6 +45,7 @@ class RecordRules:
                 raise ValueError("a note without a value")
         elif kind == "outcome":
             strict.mapping(fields.get("outcome"), "outcome")
+            strict.integer(fields.get("closed_ns", 0), "closed_ns", 0)
 
     def _header(self, fields: Mapping[str, Any]) -> None:
         if strict.integer(fields.get("schema"), "schema", 1) > SCHEMA:

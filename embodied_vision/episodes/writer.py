@@ -228,11 +228,12 @@ class EpisodeWriter:
         }
         self._journal.append(fields, blobs)
 
-    def close(self, outcome: Mapping[str, Any]) -> str:
+    def close(self, outcome: Mapping[str, Any], closed_ns: int | None = None) -> str:
         """End the episode and let it appear in the store, whole and on the disk.
 
         Args:
             outcome: JSON, by convention `reward` (float), `solved` (bool), `aborted` (bool), `reason` (str).
+            closed_ns: when the episode ended, system time; now when None. As `created_ns`, for copies.
 
         Returns:
             the episode's id.
@@ -242,7 +243,8 @@ class EpisodeWriter:
         """
         end = plain(outcome, "outcome")
         try:
-            self._journal.append({"kind": "outcome", "outcome": end})
+            ended_ns = time.time_ns() if closed_ns is None else int(closed_ns)
+            self._journal.append({"kind": "outcome", "outcome": end, "closed_ns": ended_ns})
             self._journal.sync()
             with JournalReader(self._staging / JOURNAL) as journal:
                 commit(self.store, self.id, journal, end)

@@ -126,14 +126,14 @@ class _Importer:
             quality=self._map.quality,
             created_ns=log_ns,
         )
-        self._episode = _Episode(writer, self._map, self._found, self._decoder)
+        self._episode = _Episode(writer, self._map, self._found, self._decoder, log_ns)
 
     def _end(self, outcome: Mapping[str, Any]) -> str:
         assert self._episode is not None
         writer = self._episode.writer
         about = {"format": self._origin.format, "source": self._origin.source, **self._episode.counts()}
         writer.note("imported", {**about, "notes": self._found.notes})
-        episode_id = writer.close(outcome)
+        episode_id = writer.close(outcome, closed_ns=self._episode.last_ns)
         self._episode = None
         return episode_id
 
@@ -156,9 +156,13 @@ class _Camera:
 class _Episode:
     """One episode that is being written."""
 
-    def __init__(self, writer: EpisodeWriter, topic_map: TopicMap, found: Survey, decoder: Decoder) -> None:
+    def __init__(
+        self, writer: EpisodeWriter, topic_map: TopicMap, found: Survey, decoder: Decoder, start_ns: int
+    ) -> None:
         self.writer, self._map, self._decoder = writer, topic_map, decoder
         self._joints = found.joints
+        self.last_ns = start_ns
+        """When the latest message was logged."""
         self._cameras = [_Camera(found.cameras[name], topics, topic_map) for name, topics in topic_map.cameras.items()]
         self._other_joints = 0
 
@@ -168,6 +172,7 @@ class _Episode:
         Raises:
             BadInput: the message is not what the map says; names the topic.
         """
+        self.last_ns = max(self.last_ns, message.log_ns)
         try:
             for camera in self._cameras:
                 for part in camera.parts(message):

@@ -38,12 +38,13 @@ def restore(
     """
     writer = EpisodeWriter(store, **writer_arguments(about, origin, task))
     try:
-        outcome = _Restorer(writer, recording, about).run()
+        restorer = _Restorer(writer, recording, about)
+        outcome = restorer.run()
     except BaseException:
         writer.discard()
         raise
     with writer:
-        return writer.close(outcome)
+        return writer.close(outcome, closed_ns=restorer.closed_ns)
 
 
 @dataclass
@@ -61,6 +62,7 @@ class _Restorer:
         self._decoder = Decoder(recording.topics)
         try:
             self._outcome = dict(about["outcome"])
+            self.closed_ns = strict.integer(about["closed_ns"], "closed_ns", 0)
             self._wanted = {str(topic): list(entry) for topic, entry in about["digests"].items()}
             self._cameras = {camera["name"]: Camera.from_dict(camera) for camera in about["cameras"]}
             self._is_jpeg = about["color_codec"] == "jpeg"

@@ -216,7 +216,7 @@ def take_in(
             writer.append(stream, stamp_ns, value)
         for decision in decisions:
             writer.append_decision(decision.action, decision.frames, decision.info)
-        return writer.close(head.outcome)
+        return writer.close(head.outcome, closed_ns=head.attributes.get("imported", {}).get("closed_ns"))
     except BaseException:
         writer.discard()
         raise

@@ -58,7 +58,7 @@ def write_rich(store: EpisodeStore, color: ColorCodec = "jpeg", task: str = "blo
 
 def assert_equal(one: Episode, other: Episode) -> None:
     """`other` is `one` come back from an export."""
-    for name in ("task", "robot", "encoder_id", "policy_id", "created_ns", "tags"):
+    for name in ("task", "robot", "encoder_id", "policy_id", "created_ns", "closed_ns", "tags"):
         assert getattr(other, name) == getattr(one, name)
     assert dict(other.outcome) == dict(one.outcome)
     attributes = dict(other.attributes)

@@ -62,6 +62,7 @@ def test_a_typical_bag(tmp_path: Path, kind: str) -> None:
     stamps, values = episode.stream("gripper")  # without a header: when it was logged
     np.testing.assert_array_equal(stamps, frames.stamps_ns + 14_000_000)
     np.testing.assert_array_equal(values, np.full((4, 1), 0.25))
+    assert (episode.created_ns, episode.closed_ns) == (START_NS + 10_000_000, stamps[-1])  # as logged
     imported = episode.attributes["imported"]
     assert imported["source"] == "bag"
     assert imported["joint_states_of_others"] == 4
