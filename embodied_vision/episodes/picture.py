@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from embodied_vision.types import RGBD, FloatArray, PickPlace
 
 TILE_WIDTH = 320
 _COLUMNS = 4
-_CAPTION = 14
+_CAPTION, _GAP = 14, 4
 Ink = tuple[int, int, int]
 _PICK, _PLACE = (40, 220, 80), (255, 60, 160)
 AGAIN_INKS: tuple[Ink, Ink] = ((60, 140, 255), (255, 220, 40))
@@ -33,19 +32,23 @@ def contact_sheet(episode: Episode, frames_per_camera: int = 8) -> Image.Image:
         EpisodeError: its data are damaged.
     """
     start_ns = first_stamp_ns(episode)
-    tiles = []
+    decided: list[Image.Image] = []
     for number, decision in enumerate(episode.decisions):
         for frame in decision.frames:
             caption = f"decision {number + 1}, {frame.camera.name}, {(frame.stamp_ns - start_ns) / 1e9:.2f} s"
-            tiles.append(_tile(draw_decision(frame, decision.action), caption))
+            decided.append(_tile(draw_decision(frame, decision.action), caption))
+    groups = [decided]
     for name in episode.cameras:
+        tiles: list[Image.Image] = []
         frames = episode.frames(name)
         for index in np.unique(np.linspace(0, len(frames) - 1, frames_per_camera).round().astype(int)):
             if len(frames):
                 frame = frames[int(index)]
                 caption = f"frame {index}, {name}, {(frame.stamp_ns - start_ns) / 1e9:.2f} s"
                 tiles.append(_tile(Image.fromarray(frame.color), caption))
-    return _sheet(tiles, f"{episode.task}  {episode.id}  {dict(episode.outcome)}")
+        groups.append(tiles)
+    outcome = ", ".join(f"{key}={value}" for key, value in episode.outcome.items())
+    return _sheet(groups, f"{episode.task}  {episode.id}  {outcome}")
 
 
 def first_stamp_ns(episode: Episode) -> int:
@@ -92,13 +95,17 @@ def _tile(image: Image.Image, caption: str) -> Image.Image:
     return tile
 
 
-def _sheet(tiles: Sequence[Image.Image], title: str) -> Image.Image:
-    columns = max(1, min(_COLUMNS, len(tiles)))
-    height = max((tile.height for tile in tiles), default=0)
-    rows = math.ceil(len(tiles) / columns)
-    sheet = Image.new("RGB", (columns * TILE_WIDTH, _CAPTION + rows * height), "white")
+def _sheet(groups: Sequence[Sequence[Image.Image]], title: str) -> Image.Image:
+    """Every group begins a row."""
+    rows = [group[start : start + _COLUMNS] for group in groups for start in range(0, len(group), _COLUMNS)]
+    columns = max((len(row) for row in rows), default=1)
+    heights = [max(tile.height for tile in row) + _GAP for row in rows]
+    size = columns * (TILE_WIDTH + _GAP) - _GAP, _CAPTION + max(0, sum(heights) - _GAP)
+    sheet = Image.new("RGB", size, "white")
     ImageDraw.Draw(sheet).text((3, 1), title, fill="black")
-    for number, tile in enumerate(tiles):
-        row, column = divmod(number, columns)
-        sheet.paste(tile, (column * TILE_WIDTH, _CAPTION + row * height))
+    top = _CAPTION
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (column * (TILE_WIDTH + _GAP), top))
+        top += height
     return sheet
