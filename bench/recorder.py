@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +108,17 @@ def publish(plan: dict[str, Any], result: Path) -> None:
     begin(0)
     time.sleep(1.0)  # frames are counted from where the recorder has surely heard of the episode
     names = [f"joint_{number}" for number in range(JOINTS)]
-    begun, episode, sent, joint_states = time.monotonic(), 0, 0, 0
+    due, episode, sent, joint_states = time.monotonic(), 0, 0, 0
     while sent < plan["frames"]:
-        due = begun + joint_states / plan["joint_rate"]
         time.sleep(max(0.0, due - time.monotonic()))
+        late.append(time.monotonic() - due)
+        # Where the machine had no time for this process, it goes on from now, as a camera does: no burst follows.
+        due = max(due, time.monotonic() - 1 / plan["joint_rate"]) + 1 / plan["joint_rate"]
         position = np.sin(np.arange(JOINTS) + joint_states / 30)
         joints.publish(joint_state_message(names, position, position, time.time_ns()))
         joint_states += 1
         if joint_states / plan["joint_rate"] < sent / plan["rate"]:
             continue
-        late.append(time.monotonic() - due)
         if sent >= (episode + 1) * plan["frames_per_episode"]:
             episode += 1
             begin(episode)  # the recorder closes the one before and goes on: no frame falls in between
@@ -256,8 +257,11 @@ def run(plan: dict[str, Any], folder: Path) -> None:
                 for process in (publisher, recorder):
                     process.send(signal.SIGTERM)
                     process.wait(30.0)
+    (folder / "samples.json").write_text(json.dumps([asdict(one) for one in samples]))
     found, worst_psnr = check_contents(store, published["stamps"])
+    joints = sum(len(store.open(episode_id).stream("joint_state")[0]) for episode_id in store.ids())
     report(plan, published, status, samples, found)
+    figure("joint states lost", published["joint_states"] - joints, "messages", "published", published["joint_states"])
     figure("worst PSNR of a color image", worst_psnr, "dB", "refused below", FAR_PSNR_DB)
 
 
@@ -274,6 +278,13 @@ def report(
     seconds, callback = samples[-1].time_s - samples[0].time_s, status["callback_ms"]
     figure("frames lost", lost, "frames", "published", frames)
     figure("frames that did not reach the recorder", frames - status["frames_received"], "frames", "published", frames)
+    figure(
+        "messages lost on the way, as the recorder tells",
+        status["messages_lost"],
+        "messages",
+        "frames published",
+        frames,
+    )
     figure("frames refused by the queue", status["frames_refused"], "frames", "published", frames)
     figure("frames at lower quality", status["frames_at_lower_quality"], "frames", "published", frames)
     figure("callback, p50", callback["p50"], "ms", "goal", 5.0)
