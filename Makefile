@@ -46,7 +46,7 @@ format: $(INSTALLED)
 
 test: lint
 	@mkdir -p $(TMPDIR)
-	$(BIN)/pytest -n 2 -m 'not system' tests
+	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 -m 'not system' tests
 	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
 
 # SMALL=1 takes the smallest form.

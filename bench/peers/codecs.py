@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import av
@@ -17,7 +18,7 @@ from peers.frames import HEIGHT, QUALITY, RATE_HZ, WIDTH, Color, Data, psnr
 os.environ.setdefault("SVT_LOG", "1")  # the encoder tells its settings on stderr otherwise
 
 NEAR_DB = 0.1
-"""A setting counts as equal from so much below."""
+"""A codec whose best is so little below counts as equal."""
 
 IMAGES = 4
 VIDEO_FRAMES = 60
@@ -29,7 +30,7 @@ class Size:
 
     Attributes:
         name: of the codec.
-        kB: a frame.
+        kB: a frame; between two settings on both sides of the store's PSNR, in proportion.
         psnr_db: of the frames, on average.
         reached: whether some setting comes up to the store's PSNR; otherwise these are those of its best.
     """
@@ -54,7 +55,7 @@ CODECS: dict[str, tuple[Callable[[Color, Any], bytes], Callable[[bytes], Color],
     "JPEG 2000": (
         lambda image, level: imagecodecs.jpeg2k_encode(image, level=level),
         imagecodecs.jpeg2k_decode,
-        range(30, 60),
+        np.arange(30, 60, 0.25).tolist(),
     ),
     "JPEG XL": (
         lambda image, distance: imagecodecs.jpegxl_encode(image, distance=distance, effort=4),
@@ -120,19 +121,19 @@ def _judge(
 def _smallest(
     name: str, settings: Sequence[Any], target_db: float, judge: Callable[[Any], tuple[float, float]]
 ) -> Size:
-    """By bisection, the first setting that comes up to the target."""
+    """By bisection the settings on both sides of the target, and the size between them at the target."""
+    judged = cache(lambda number: judge(settings[number]))
     low, high = 0, len(settings) - 1
-    best = judge(settings[high])
-    if best[1] < target_db - NEAR_DB:
-        return Size(name, *best, reached=False)
+    if judged(high)[1] < target_db:
+        return Size(name, *judged(high), reached=judged(high)[1] >= target_db - NEAR_DB)
     while low < high:
         middle = (low + high) // 2
-        found = judge(settings[middle])
-        if found[1] >= target_db - NEAR_DB:
-            high, best = middle, found
-        else:
-            low = middle + 1
-    return Size(name, *best)
+        low, high = (low, middle) if judged(middle)[1] >= target_db else (middle + 1, high)
+    above, below = judged(high), judged(max(0, high - 1))
+    if not below[1] < target_db <= above[1]:
+        return Size(name, *above)
+    part = (target_db - below[1]) / (above[1] - below[1])
+    return Size(name, float(np.exp((1 - part) * np.log(below[0]) + part * np.log(above[0]))), target_db)
 
 
 def _film(frames: Sequence[Color], codec: str, options: dict[str, str], pixels: str) -> tuple[float, float]:
