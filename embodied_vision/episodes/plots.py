@@ -20,7 +20,7 @@ _COMMANDS = "joint_trajectory/"
 _HELD = ("gripper", "reward")
 """Streams whose value holds until the next one."""
 _LAST = "reward"
-_MOST_LINES = 16
+_MOST_LINES, _MOST_STREAMS, _MOST_NUMBERS = 16, 30, 100
 _MARK, _COMMAND = "tab:red", "0.6"
 
 
@@ -43,14 +43,16 @@ def plots(episode: Episode) -> Figure:
         EpisodeError: its data are damaged.
     """
     start_ns = first_stamp_ns(episode)
-    panels = [panel for name in _ordered(episode) for panel in _panels(episode, name)]
+    names = _ordered(episode)
+    panels = [panel for name in names[:_MOST_STREAMS] for panel in _panels(episode, name)]
     commands = [episode.stream(name)[0] for name in episode.streams if name.startswith(_COMMANDS)]
     sent_ns = np.sort(np.concatenate(commands)) if commands else np.zeros(0, np.int64)
     decided_ns = np.array([episode.decisions.action(i).stamp_ns for i in range(len(episode.decisions))], np.int64)
     count = max(1, len(panels) + bool(len(decided_ns)))
     figure = Figure(figsize=(11, 1.1 + 1.8 * count), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{episode.task}, {episode.id}\n{_told(episode.outcome)}", fontsize=10)
+    left_out = f"; the first {_MOST_STREAMS} of {len(names)} streams" if len(names) > _MOST_STREAMS else ""
+    figure.suptitle(f"{episode.task}, {episode.id}\n{_told(episode.outcome)}{left_out}", fontsize=10)
     axes: list[Axes] = list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
     for axis, panel in zip(axes, panels, strict=False):
         _draw(axis, panel, start_ns)
@@ -59,13 +61,12 @@ def plots(episode: Episode) -> Figure:
     elif not panels:
         axes[0].text(0.5, 0.5, "no streams and no decisions", ha="center", va="center", transform=axes[0].transAxes)
     for axis in axes:
-        for second in _seconds(sent_ns, start_ns):
-            axis.axvline(second, color=_COMMAND, linewidth=0.6, zorder=0)
-        for second in _seconds(decided_ns, start_ns):
-            axis.axvline(second, color=_MARK, linewidth=0.8, linestyle="--", zorder=1)
+        across = axis.get_xaxis_transform()
+        axis.vlines(_seconds(sent_ns, start_ns), 0, 1, _COMMAND, transform=across, linewidth=0.6, zorder=0)
+        axis.vlines(_seconds(decided_ns, start_ns), 0, 1, _MARK, "--", transform=across, linewidth=0.8, zorder=1)
     if len(decided_ns):
         axes[0].set_title(axes[0].get_title(), fontsize=9, pad=14)  # room for the numbers
-    for number, second in enumerate(_seconds(decided_ns, start_ns)):
+    for number, second in enumerate(_seconds(decided_ns[:_MOST_NUMBERS], start_ns)):
         axes[0].annotate(
             f"{number + 1}",
             (second, 1),

@@ -200,7 +200,9 @@ def test_plots_draw_what_was_logged_and_decided(telling: EpisodeStore) -> None:
     np.testing.assert_allclose(lines["joint 7"].get_xdata(), np.arange(6) / 10)
     np.testing.assert_allclose(lines["joint 7"].get_ydata(), np.arange(6))
     for axis in figure.axes:
-        assert 0.2 in [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+        commands, decided = axis.collections
+        assert [segment[0][0] for segment in commands.get_segments()] == [0.0]
+        assert [segment[0][0] for segment in decided.get_segments()] == [0.2]
     decisions = {line.get_label(): line for line in axes["decisions"].lines}
     assert decisions["place y"].get_ydata() == [PLACE[1, 3]]
 
