@@ -26,6 +26,7 @@ TEXT = "std_msgs/msg/String"
 POSES = "geometry_msgs/msg/PoseArray"
 FRAMES = "tf2_msgs/msg/TFMessage"
 
+_NONE = np.zeros(0)
 _LARGEST_NS = (2**31) * 1_000_000_000
 
 
@@ -87,16 +88,16 @@ def camera_info(camera: Camera, stamp_ns: int) -> Any:
     )
 
 
-def joint_state(names: Sequence[str], positions: FloatArray, velocities: FloatArray, stamp_ns: int) -> Any:
-    """Positions and velocities (J,) in rad, rad/s."""
-    return make(
-        JOINTS,
-        header=_header(stamp_ns),
-        name=list(names),
-        position=np.asarray(positions, float),
-        velocity=np.asarray(velocities, float),
-        effort=np.zeros(0),
-    )
+def joint_state(
+    names: Sequence[str],
+    stamp_ns: int,
+    *,
+    position: FloatArray = _NONE,
+    velocity: FloatArray = _NONE,
+    effort: FloatArray = _NONE,
+) -> Any:
+    """Positions, velocities and efforts (J,) in rad, rad/s, Nm, as far as there are any."""
+    return make(JOINTS, header=_header(stamp_ns), name=list(names), position=position, velocity=velocity, effort=effort)
 
 
 def trajectory(names: Sequence[str], samples: JointSamples) -> Any:

@@ -16,6 +16,7 @@ from embodied_vision.messages import JointSamples, trajectory_to_samples
 
 Row = NDArray[np.float64]
 
+_JOINT_ARRAYS = ("position", "velocity", "effort")
 _TRAJECTORY = re.compile(r"joint_trajectory/([1-9][0-9]{0,5})")
 
 
@@ -70,15 +71,8 @@ def graph_form(name: str, dimension: int, attributes: Mapping[str, Any]) -> Form
     def names(count: int) -> list[str]:
         return joints if len(joints) == count else [f"joint_{number + 1}" for number in range(count)]
 
-    if name == "joint_state" and dimension % 2 == 0:
-        return Form(
-            "/joint_states",
-            ros.JOINTS,
-            lambda stamp_ns, row: ros.joint_state(
-                names(dimension // 2), row[: dimension // 2], row[dimension // 2 :], stamp_ns
-            ),
-            lambda message: np.concatenate([message.position, message.velocity]),
-        )
+    if name == "joint_state" and (arrays := _joint_arrays(dimension, len(joints), attributes)):
+        return _joint_form(arrays, names(dimension // len(arrays)))
     if (match := _TRAJECTORY.fullmatch(name)) and _is_trajectory(points := int(match[1]), dimension):
         return _trajectory_form(points, names((dimension // points - 1) // 3))
     if name in ("gripper", "reward") and dimension == 1:
@@ -87,6 +81,31 @@ def graph_form(name: str, dimension: int, attributes: Mapping[str, Any]) -> Form
             topic, ros.NUMBER, lambda _stamp_ns, row: ros.number(row[0]), lambda message: np.array([message.data])
         )
     return None
+
+
+def _joint_arrays(dimension: int, joints: int, attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which arrays of `JointState` make a row: as the stream contract says, or else in the message's order."""
+    try:
+        told = tuple(attributes["contract"]["streams"]["joint_state"]["fields"])
+    except (KeyError, TypeError):
+        told = ()
+    if told:
+        usable = set(told) <= set(_JOINT_ARRAYS) and len(set(told)) == len(told) and dimension % len(told) == 0
+        return told if usable else ()
+    for count in (2, 3, 1):
+        if dimension % count == 0 and joints in (0, dimension // count):
+            return _JOINT_ARRAYS[:count]
+    return _JOINT_ARRAYS[:2] if dimension % 2 == 0 else ()
+
+
+def _joint_form(arrays: tuple[str, ...], names: list[str]) -> Form:
+    def encode(stamp_ns: int, row: Row) -> Any:
+        return ros.joint_state(names, stamp_ns, **dict(zip(arrays, row.reshape(len(arrays), -1), strict=True)))
+
+    def decode(message: Any) -> Row:
+        return np.concatenate([getattr(message, array) for array in arrays])
+
+    return Form("/joint_states", ros.JOINTS, encode, decode)
 
 
 def _is_trajectory(points: int, dimension: int) -> bool:

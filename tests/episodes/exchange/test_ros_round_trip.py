@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rosbags.highlevel import AnyReader
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.exchange import find_format, mcap, rosbag2
 from embodied_vision.episodes.exchange.about import Digests
-from embodied_vision.episodes.exchange.cdr import Message, definition
+from embodied_vision.episodes.exchange.cdr import Decoder, Message, definition
 from embodied_vision.episodes.exchange.ros_export import EpisodeMessages
 from embodied_vision.episodes.repair import INTERRUPTED, repair
 from embodied_vision.episodes.schema import ColorCodec
@@ -249,5 +250,40 @@ def test_a_killed_import_acknowledges_nothing(tmp_path: Path) -> None:
     half = other.open(repaired.id)
     assert dict(half.outcome) == INTERRUPTED
     assert half.attributes["imported"]["id"] == episode.id
+    (name,) = mcap.import_(tmp_path / "out.mcap", other, task=None, topics=None)
+    assert_equal(episode, other.open(name))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "dimension", "arrays"),
+    [
+        ({}, 6, {"position": 3, "velocity": 3, "effort": 0}),
+        ({"joint_names": JOINTS}, 9, {"position": 3, "velocity": 3, "effort": 3}),
+        ({"joint_names": JOINTS}, 3, {"position": 3, "velocity": 0, "effort": 0}),
+        (
+            {"contract": {"streams": {"joint_state": {"fields": ["effort", "position"]}}}},
+            4,
+            {"position": 2, "effort": 2},
+        ),
+        ({"contract": {"streams": {"joint_state": {"fields": ["position", "other"]}}}}, 4, None),
+        ({}, 7, {"position": 7, "velocity": 0, "effort": 0}),
+    ],
+)
+def test_joint_states_as_they_were_logged(
+    tmp_path: Path, attributes: dict[str, Any], dimension: int, arrays: dict[str, int] | None
+) -> None:
+    store, other = EpisodeStore(tmp_path / "one"), EpisodeStore(tmp_path / "two")
+    with EpisodeWriter(store, task="t", robot="r", cameras=[], attributes=attributes) as writer:
+        writer.append("joint_state", START_NS, np.arange(dimension) + 0.5)
+        episode = store.open(writer.close({}))
+    messages = [message for message in EpisodeMessages(episode) if message.topic == "/joint_states"]
+    if arrays is None:
+        assert not messages
+    else:
+        state = Decoder({}).decode(messages[0])
+        assert {name: len(getattr(state, name)) for name in arrays} == arrays
+        if "contract" in attributes:
+            assert state.position.tolist() == [2.5, 3.5]
+    mcap.export([episode], tmp_path / "out.mcap", done=lambda _: None)
     (name,) = mcap.import_(tmp_path / "out.mcap", other, task=None, topics=None)
     assert_equal(episode, other.open(name))
