@@ -21,7 +21,7 @@ from embodied_vision.episodes.files import (
     sizes_under,
 )
 from embodied_vision.episodes.regular import check_folder
-from embodied_vision.episodes.remote import RemotePath
+from embodied_vision.episodes.remote import READ_CAP, RemotePath
 from embodied_vision.errors import EpisodeError
 
 MANIFEST = "manifest.json"
@@ -130,10 +130,12 @@ def folder_problems(folder: Path, files: Iterable[str]) -> list[tuple[str, str]]
 def _check_remote(folder: RemotePath, files: dict[str, Entry], metadata: dict[str, str]) -> RemotePath:
     """In few requests: one listing, and the metadata side by side."""
     try:
+        folder = folder.pinned()
         sizes = sizes_of(folder, list(files))
         for name, entry in files.items():
             _refuse(folder / name, _size_problem(sizes.get(name), entry))
-        folder = folder.with_cache()
+        held = sum(files[name].size for name in metadata)
+        _refuse(folder, f"{held} bytes of metadata" if held > READ_CAP else None)
         folder.prefetch(metadata)
     except OSError as error:
         raise EpisodeError(f"{error.filename or folder} cannot be read ({error.strerror})") from error

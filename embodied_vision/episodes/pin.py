@@ -52,7 +52,7 @@ class Pin:
         self.check()
 
     def check(self) -> None:
-        """What was read by path before this call is of this version. In object storage nothing is ever replaced.
+        """What was read by path before this call is of this version. In object storage each object is told by its tag.
 
         Raises:
             EpisodeError: the episode was changed or deleted meanwhile.

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from embodied_vision.errors import BadInput
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 A = TypeVar("A")
@@ -31,8 +33,12 @@ B = TypeVar("B")
 SCHEMES = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https", "file", "memory")
 PARALLEL = 16
 """Requests at a time where many small objects are wanted."""
-READ_CAP = 1 << 28
+READ_CAP = 1 << 26
 """Bytes that an object which is read in one go may have."""
+
+_GAP = 1 << 20
+_LONGEST = 16 << 20
+"""Bytes between two ranges that are fetched along, and of one request."""
 
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/(?=/|[^/])")
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]+")
@@ -52,8 +58,6 @@ class Connection:
     Args:
         url: without a slash at its end.
 
-    Attributes:
-        metadata: contents of small objects that were fetched, and compared with the manifest, beforehand.
     """
 
     def __init__(self, url: str) -> None:
@@ -90,22 +94,33 @@ def connect(url: str) -> Connection:
     return Connection(url)
 
 
+@dataclass
+class Known:
+    """What is known of an episode's objects since it was opened, by key.
+
+    Attributes:
+        contents: of those that `prefetch` fetched.
+        tags: what tells each object from a later one of the same name; reading another one is an error.
+    """
+
+    contents: dict[str, bytes] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
 class RemotePath:
     """A place under a URL. Immutable; may be copied to other processes, except to forked ones that both use it.
 
     Args:
         connection: where it lies.
         parts: names from the connection's URL down to it.
-        cache: contents by key, shared by all places under one episode; only `prefetch` fills it.
+        known: what is known of the objects, shared by all places under one episode.
     """
 
-    __slots__ = ("_cache", "connection", "parts")
+    __slots__ = ("_known", "connection", "parts")
     at_once = PARALLEL
 
-    def __init__(
-        self, connection: Connection, parts: tuple[str, ...] = (), cache: dict[str, bytes] | None = None
-    ) -> None:
-        self.connection, self.parts, self._cache = connection, parts, cache
+    def __init__(self, connection: Connection, parts: tuple[str, ...] = (), known: Known | None = None) -> None:
+        self.connection, self.parts, self._known = connection, parts, known
 
     @classmethod
     def parse(cls, url: str) -> RemotePath:
@@ -132,7 +147,7 @@ class RemotePath:
         return None
 
     def __reduce__(self) -> tuple[Callable[..., RemotePath], tuple[Any, ...]]:
-        return _restore, (self.connection.url, self.parts, self._cache)
+        return _restore, (self.connection.url, self.parts, self._known)
 
     def __str__(self) -> str:
         return "/".join((self.connection.url, *self.parts))
@@ -155,7 +170,7 @@ class RemotePath:
         added = tuple(name.split("/"))
         if any(part in (".", "..") or not _SEGMENT.fullmatch(part) for part in added):
             raise BadInput(f"{name!r} is no name under {self}; names are relative and hold no '..'")
-        return RemotePath(self.connection, self.parts + added, self._cache)
+        return RemotePath(self.connection, self.parts + added, self._known)
 
     @property
     def name(self) -> str:
@@ -167,9 +182,9 @@ class RemotePath:
         """Its name in the connection's store."""
         return "/".join(self.parts)
 
-    def with_cache(self) -> RemotePath:
-        """The same place with a cache of its own for `prefetch`."""
-        return RemotePath(self.connection, self.parts, {})
+    def pinned(self) -> RemotePath:
+        """The same place, where objects that `size` or `sizes_under` has seen must be the same when they are read."""
+        return RemotePath(self.connection, self.parts, Known())
 
     # ---- reading
 
@@ -179,7 +194,7 @@ class RemotePath:
         Raises:
             OSError: it is missing, too big or cannot be read.
         """
-        if self._cache is not None and (known := self._cache.get(self.key)) is not None:
+        if self._known is not None and (known := self._known.contents.get(self.key)) is not None:
             return known
         import obstore
 
@@ -198,7 +213,7 @@ class RemotePath:
         import obstore
 
         with self._errors():
-            return int(obstore.head(self._store(), self.key)["size"])
+            return self._seen(self.key, obstore.head(self._store(), self.key))
 
     def is_file(self) -> bool:
         """Whether there is such an object.
@@ -224,25 +239,48 @@ class RemotePath:
             size = self.size()
             return size, self.read_ranges([(max(0, size - count), min(count, size))])[0] if size else b""
         with self._errors():
-            result = obstore.get(self._store(), self.key, options={"range": {"suffix": count}})
+            result = obstore.get(self._store(), self.key, options=self._of_same({"range": {"suffix": count}}))
             first, last = result.range
             if last - first > count:
                 raise OSError(errno.EIO, "the server ignores ranges", str(self))
             return int(result.meta["size"]), bytes(result.bytes())
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each (offset, size), near ones in one request; fewer bytes where the object ends.
+        """The bytes of each (offset, size), in ascending order, near ones in one request; fewer where the object ends.
 
         Raises:
-            OSError: it is missing or cannot be read, or a range begins after its end.
+            OSError: it is missing, replaced or cannot be read, or a range begins after its end.
         """
+        joined: list[tuple[int, int]] = []
+        for offset, size in ranges:
+            end = offset + size
+            if joined and 0 <= offset - joined[-1][1] <= _GAP and end - joined[-1][0] <= _LONGEST:
+                joined[-1] = joined[-1][0], end
+            else:
+                joined.append((offset, end))
+        parts = [self._read(joined[0])] if len(joined) == 1 else in_parallel(self._read, joined)
+        found, place = [], 0
+        for offset, size in ranges:
+            while not joined[place][0] <= offset <= offset + size <= joined[place][1]:
+                place += 1
+            first = offset - joined[place][0]
+            found.append(parts[place][first : first + size])
+        return found
+
+    def _read(self, part: tuple[int, int]) -> bytes:
         import obstore
 
         with self._errors():
-            starts, lengths = [offset for offset, _ in ranges], [size for _, size in ranges]
-            if len(ranges) == 1:
-                return [bytes(obstore.get_range(self._store(), self.key, start=starts[0], length=lengths[0]))]
-            return [bytes(part) for part in obstore.get_ranges(self._store(), self.key, starts=starts, lengths=lengths)]
+            return bytes(obstore.get(self._store(), self.key, options=self._of_same({"range": part})).bytes())
+
+    def _of_same(self, options: GetOptions) -> GetOptions:
+        tag = self._known.tags.get(self.key) if self._known is not None else None
+        return {**options, "if_match": tag} if tag else options
+
+    def _seen(self, key: str, meta: Mapping[str, Any]) -> int:
+        if self._known is not None and meta["e_tag"]:
+            self._known.tags.setdefault(key, str(meta["e_tag"]))
+        return int(meta["size"])
 
     def stream(self) -> Iterator[bytes]:
         """The object in pieces of some MB.
@@ -282,7 +320,7 @@ class RemotePath:
             self._must_list()
             for part in obstore.list(self._store(), self.key or None):
                 for entry in part:
-                    found[str(entry["path"]).removeprefix(self.key).lstrip("/")] = int(entry["size"])
+                    found[str(entry["path"]).removeprefix(self.key).lstrip("/")] = self._seen(entry["path"], entry)
         return found
 
     def folders(self) -> list[str]:
@@ -316,17 +354,17 @@ class RemotePath:
         Raises:
             OSError: one is missing or cannot be read.
         """
-        if self._cache is None:
-            raise ValueError("prefetch needs a place made by with_cache")
+        if self._known is None:
+            raise ValueError("prefetch needs a place made by pinned")
         paths = [self / name for name in digests]
         contents = in_parallel(lambda path: path.read_bytes(), paths)
         for digest, path, content in zip(digests.values(), paths, contents, strict=True):
             if hashlib.sha256(content).hexdigest() == digest:
-                self._cache[path.key] = content
+                self._known.contents[path.key] = content
 
     def holds(self, name: str) -> bool:
         """Whether `prefetch` has the object `name` at hand."""
-        return self._cache is not None and (self / name).key in self._cache
+        return self._known is not None and (self / name).key in self._known.contents
 
     # ---- writing
 
@@ -392,6 +430,8 @@ class RemotePath:
             if "NoSuchBucket" in str(error):
                 raise OSError(errno.ENOTDIR, _brief(error), str(self)) from error
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
+        except exceptions.PreconditionError as error:
+            raise OSError(errno.ESTALE, "replaced since the episode was opened", str(self)) from error
         except exceptions.BaseError as error:
             denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
             if denied or _DENIED.search(str(error)):  # lists are refused by a general error
@@ -411,8 +451,8 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def _restore(url: str, parts: tuple[str, ...], cache: dict[str, bytes] | None) -> RemotePath:
-    return RemotePath(connect(url), parts, cache)
+def _restore(url: str, parts: tuple[str, ...], known: Known | None) -> RemotePath:
+    return RemotePath(connect(url), parts, known)
 
 
 def _brief(error: BaseException) -> str:

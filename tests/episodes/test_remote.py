@@ -178,6 +178,27 @@ def test_every_damage_is_told_with_the_url(remote: EpisodeStore, bucket: Bucket)
         remote.open(episode_id)
 
 
+def test_an_object_that_was_replaced_is_not_mixed_in(remote: EpisodeStore, bucket: Bucket) -> None:
+    """By a whole one that checks alone would take for the former."""
+    episode_id = remote.ids()[0]
+    shard = color_shard(bucket, episode_id)
+    frames = remote.open(episode_id).frames("camera")
+    content = bucket.call("GET", shard)
+    color, index = frames.color(0), np.frombuffer(content[-1028:-4], "<u8").reshape(64, 2)
+    first, second = (slice(int(offset), int(offset + size)) for offset, size in index[:2])
+    exchanged = bytearray(content)
+    if index[0, 1] == index[1, 1]:
+        exchanged[first], exchanged[second] = content[second], content[first]
+    else:
+        exchanged += b"later"
+    bucket.call("PUT", shard, bytes(exchanged))
+    for work in (lambda: frames.color(0), lambda: frames.colors([0, 40, 41])):
+        with pytest.raises(EpisodeError, match=f"{bucket.url}.*replaced since"):
+            work()
+    bucket.call("PUT", shard, content)
+    np.testing.assert_array_equal(frames.color(0), color)
+
+
 @pytest.mark.parametrize("end", [0, 100, -1])
 def test_an_object_cut_short_is_noticed(remote: EpisodeStore, bucket: Bucket, end: int) -> None:
     shard = color_shard(bucket, remote.ids()[0])
