@@ -126,6 +126,8 @@ class Catalogue:
                     self._database = file.connect(self._path) if self._kept else file.in_memory()
                     self._refresh(self._database)
                 return work(self._database)
+            except sqlite3.ProgrammingError:
+                raise  # ours, not the file's
             except (sqlite3.Error, OSError) as error:
                 problem = error
                 self._give_up(error)
