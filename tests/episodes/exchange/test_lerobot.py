@@ -17,6 +17,7 @@ import pytest
 from embodied_vision.calibration import write_cameras
 from embodied_vision.episodes import Episode, EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.exchange import find_format
+from embodied_vision.episodes.exchange.lerobot import layout
 from embodied_vision.episodes.exchange.rows import find_clock, rows_of
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
@@ -216,6 +217,29 @@ def test_a_sidecar_of_other_data_is_refused(exported: Path, tmp_path: Path) -> N
     with pytest.raises(BadInput, match="belongs to 9 rows, the data have 13"):
         bring_in(exported, store)
     assert store.ids() == []
+
+
+def test_full_files_are_followed_by_the_next(
+    store: EpisodeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DATA_FILE_MB", "VIDEO_FILE_MB"):
+        monkeypatch.setattr(layout, name, 0)
+    monkeypatch.setattr(layout, "CHUNK_SIZE", 2)
+    for frames in (6, 7, 8):
+        moving.write(store, frames=frames)
+    export(store, tmp_path / "many")
+    for folder, ending in (("data", "parquet"), ("videos/observation.images.cell.front", "mp4")):
+        files = sorted(
+            path.relative_to(tmp_path / "many" / folder) for path in (tmp_path / "many").glob(f"{folder}/*/*")
+        )
+        assert [str(path) for path in files] == [
+            f"chunk-{chunk:03d}/file-{file:03d}.{ending}" for chunk, file in ((0, 0), (0, 1), (1, 0))
+        ]
+    back = bring_in(tmp_path / "many", EpisodeStore(tmp_path / "back"))
+    for episode, origin in zip(back, (store.open(number) for number in store.ids()), strict=True):
+        mine, theirs = episode.frames("cell/front"), origin.frames("cell/front")
+        np.testing.assert_array_equal(mine.stamps_ns, theirs.stamps_ns)
+        assert psnr(mine.color(-1), theirs.color(-1)) > 33
 
 
 def test_files_and_columns_are_those_that_lerobot_writes(exported: Path) -> None:
