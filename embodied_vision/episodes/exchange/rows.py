@@ -81,8 +81,8 @@ class Rows:
         return len(self.stamps_ns)
 
     def shown(self, camera: str) -> NDArray[np.int64]:
-        """First row of every frame of a camera that is shown at all."""
-        return np.unique(self.frames[camera], return_index=True)[1].astype(np.int64)
+        """First row of every frame of a camera that is shown at all, ascending, also where stamps went backwards."""
+        return np.sort(np.unique(self.frames[camera], return_index=True)[1]).astype(np.int64)
 
 
 def find_clock(episodes: Sequence[Episode]) -> Clock:
