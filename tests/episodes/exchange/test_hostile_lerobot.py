@@ -264,6 +264,10 @@ OTHERS: dict[str, tuple[Break, str]] = {
     "large video in secret": (video(1024, 2048, said=(64, 64)), "video"),
     "large H.264 in secret": (video(1024, 2048, said=(64, 64), codec="libx264"), "video"),
     "short video": (video(64, 64, frames=3), "has no frame at 0.300 s"),
+    "unknown codec": (
+        lambda root: (root / VIDEO).write_bytes((root / VIDEO).read_bytes().replace(b"av01", b"av91")),
+        "unknown codec",
+    ),
     "playlist": (content(VIDEO, PLAYLIST), "cannot be read as a video"),
     "no video": (content(VIDEO, b""), "cannot be read as a video"),
     "linked file": (link(DATA, outside), "is a link"),

@@ -10,6 +10,7 @@ from typing import BinaryIO, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -116,9 +117,10 @@ def _frames(
     if len(container.streams.video) != 1:
         raise BadInput(f"{where} holds {len(container.streams.video)} videos, expected one")
     stream = container.streams.video[0]
-    codec = stream.codec_context
-    if codec.name not in _INPUTS:
-        raise BadInput(f"{where} is coded by {codec.name!r}; convert it to one of {sorted(_INPUTS)}")
+    codec: VideoCodecContext | None = stream.codec_context  # none where the codec is unknown
+    if codec is None or codec.name not in _INPUTS:
+        coded = "an unknown codec" if codec is None else repr(codec.name)
+        raise BadInput(f"{where} is coded by {coded}; convert it to one of {sorted(_INPUTS)}")
     if (codec.height, codec.width) != size:
         raise BadInput(f"{where} is {codec.width}x{codec.height}, its dataset says {size[1]}x{size[0]}")
     codec.options = {"max_pixels": str((size[0] + 128) * (size[1] + 128)), "err_detect": "explode"}
