@@ -133,7 +133,7 @@ def writer_arguments(about: Mapping[str, Any], origin: Origin, task: str | None)
             "attributes": {**attributes, "imported": imported},
             "color_codec": about["color_codec"],
             "quality": int(about["quality"]),
-            "created_ns": int(about["created_ns"]),
+            "created_ns": strict.integer(about["created_ns"], "created_ns", 0),
             "tags": [str(tag) for tag in about["tags"]],
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -60,7 +60,7 @@ class SqliteFile:
         )
         with self._open() as database:
             for name, kind, log_ns, data in database.execute(query):
-                if name not in self.topics or not isinstance(log_ns, int) or not isinstance(data, bytes):
+                if name not in self.topics or not isinstance(data, bytes) or not _is_time(log_ns):
                     raise BadInput(f"{self.path}: a message of topic {name!r} is no message; the recording is damaged")
                 yield Message(name, kind, log_ns, data)
 
@@ -79,6 +79,10 @@ class SqliteFile:
                 f"{self.path} is no SQLite storage of rosbag2, or damaged ({error}); copy it again, or bring back "
                 "what is left by `sqlite3 FILE .recover`"
             ) from error
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def _text(value: object, path: Path) -> str:

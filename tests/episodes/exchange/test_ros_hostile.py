@@ -227,6 +227,11 @@ def about_of(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> dict
         (lambda about: about.update(digests={"/joint_states": [3, "abc"]}), "not those that were exported"),
         (lambda about: about["topics"].update(streams={"../x": "/a"}), "lacks or garbles"),
         (lambda about: about.update(attributes=[1]), "lacks or garbles"),
+        (lambda about: about.update(closed_ns=-1), "lacks or garbles.*closed_ns"),
+        (lambda about: about.update(closed_ns="late"), "lacks or garbles.*closed_ns"),
+        (lambda about: about.update(created_ns=-1), "lacks or garbles.*created_ns"),
+        (lambda about: about.update(created_ns=2**70), "lacks or garbles.*created_ns"),
+        (lambda about: about["cameras"][0].update(width=2**31, height=2**31), "log smaller ones"),
     ],
 )
 def test_a_forged_description_is_refused(tmp_path: Path, change: Any, match: str) -> None:
@@ -455,6 +460,7 @@ def sqlite_bag(tmp_path: Path, *statements: str) -> Path:
         ("UPDATE topics SET type = 7",),
         ("UPDATE messages SET data = 'text'",),
         ("UPDATE messages SET timestamp = 'late'",),
+        ("UPDATE messages SET timestamp = -1",),
         ("UPDATE messages SET topic_id = 999",),
         ("UPDATE topics SET serialization_format = 'xml'",),
     ],
