@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
+from embodied_vision.episodes.connection import Connection, connect, errors
 from embodied_vision.errors import BadInput
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import ObjectStore
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -42,56 +38,6 @@ _LONGEST = 16 << 20
 
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/(?=/|[^/])")
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]+")
-_MESSAGE = re.compile(r"<Message>(.*?)</Message>", re.DOTALL)
-_DENIED = re.compile(r"non-2xx status code: 40[13]\b")
-_CLIENT: dict[str, Any] = {"connect_timeout": "5s", "timeout": "60s"}
-_RETRY: dict[str, Any] = {
-    "max_retries": 5,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
-}
-
-
-class Connection:
-    """One URL's object store, opened at the first request; several threads may share it.
-
-    Args:
-        url: without a slash at its end.
-
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    @cached_property
-    def store(self) -> ObjectStore:
-        """The store of `obstore`; keys are relative to the URL."""
-        try:
-            from obstore import exceptions, store
-        except ImportError as error:
-            raise BadInput(f"{self.url} needs the package obstore: pip install 'embodied-vision[remote]'") from error
-        plain = self.url.startswith("http://") or os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-        options: dict[str, Any] = {}
-        if not self.url.startswith(("file:", "memory:")):
-            options = {"client_options": {**_CLIENT, "allow_http": plain}, "retry_config": _RETRY}
-        if self.url.startswith("s3"):
-            options["checksum_algorithm"] = "SHA256"  # the server refuses what was damaged on the way
-        url = self.url + "/" if self.url.startswith("memory:") else self.url
-        try:
-            return store.from_url(url, **options)
-        except (exceptions.BaseError, ValueError) as error:
-            raise BadInput(f"{self.url} cannot be used as object storage: {_brief(error)}") from error
-
-    @cached_property
-    def lists(self) -> bool:
-        """Whether the store can tell what it holds; plain HTTP servers cannot."""
-        return not self.url.startswith(("http://", "https://"))
-
-
-@lru_cache(maxsize=64)
-def connect(url: str) -> Connection:
-    """The connection of a URL, one a process."""
-    return Connection(url)
 
 
 @dataclass
@@ -198,8 +144,8 @@ class RemotePath:
             return known
         import obstore
 
-        with self._errors():
-            result = obstore.get(self._store(), self.key)
+        with errors(self):
+            result = obstore.get(self.connection.store, self.key)
             if result.meta["size"] <= READ_CAP:
                 return bytes(result.bytes())
         raise OSError(errno.EFBIG, f"larger than {READ_CAP >> 20} MiB", str(self))
@@ -212,8 +158,8 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
-            return self._seen(self.key, obstore.head(self._store(), self.key))
+        with errors(self):
+            return self._seen(self.key, obstore.head(self.connection.store, self.key))
 
     def is_file(self) -> bool:
         """Whether there is such an object.
@@ -238,8 +184,8 @@ class RemotePath:
         if self.connection.url.startswith(("az", "adl", "abfs")):  # Azure knows no ranges from the end
             size = self.size()
             return size, self.read_ranges([(max(0, size - count), min(count, size))])[0] if size else b""
-        with self._errors():
-            result = obstore.get(self._store(), self.key, options=self._of_same({"range": {"suffix": count}}))
+        with errors(self):
+            result = obstore.get(self.connection.store, self.key, options=self._of_same({"range": {"suffix": count}}))
             first, last = result.range
             if last - first > count:
                 raise OSError(errno.EIO, "the server ignores ranges", str(self))
@@ -270,8 +216,8 @@ class RemotePath:
     def _read(self, part: tuple[int, int]) -> bytes:
         import obstore
 
-        with self._errors():
-            return bytes(obstore.get(self._store(), self.key, options=self._of_same({"range": part})).bytes())
+        with errors(self):
+            return bytes(obstore.get(self.connection.store, self.key, options=self._of_same({"range": part})).bytes())
 
     def _of_same(self, options: GetOptions) -> GetOptions:
         tag = self._known.tags.get(self.key) if self._known is not None else None
@@ -290,8 +236,8 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
-            for part in obstore.get(self._store(), self.key).stream():
+        with errors(self):
+            for part in obstore.get(self.connection.store, self.key).stream():
                 yield bytes(part)
 
     def sha256(self) -> str:
@@ -316,9 +262,9 @@ class RemotePath:
         import obstore
 
         found = {}
-        with self._errors():
+        with errors(self):
             self._must_list()
-            for part in obstore.list(self._store(), self.key or None):
+            for part in obstore.list(self.connection.store, self.key or None):
                 for entry in part:
                     found[str(entry["path"]).removeprefix(self.key).lstrip("/")] = self._seen(entry["path"], entry)
         return found
@@ -331,9 +277,9 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
+        with errors(self):
             self._must_list()
-            found = obstore.list_with_delimiter(self._store(), self.key or None)["common_prefixes"]
+            found = obstore.list_with_delimiter(self.connection.store, self.key or None)["common_prefixes"]
         return sorted(str(prefix).rpartition("/")[2] for prefix in found)
 
     def any_under(self) -> bool:
@@ -344,9 +290,9 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
+        with errors(self):
             self._must_list()
-            return any(len(part) for part in obstore.list(self._store(), self.key or None, chunk_size=1))
+            return any(len(part) for part in obstore.list(self.connection.store, self.key or None, chunk_size=1))
 
     def prefetch(self, digests: Mapping[str, str]) -> None:
         """Fetch objects, by name, side by side, and keep those whose sha256 is as given.
@@ -376,8 +322,8 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
-            obstore.put(self._store(), self.key, source)
+        with errors(self):
+            obstore.put(self.connection.store, self.key, source)
 
     def put_new(self, content: bytes) -> bool:
         """Write the object unless there is one; whether it was written. In one step where the server can do that.
@@ -388,13 +334,13 @@ class RemotePath:
         import obstore
         from obstore import exceptions
 
-        with self._errors():
+        with errors(self):
             try:
-                obstore.put(self._store(), self.key, content, mode="create")
+                obstore.put(self.connection.store, self.key, content, mode="create")
             except exceptions.AlreadyExistsError:
                 return False
             except exceptions.NotSupportedError:
-                obstore.put(self._store(), self.key, content)
+                obstore.put(self.connection.store, self.key, content)
         return True
 
     def delete(self) -> None:
@@ -405,39 +351,15 @@ class RemotePath:
         """
         import obstore
 
-        with self._errors():
+        with errors(self):
             try:
-                obstore.delete(self._store(), self.key)
+                obstore.delete(self.connection.store, self.key)
             except FileNotFoundError:
                 return
-
-    def _store(self) -> ObjectStore:
-        _check_process(self)
-        return self.connection.store
 
     def _must_list(self) -> None:
         if not self.connection.lists:
             raise OSError(errno.ENOTSUP, "a plain HTTP server cannot be listed: open episodes by their id", str(self))
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Whatever `obstore` raises, as an OSError that names this place."""
-        from obstore import exceptions
-
-        try:
-            yield
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise OSError(errno.ENOTDIR, _brief(error), str(self)) from error
-            raise FileNotFoundError(errno.ENOENT, "no such object", str(self)) from error
-        except exceptions.PreconditionError as error:
-            raise OSError(errno.ESTALE, "replaced since the episode was opened", str(self)) from error
-        except exceptions.BaseError as error:
-            denied = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
-            if denied or _DENIED.search(str(error)):  # lists are refused by a general error
-                hint = "permission denied; check the credentials in the environment"
-                raise PermissionError(errno.EACCES, f"{hint}: {_brief(error)}", str(self)) from error
-            raise OSError(errno.EIO, _brief(error), str(self)) from error
 
 
 def in_parallel(work: Callable[[A], B], items: Sequence[A]) -> list[B]:
@@ -453,23 +375,3 @@ def is_url(text: str) -> bool:
 
 def _restore(url: str, parts: tuple[str, ...], known: Known | None) -> RemotePath:
     return RemotePath(connect(url), parts, known)
-
-
-def _brief(error: BaseException) -> str:
-    """What a server says, without the pages that stand around it."""
-    text = str(error)
-    message = _MESSAGE.search(text)
-    return (message[1] if message else text.partition("\n")[0]).strip()[:300]
-
-
-_process: list[int] = []
-
-
-def _check_process(path: RemotePath) -> None:
-    """The network threads of `obstore` do not live on in a forked process: a request there would never end."""
-    if not _process:
-        _process.append(os.getpid())
-    if _process[0] != os.getpid():
-        raise OSError(
-            errno.EDEADLK, "used before this process was forked; start workers with `spawn` or `forkserver`", str(path)
-        )

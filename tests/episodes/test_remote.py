@@ -240,7 +240,7 @@ def test_a_bucket_that_is_not_there(server: Server, local: EpisodeStore) -> None
 def test_an_endpoint_that_is_not_there(server: Server) -> None:
     """In a process of its own: the endpoint is asked for when a URL is used first."""
     code = (
-        "from embodied_vision.episodes.remote import connect, RemotePath, _RETRY\n"
+        "from embodied_vision.episodes.connection import _RETRY\n"
         "_RETRY['max_retries'] = 0\n"
         "from embodied_vision.episodes import EpisodeStore\n"
         "EpisodeStore('s3://bucket/prefix').ids()"
@@ -288,6 +288,12 @@ def test_urls_hold_no_credentials_and_errors_neither(url: str) -> None:
     with pytest.raises(BadInput, match="environment") as caught:
         EpisodeStore(url)
     assert "secret" not in str(caught.value)
+
+
+def test_without_obstore_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(BadInput, match=r"embodied-vision\[remote\]"):
+        EpisodeStore("s3://bucket/never-used")
 
 
 def test_what_needs_a_folder_says_so(shared: EpisodeStore) -> None:
