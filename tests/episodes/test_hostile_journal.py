@@ -191,7 +191,7 @@ def test_bad_sector_is_a_gap(
         np.testing.assert_array_equal(image, make_frame(make_camera(), 0).color)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_change_of_a_journal_brings_back_what_it_says_or_tells(
     records: list[tuple[dict[str, Any], bytes]], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

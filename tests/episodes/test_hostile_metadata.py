@@ -221,12 +221,11 @@ TEXTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", TEXTS)
 def test_json_that_is_made_to_choke_on(folder: Path, what: str) -> None:
-    for name in (f"{CAMERA}/zarr.json", ROOT):
-        before = (folder / name).read_bytes()
-        (folder / name).write_bytes(TEXTS[what])
-        reseal(folder)
-        refused(folder, name.rpartition("/")[0])
-        (folder / name).write_bytes(before)
+    before = (folder / ROOT).read_bytes()
+    (folder / ROOT).write_bytes(TEXTS[what])
+    reseal(folder)
+    refused(folder, "zarr.json")
+    (folder / ROOT).write_bytes(before)
     reseal(folder)
     (folder / MANIFEST).write_bytes(TEXTS[what])
     refused(folder, "manifest")
@@ -347,7 +346,7 @@ def spoilt(data: Any, draw: Any) -> Any:
     return data
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_change_of_metadata_is_an_error_or_changes_no_recorded_value(original: Path, data: st.DataObject) -> None:
     copy = original.parent.with_name("spoilt") / "episodes" / original.name
