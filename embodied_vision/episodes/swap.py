@@ -36,6 +36,7 @@ _LOCK = "lock"
 _FORMER = "former"
 _DELETED = "deleted"
 _POLL_S = 0.01
+_ATTEMPTS = 100
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
@@ -187,12 +188,16 @@ def _remove(path: Path) -> None:
 
 def _lock(folder: Path, wait_s: float) -> int:
     deadline = time.monotonic() + wait_s
+    attempts = 0
     while True:
+        attempts += 1
         try:
             folder.mkdir(parents=True, exist_ok=True)
             check_folder(folder)
             fd = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
+            if attempts > _ATTEMPTS and time.monotonic() > deadline:
+                raise  # no folder can be made here, as under /proc
             continue  # the one before took its folder away
         ours = False
         try:
