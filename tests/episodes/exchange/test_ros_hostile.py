@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sqlite3
 import struct
 import zlib
@@ -30,11 +29,12 @@ from embodied_vision.episodes.exchange.mcap_file import McapFile
 from embodied_vision.errors import BadInput
 from episodes.exchange import bags
 from episodes.exchange.rich import assert_equal, write_rich
-from episodes.samples import START_NS, Child, files_of, make_camera
+from episodes.forged import bounded
+from episodes.samples import START_NS, files_of, make_camera
 
 _FLIPS = int(os.environ.get("EMBODIED_VISION_FLIPS", "60"))
-MEMORY = 1200 << 20
-"""Address space of an import in a child process. The libraries alone take about half of it."""
+MEMORY = 600 << 20
+"""Bytes that an import may take."""
 
 
 @pytest.fixture
@@ -106,17 +106,6 @@ def test_a_file_that_is_cut_short_is_refused(exported: tuple[EpisodeStore, str],
 # ---- what is made to do harm
 
 
-def limited(work: Callable[[], None]) -> None:
-    """Run in a child process with little memory; it must end by itself, with `BadInput` at most."""
-
-    def child() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        work()
-
-    with Child(child) as process:
-        assert process.wait() == 0
-
-
 def refused_in_little_memory(tmp_path: Path, path: Path, match: str, topics: Path | None = None) -> None:
     """The import of a recording is refused; nothing but the store is touched."""
     module = mcap if path.suffix == ".mcap" else rosbag2
@@ -127,7 +116,7 @@ def refused_in_little_memory(tmp_path: Path, path: Path, match: str, topics: Pat
         with pytest.raises(BadInput, match=match):
             list(module.import_(path, store, task="t", topics=topics))
 
-    limited(work)
+    bounded(work, MEMORY)
     assert store.ids() == []
     assert store.staging_ids() == []
     after = {file: file.stat().st_mtime_ns for file in files_of(tmp_path) if store.path not in file.parents}
@@ -156,7 +145,7 @@ def chunk(data: bytes, compression: str, size: int) -> bytes:
 
 GIANT = 1 << 60
 ZEROS = 1 << 30
-"""Bytes that a bomb would become; with what Python takes they are more than `MEMORY`."""
+"""Bytes that a bomb would become: more than `MEMORY`."""
 
 
 @cache
