@@ -267,7 +267,7 @@ def test_list_filters_sorts_and_limits(store: EpisodeStore) -> None:
     assert ids("--tag", "good") == []
     tag(store, solved, add=["good"])
     assert ids("--tag", "good") == [solved]
-    assert "good" in run("list", store.path).stdout
+    assert "good" in CliRunner(env={"COLUMNS": "200"}).invoke(app, ["list", str(store.path)]).stdout
     assert isinstance(run("list", store.path, "--sort", "beauty").exception, BadInput)
 
 
