@@ -30,7 +30,11 @@ def test_a_video_is_written_at_the_priority_of_the_process(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may take real-time priority, so there is nothing to undo")
 def test_priority_that_was_taken_within_is_given_back() -> None:
-    with pytest.raises(ValueError, match="inside"), same_priority():
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        raise ValueError("inside")
+    def taken() -> None:
+        with same_priority():
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        taken()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
