@@ -12,19 +12,21 @@ from embodied_vision.episodes.exchange.lerobot.video import VideoWriter
 from embodied_vision.priority import same_priority
 
 
-def policies() -> set[int]:
-    return {os.sched_getscheduler(int(name)) for name in os.listdir("/proc/self/task")}
+def real_time() -> set[int]:
+    """Threads of this process at real-time priority. Some libraries have threads at SCHED_BATCH, below all others."""
+    threads = {int(name) for name in os.listdir("/proc/self/task")}
+    return {thread for thread in threads if os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR)}
 
 
 def test_a_video_is_written_at_the_priority_of_the_process(tmp_path: Path) -> None:
     """SVT-AV1 takes SCHED_FIFO where it is run by root."""
-    assert policies() == {os.SCHED_OTHER}
+    assert not real_time()
     writer = VideoWriter(tmp_path / "film.mp4", 64, 64, 30)
     for level in range(5):
         writer.add(np.full((64, 64, 3), 40 * level, np.uint8))
-        assert policies() == {os.SCHED_OTHER}
+        assert not real_time()
     writer.close()
-    assert policies() == {os.SCHED_OTHER}
+    assert not real_time()
     assert writer.frames == 5
 
 

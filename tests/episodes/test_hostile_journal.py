@@ -216,7 +216,8 @@ def test_any_change_of_a_journal_brings_back_what_it_says_or_tells(
     assert set(tree(store.path)) & {f"quarantine/{ID}/{JOURNAL}"} or result.state == "recovered"
     if result.state == "recovered":
         assert verify(store)[0].ok
-        assert result.records + ("unreadable" in result.detail) >= len(records)
+        # A header that names no such camera makes records of that camera unreadable as well, in one stretch.
+        assert result.records == len(records) or "unreadable" in result.detail
         contents(store.open(ID))
     else:
         assert result.state == "failed"
