@@ -114,14 +114,8 @@ def image_to_depth_mm(message: Any) -> NDArray[np.uint16]:
     Raises:
         BadInput: another encoding, or too few bytes.
     """
-    if message.encoding in ("16UC1", "mono16"):
-        return pixels(message, "u2", 1)[..., 0]
-    if message.encoding == "32FC1":
-        return quantise_depth(pixels(message, "f4", 1)[..., 0])
-    raise BadInput(
-        f"depth image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
-        "let the driver publish 16UC1 in mm or 32FC1 in m, aligned to color"
-    )
+    depth = image_to_raw_depth(message)
+    return depth if depth.dtype.kind == "u" else quantise_depth(depth)
 
 
 def optical_frame(camera_name: str) -> str:
