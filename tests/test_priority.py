@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embodied_vision.episodes.exchange.lerobot.video import VideoWriter
-from embodied_vision.priority import same_priority
+from embodied_vision.priority import at_same_priority
+
+root_only = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root may take real-time priority, so there is nothing to undo"
+)
 
 
 def real_time() -> set[int]:
     """Threads of this process at real-time priority. Some libraries have threads at SCHED_BATCH, below all others."""
     threads = {int(name) for name in os.listdir("/proc/self/task")}
     return {thread for thread in threads if os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR)}
+
+
+def remembered_policy() -> int:
+    """Scheduling policy of this thread as the C library remembers it, which Fast DDS gives to the threads it starts."""
+    libc = ctypes.CDLL(None)
+    libc.pthread_self.restype = ctypes.c_ulong
+    policy, parameters = ctypes.c_int(-1), (ctypes.c_int * 16)()
+    assert libc.pthread_getschedparam(ctypes.c_ulong(libc.pthread_self()), ctypes.byref(policy), parameters) == 0
+    return policy.value
 
 
 def test_a_video_is_written_at_the_priority_of_the_process(tmp_path: Path) -> None:
@@ -27,16 +42,50 @@ def test_a_video_is_written_at_the_priority_of_the_process(tmp_path: Path) -> No
         assert not real_time()
     writer.close()
     assert not real_time()
+    assert remembered_policy() == os.SCHED_OTHER
     assert writer.frames == 5
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take real-time priority, so there is nothing to undo")
+@root_only
 def test_priority_that_was_taken_within_is_given_back() -> None:
-    def taken() -> None:
-        with same_priority():
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-            raise ValueError("inside")
+    end = threading.Event()
+    left = threading.Thread(target=end.wait)
 
-    with pytest.raises(ValueError, match="inside"):
-        taken()
-    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    def taken() -> None:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        left.start()  # inherits it
+        assert left.native_id in real_time()
+        raise ValueError("inside")
+
+    try:
+        with pytest.raises(ValueError, match="inside"):
+            at_same_priority(taken)
+        assert not real_time()
+    finally:
+        end.set()
+        left.join()
+
+
+@root_only
+def test_none_is_missed_while_other_threads_end() -> None:
+    """The kernel's list of threads ends early when one of them ends while it is read."""
+    for _ in range(30):
+        go, end = threading.Event(), threading.Event()
+        ending = [threading.Thread(target=go.wait) for _ in range(15)]
+        staying = [threading.Thread(target=end.wait) for _ in range(15)]
+        for thread in ending:
+            thread.start()
+
+        def taken(go: threading.Event = go, staying: list[threading.Thread] = staying) -> None:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            for thread in staying:
+                thread.start()
+            go.set()
+
+        try:
+            at_same_priority(taken)
+            assert not real_time()
+        finally:
+            end.set()
+            for thread in [*ending, *staying]:
+                thread.join()

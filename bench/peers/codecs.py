@@ -15,7 +15,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from peers.frames import HEIGHT, QUALITY, RATE_HZ, WIDTH, Color, Data, psnr
 
-from embodied_vision.priority import same_priority
+from embodied_vision.priority import at_same_priority
 
 os.environ.setdefault("SVT_LOG", "1")  # the encoder tells its settings on stderr otherwise
 
@@ -144,8 +144,7 @@ def _film(frames: Sequence[Color], codec: str, options: dict[str, str], pixels: 
     with av.open(target, "w", format="mp4") as container:
         stream = container.add_stream(codec, RATE_HZ, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
-        with same_priority():
-            stream.codec_context.open()
+        at_same_priority(stream.codec_context.open)
         for frame in frames:
             container.mux(stream.encode(VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))

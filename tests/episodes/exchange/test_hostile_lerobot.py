@@ -25,7 +25,7 @@ from embodied_vision.episodes.exchange import find_format
 from embodied_vision.episodes.exchange.lerobot.layout import fill
 from embodied_vision.episodes.exchange.lerobot.pages import Chunk, check_pages, read_groups
 from embodied_vision.errors import BadInput
-from embodied_vision.priority import same_priority
+from embodied_vision.priority import at_same_priority
 from episodes.exchange import moving
 from episodes.exchange.limited import import_limited
 
@@ -171,8 +171,7 @@ def video(
         with av.open(target, "w", format="mp4") as container:
             stream = container.add_stream(codec, 10)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            with same_priority():
-                stream.codec_context.open()
+            at_same_priority(stream.codec_context.open)
             picture = VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
             for _ in range(frames):
                 for packet in stream.encode(picture):

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from embodied_vision.errors import BadInput
-from embodied_vision.priority import same_priority
+from embodied_vision.priority import at_same_priority
 
 CODEC = "libsvtav1"
 OPTIONS = {"g": "2", "crf": "30", "preset": "10"}
@@ -47,8 +47,7 @@ class VideoWriter:
         self._container = av.open(self._file, "w", format="mp4")
         self._stream = cast(VideoStream, self._container.add_stream(CODEC, rate_hz, options=dict(OPTIONS)))
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, PIXELS
-        with same_priority():
-            self._stream.codec_context.open()
+        at_same_priority(self._stream.codec_context.open)
 
     @property
     def size(self) -> int:
