@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -119,7 +120,8 @@ class Intake:
         for stream in self._contract.streams:
             take = self._trajectory if stream.type == JOINT_TRAJECTORY else self._values
             kind = self._kinds[stream.name]
-            self._node.subscribe_sensor(kind, stream.topic, self._timed(take(stream)), qos.LOG)
+            silent_s = None if stream.type == JOINT_STATE else math.inf
+            self._node.subscribe_sensor(kind, stream.topic, self._timed(take(stream)), qos.LOG, silent_s=silent_s)
 
     def _timed(self, callback: Callable[..., None]) -> Callable[..., None]:
         return self._durations.timed(callback)

@@ -10,7 +10,9 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
+from inspect import signature
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -24,21 +26,36 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
+from rclpy.subscription import MessageInfo, Subscription
 from rclpy.task import Future
 from rclpy.timer import Timer
 from std_msgs.msg import String
 
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.nodes import qos
-from embodied_vision.nodes.conversions import from_json, to_json
+from embodied_vision.nodes.conversions import from_json, stamp_to_ns, to_json
+from embodied_vision.nodes.losses import Losses
+from embodied_vision.nodes.streams import Receipt, Stream
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 DEAF_S = 8.0
 """A node that hears nothing of the monitor for so long, although the monitor lives, ends."""
 
+STREAM_CHECK_S = 0.1
+"""Time between two looks at the streams that a node reads."""
+
 _MessageT = TypeVar("_MessageT")
+
+
+@dataclass
+class _Read:
+    """A stream that a node reads."""
+
+    stream: Stream
+    subscription: Subscription[Any]
+    level: bytes = OK
+    message: str = "no message yet"
 
 
 class ManagedNode(LifecycleNode):
@@ -57,6 +74,7 @@ class ManagedNode(LifecycleNode):
         self._stop: Callable[[], None] | None = None
         self._health = DiagnosticStatus(level=OK, message="unconfigured", hardware_id=self.get_name())
         self._health.name = self.get_fully_qualified_name()
+        self._streams: dict[str, _Read] = {}
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = self.create_guard_condition(self._drain)
         self._heartbeat = self.create_publisher(String, f"heartbeat/{self.get_name()}", qos.HEARTBEAT)
@@ -68,6 +86,12 @@ class ManagedNode(LifecycleNode):
         self.create_timer(qos.HEARTBEAT_PERIOD_S, self._beat, clock=self._steady)
         self.create_timer(1.0, self._publish_health, clock=self._steady)
         self.param("autostart", True, "configure and activate by itself after the start")
+        self.param(
+            "stream_timeout",
+            0.7,
+            "longest silence of a stream that flows, before /diagnostics says ERROR, s",
+            (0.1, 60.0),
+        )
 
     # ---- the four steps
 
@@ -153,9 +177,58 @@ class ManagedNode(LifecycleNode):
         self._monitor_pid = int(beat.get("pid", 0)) if beat.get("host") == socket.gethostname() else 0
 
     def _publish_health(self) -> None:
-        message = DiagnosticArray(status=[self._health])
+        self._publish_statuses([self._health, *(self._stream_status(read) for read in self._streams.values())])
+
+    def _publish_statuses(self, statuses: list[DiagnosticStatus]) -> None:
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    # ---- streams
+
+    def _steady_s(self) -> float:
+        return float(self._steady.now().nanoseconds) * 1e-9
+
+    def _check_streams(self) -> None:
+        """Look at every stream; what changes its level is published at once."""
+        now_s = self._steady_s()
+        changed = []
+        for read in self._streams.values():
+            level, read.message = read.stream.look(now_s, read.subscription.get_publisher_count())
+            if level != read.level:
+                read.level = level
+                changed.append(self._stream_status(read))
+        if changed:
+            self._publish_statuses(changed)
+
+    def _stream_status(self, read: _Read) -> DiagnosticStatus:
+        values = read.stream.values(self._steady_s())
+        return DiagnosticStatus(
+            level=read.level,
+            name=f"{self.get_fully_qualified_name()}: {read.stream.topic}",
+            message=read.message,
+            hardware_id=self.get_name(),
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )
+
+    def _watched(self, stream: Stream, callback: Callable[..., None]) -> Callable[..., None]:
+        """`callback`, after the message was counted."""
+        losses = Losses()
+        with_info = _takes_info(callback)
+
+        def take(message: Any, info: MessageInfo) -> None:
+            header = getattr(message, "header", None)
+            stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
+            sent, received = info.get("source_timestamp") or 0, info.get("received_timestamp") or 0
+            receipt = Receipt(
+                self._steady_s(),
+                (self.now_ns() - stamp_ns) * 1e-9 if stamp_ns else None,
+                (received - sent) * 1e-9 if sent and received else None,
+            )
+            stream.note(receipt, losses.before(info))
+            callback(message, info) if with_info else callback(message)
+
+        return take
 
     # ---- other threads
 
@@ -198,21 +271,42 @@ class ManagedNode(LifecycleNode):
         topic: str,
         callback: Callable[..., None],
         profile: QoSProfile = qos.SENSOR,
+        *,
+        silent_s: float | None = None,
     ) -> None:
-        """A subscription that asks for reliable delivery and takes best effort where the publisher offers no more."""
-        held: list[Subscription[Any]] = []
-        callback = self._tolerant(topic, callback)
+        """A watched subscription that asks for reliable delivery and takes best effort where no more is offered.
+
+        Args:
+            message_type: class of the messages.
+            topic: relative name.
+            callback: takes the message, or it and its MessageInfo.
+            profile: depth, and durability.
+            silent_s: longest silence before /diagnostics says ERROR, s; None takes the parameter `stream_timeout`,
+                infinite is for streams that come only now and then.
+        """
+        longest_s = self.value("stream_timeout") if silent_s is None else silent_s
+        stream = Stream(topic, longest_s, self._steady_s())
+        take = self._watched(stream, self._tolerant(topic, callback))
 
         def fall_back(_event: object) -> None:
             self.get_logger().warning(
                 f"{topic} is offered best effort only; frames may be lost on the way (set the Fast DDS profile)"
             )
-            self.destroy_subscription(held.pop())
-            held.append(self.create_subscription(message_type, topic, callback, qos.best_effort(profile)))
+            self.destroy_subscription(read.subscription)
+            read.subscription = self.create_subscription(message_type, topic, take, qos.best_effort(profile))
 
         events = SubscriptionEventCallbacks(incompatible_qos=fall_back)
-        held.append(self.create_subscription(message_type, topic, callback, profile, event_callbacks=events))
-        self._active_parts.append(lambda: self.destroy_subscription(held.pop()))
+        read = _Read(stream, self.create_subscription(message_type, topic, take, profile, event_callbacks=events))
+        if not self._streams:
+            self.every(STREAM_CHECK_S, self._check_streams)
+        key = f"{topic} {len(self._streams)}"
+        self._streams[key] = read
+
+        def end() -> None:
+            self.destroy_subscription(read.subscription)
+            del self._streams[key]
+
+        self._active_parts.append(end)
 
     def _tolerant(self, topic: str, callback: Callable[..., None]) -> Callable[..., None]:
         """`callback`, but a message that cannot be used is reported and left out instead of ending the node."""
@@ -301,6 +395,15 @@ class ManagedNode(LifecycleNode):
         """End the process from within, its work being done."""
         if self._stop is not None:
             self._stop()
+
+
+def _takes_info(callback: Callable[..., None]) -> bool:
+    """Whether a callback wants the MessageInfo beside the message."""
+    try:
+        signature(callback).bind(object(), object())
+    except TypeError:
+        return False
+    return True
 
 
 def _lives(pid: int) -> bool:

@@ -43,6 +43,8 @@ from embodied_vision.policies.policy import Explanation, Policy
 from embodied_vision.types import RGBD, Camera, Features
 
 _PARTS = ("color", "depth", "features", "features_info")
+_FEATURES_SILENT_S = 3.0
+"""The encoder leaves frames out while the arm moves (`moving_rate`)."""
 
 
 @dataclass
@@ -108,13 +110,13 @@ class PolicyNode(ManagedNode):
         self._arm_moves = False
         self._attempts, self._published = Attempts(), None
         for name in names:
-            for part, kind, topic in (
-                ("color", Image, topics.color(name)),
-                ("depth", Image, topics.depth(name)),
-                ("features", Image, topics.features(name, names)),
-                ("features_info", CameraInfo, topics.features_info(name, names)),
+            for part, kind, topic, silent_s in (
+                ("color", Image, topics.color(name), None),
+                ("depth", Image, topics.depth(name), None),
+                ("features", Image, topics.features(name, names), _FEATURES_SILENT_S),
+                ("features_info", CameraInfo, topics.features_info(name, names), _FEATURES_SILENT_S),
             ):
-                self.subscribe_sensor(kind, topic, self._taker(name, part))
+                self.subscribe_sensor(kind, topic, self._taker(name, part), silent_s=silent_s)
             self.subscribe_sensor(CameraInfo, topics.color_info(name), self._checker(self._cameras[name]))
         self.subscribe(String, "encoder/info", qos.STATUS, self._take_encoder_info)
         self.subscribe(String, "arm/status", qos.STATUS, self._take_arm_status)

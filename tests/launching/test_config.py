@@ -36,12 +36,17 @@ def declared(source: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("node", SOURCES)
 def test_the_file_holds_all_parameters_with_their_defaults(node: str) -> None:
     content = yaml.safe_load(PARAMETERS.read_text())[f"/**/{node}"]["ros__parameters"]
-    assert content == {"autostart": True, **declared(SOURCES[node])}
+    assert content == declared(SOURCES[node])
+
+
+def test_the_file_holds_what_all_nodes_declare() -> None:
+    content = yaml.safe_load(PARAMETERS.read_text())["/**"]["ros__parameters"]
+    assert content == declared(PACKAGE / "nodes" / "lifecycle.py")
 
 
 def test_every_parameter_has_a_comment() -> None:
     lines = [line for line in PARAMETERS.read_text().splitlines() if line.startswith("    ")]
-    assert [line for line in lines if "#" not in line and line.strip() != "autostart: true"] == []
+    assert [line for line in lines if "#" not in line] == []
 
 
 def test_overrides_win_and_hold_in_any_namespace(tmp_path: Path) -> None:
