@@ -13,10 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.control.driver import DriverState
 from embodied_vision.control.guard import Guard
+from embodied_vision.control.holding import Holding
 from embodied_vision.control.motion import OPEN, Motion, MotionSettings, Segment, plan, plan_home
 from embodied_vision.control.player import MotionPlayer, PlayerSettings
 from embodied_vision.control.robot import RobotModel
+from embodied_vision.control.standstill import to_rest
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import Refused, RunFailed
@@ -32,6 +35,11 @@ NEAR_RAD = 0.05
 
 COME_TO_REST_S = 2.0
 """A paused arm that is not there after this time gives its motion up."""
+
+_FAILED = {
+    "grasp_missed": "nothing is held after the lift; the arm lets go and returns home",
+    "dropped": "what was carried is no longer held; the arm lets go and returns home",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +87,16 @@ class ArmStatus:
         done: that decision was carried out completely.
         aborted: it was begun and given up.
         refused: the rule that refused it, empty otherwise.
+        failed: `grasp_missed` when nothing was held after the lift, `dropped` when it was lost on the way; the arm
+            then lets go and returns home, and the decision is over without being done.
         reason: in words, why it was not done or why the arm stands.
         segment: part of the motion in hand.
         ended_ns: when the last motion ended.
         last_sent_ns: when the last trajectory of that motion was sent; what is judged later was judged after it.
         refusals: how many decisions and trajectories were refused so far.
-        lost: who is not heard, comma-separated; nothing begins until it is empty.
+        lost: who is not heard or not ready, comma-separated; nothing begins until it is empty.
+        speed_scaling: pace at which the driver runs trajectories, 0 … 1.
+        dry_run: nothing is sent to arm and gripper; what is said here is what they would do.
     """
 
     state: ArmState = "idle"
@@ -92,20 +104,37 @@ class ArmStatus:
     done: bool = False
     aborted: bool = False
     refused: str = ""
+    failed: str = ""
     reason: str = ""
     segment: str = ""
     ended_ns: int = 0
     last_sent_ns: int = 0
     refusals: int = 0
     lost: str = ""
+    speed_scaling: float = 1.0
+    dry_run: bool = False
+
+
+def _nothing() -> None:
+    pass
 
 
 class ArmExecutive:
     """The arm's state machine. `now_s` is a steady clock, `now_ns` the clock of the stamps.
 
-    Attributes:
+    Args:
+        model: the arm.
         guard: the last word on everything that is sent.
         watchdog: who has to be heard while the arm moves.
+        settings: how it is driven.
+        send, grip: what reaches arm and gripper.
+        drop: takes back what was sent and is still under way, where the way to the arm can do that.
+        driver: what the driver says; without it the arm counts as ready and at full pace.
+        holding: sensor of the gripper; without it every grasp counts as a success.
+        dry_run: `send` and `grip` reach no arm; only said in the status.
+
+    Attributes:
+        guard, watchdog, driver, holding: as given.
     """
 
     def __init__(
@@ -116,19 +145,33 @@ class ArmExecutive:
         settings: ExecutiveSettings,
         send: Callable[[Trajectory], None],
         grip: Callable[[float], None],
+        drop: Callable[[], None] = _nothing,
+        *,
+        driver: DriverState | None = None,
+        holding: Holding | None = None,
+        dry_run: bool = False,
     ) -> None:
         self._model = model
         self.guard = guard
         self.watchdog = watchdog
+        self.driver = driver or DriverState()
+        self.holding = holding
         self._settings = settings
         self._send = send
         self._grip = grip
+        self._drop = drop
         self._player: MotionPlayer | None = None
         self._paused_s = 0.0
         self._sent_ns = 0
         self._give_up = False
+        self._confirmed = False
+        self._returning = False
+        self._seen_s: float | None = None
+        self._delay_s = 0.0
         stopped = guard.stopped
-        self._status = ArmStatus() if stopped is None else ArmStatus(state="stopped", reason=stopped)
+        self._status = ArmStatus(dry_run=dry_run)
+        if stopped is not None:
+            self._set(state="stopped", reason=stopped)
 
     @property
     def status(self) -> ArmStatus:
@@ -160,9 +203,7 @@ class ArmExecutive:
         """
         try:
             q = self._ready(joints, now_s)
-            motion = plan_home(self._model, q, self._settings.homing)
-            letting_go = Segment("let_go", motion.segments[-1].trajectory, OPEN, self._settings.homing.release_s)
-            self._play(Motion((*motion.segments[:-1], letting_go)), "home", joints, now_s, now_ns)
+            self._play(self._way_home(q), "home", joints, now_s, now_ns)
         except Refused as error:
             self.note_refusal(error, "home")
             raise
@@ -175,7 +216,8 @@ class ArmExecutive:
 
     def stop(self, reason: str, now_s: float, now_ns: int, joints: Joints | None) -> None:
         """Brake and stay stopped until `resume`. What was in hand is given up."""
-        self._brake(joints, now_s, now_ns)
+        if not self._brake(joints, now_s, now_ns):
+            self._halt(joints, now_ns)
         self.guard.stop(reason)
         aborted = self._player is not None
         self._player = None
@@ -200,31 +242,61 @@ class ArmExecutive:
             self._set(refusals=refusals)
             return
         self._set(
-            decision_id=decision_id, done=False, aborted=False, refused=error.rule, reason=str(error), refusals=refusals
+            decision_id=decision_id,
+            done=False,
+            aborted=False,
+            refused=error.rule,
+            failed="",
+            reason=str(error),
+            refusals=refusals,
         )
 
     # ---- time
 
     def tick(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
         """Go on; call it every few 10 ms, and at once when the watchdog has news."""
-        lost = self.watchdog.lost(now_s)
+        self._keep_time(now_s)
+        lost = self._lost(now_s)
         if ", ".join(lost) != self._status.lost:
             self._set(lost=", ".join(lost))
         if self._player is None:
             return
-        if self._status.state == "paused":
+        problems = self.driver.problems
+        if problems:
+            self.fail(f"{'; '.join(problems.values())}; when the arm is ready again, resume", now_ns)
+        elif self._status.state == "paused":
             self._wait(self._player, lost, joints, now_s, now_ns)
         elif lost:
             self._brake(joints, now_s, now_ns)
             self._pause("; ".join(lost.values()), now_s, give_up=False)
-        if self._status.state == "moving":
+        if self._player is not None and self._status.state == "moving":
             self._advance(self._player, joints, now_s, now_ns)
+
+    def _lost(self, now_s: float) -> dict[str, str]:
+        """Who is not heard or keeps the arm from moving, with the reason in words."""
+        return {**self.watchdog.lost(now_s), **self.driver.problems}
+
+    def _keep_time(self, now_s: float) -> None:
+        """Let a motion's time go by at the pace at which the driver runs trajectories."""
+        if self._seen_s is not None:
+            self._delay_s += (now_s - self._seen_s) * (1.0 - self.driver.pace)
+        self._seen_s = now_s
+        pace = round(self.driver.pace, 2)
+        if pace != self._status.speed_scaling:
+            self._set(speed_scaling=pace)
+
+    def _motion_s(self, now_s: float) -> float:
+        """Time on the clock of motions, which stands still when the driver's does."""
+        return now_s - self._delay_s
 
     def _advance(self, player: MotionPlayer, joints: Joints | None, now_s: float, now_ns: int) -> None:
         try:
             if joints is None:
                 raise RunFailed("there are no joint states; the arm brakes")
-            step = player.tick(now_s, joints.positions)
+            if self._returning:
+                self._return_empty(player, joints, now_s, now_ns)
+                return
+            step = player.tick(self._motion_s(now_s), joints.positions)
             if step.trajectory is not None:
                 self._checked(step.trajectory, joints, now_ns)
         except (Refused, RunFailed) as error:
@@ -239,10 +311,37 @@ class ArmExecutive:
             return
         if step.gripper is not None:
             self._grip(step.gripper)
-        if step.done:
-            self._end(done=True, reason="", now_ns=now_ns)
+        failed = self._grasp_failed(player, now_s)
+        if failed:
+            self._set(failed=failed, reason=_FAILED[failed], segment="return")
+            self._brake(joints, now_s, now_ns)
+            self._returning = True
+        elif step.done:
+            self._end(done=not self._status.failed, reason=self._status.reason, now_ns=now_ns)
         elif player.name != self._status.segment:
             self._set(segment=player.name)
+
+    def _grasp_failed(self, player: MotionPlayer, now_s: float) -> str:
+        """`grasp_missed` or `dropped` when what the arm should carry is not there, else empty."""
+        if self.holding is None or player.load != "carried":
+            return ""
+        if self.holding.empty(now_s):
+            return "dropped" if self._confirmed else "grasp_missed"
+        self._confirmed = self._confirmed or self.holding.held
+        return ""
+
+    def _return_empty(self, player: MotionPlayer, joints: Joints, now_s: float, now_ns: int) -> None:
+        """Once the arm rests after a failed grasp: let go and go home, slowly.
+
+        Raises:
+            Refused: there is no way home that may be sent.
+        """
+        if not (player.settled(self._motion_s(now_s)) and self._rests(joints)):
+            return
+        home = self._way_home(joints.positions)
+        self._returning = False
+        self._grip(OPEN)
+        self._start(home, joints, now_s, now_ns)
 
     def _pause(self, reason: str, now_s: float, *, give_up: bool) -> None:
         self._paused_s, self._give_up = now_s, give_up
@@ -259,7 +358,7 @@ class ArmExecutive:
                 self._set(reason="; ".join([self._status.reason, *more]))
             self._give_up = self._give_up or since_s > self._settings.resume_within_s
             return
-        if not player.settled(now_s):
+        if not player.settled(self._motion_s(now_s)):
             return
         healthy_s = self.watchdog.healthy_s(now_s)
         if self._give_up and healthy_s >= self._settings.recovered_s:
@@ -267,8 +366,9 @@ class ArmExecutive:
         elif not self._give_up and healthy_s >= self._settings.healthy_s:
             q = None if joints is None else joints.positions
             if q is not None and joints is not None and self._rests(joints) and player.off_rest(q) < NEAR_RAD:
-                player.resume(now_s)
-                self._set(state="moving", reason="", refused="")
+                if not self._returning:
+                    player.resume(self._motion_s(now_s))
+                self._set(state="moving", reason=_FAILED.get(self._status.failed, ""), refused="")
             else:
                 self._give_up = since_s > self._settings.resume_within_s + COME_TO_REST_S
 
@@ -277,7 +377,7 @@ class ArmExecutive:
         self._set(
             state="idle",
             done=done,
-            aborted=not done,
+            aborted=not done and self._status.state == "paused",
             reason=reason,
             segment="",
             ended_ns=now_ns,
@@ -292,7 +392,7 @@ class ArmExecutive:
             raise Refused("stopped", "the arm", self.guard.stopped, "no stop", "look for the cause, then resume")
         if self._player is not None:
             raise Refused("busy", "the arm", self._status.decision_id, "one motion at a time", "wait until it is done")
-        lost = self.watchdog.lost(now_s)
+        lost = self._lost(now_s)
         if lost:
             raise Refused("lost", ", ".join(lost), "; ".join(lost.values()), "all heard", "bring it back first")
         if joints is None:
@@ -308,38 +408,70 @@ class ArmExecutive:
 
     def _play(self, motion: Motion, decision_id: str, joints: Joints | None, now_s: float, now_ns: int) -> None:
         assert joints is not None
-        self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
-        player = MotionPlayer(motion, self._model.limits, self._settings.player)
-        step = player.tick(now_s, joints.positions)
-        if step.trajectory is not None:
-            self._checked(step.trajectory, joints, now_ns)
-        self._player = player
+        self._keep_time(now_s)
+        player = self._start(motion, joints, now_s, now_ns)
+        self._confirmed = self._returning = False
         self._set(
             state="moving",
             decision_id=decision_id,
             done=False,
             aborted=False,
             refused="",
+            failed="",
             reason="",
             segment=player.name,
         )
+
+    def _start(self, motion: Motion, joints: Joints, now_s: float, now_ns: int) -> MotionPlayer:
+        """Check a whole motion and send its first horizon."""
+        self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
+        player = MotionPlayer(motion, self._model.limits, self._settings.player)
+        step = player.tick(self._motion_s(now_s), joints.positions)
+        if step.trajectory is not None:
+            self._checked(step.trajectory, joints, now_ns)
+        self._player = player
+        return player
+
+    def _way_home(self, q: NDArray[np.float64]) -> Motion:
+        """The slow way home from q (J,), at whose end the gripper lets go."""
+        motion = plan_home(self._model, q, self._settings.homing)
+        letting_go = Segment("let_go", motion.segments[-1].trajectory, OPEN, self._settings.homing.release_s)
+        return Motion((*motion.segments[:-1], letting_go))
 
     def _checked(self, trajectory: Trajectory, joints: Joints, now_ns: int) -> None:
         self.guard.check_trajectory(trajectory, joints.at(now_ns), joints.stamp_ns, now_ns)
         self._send(trajectory)
         self._sent_ns = now_ns
 
-    def _brake(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
-        """Send a brake where one is needed. Should the guard refuse it, the horizon sent last brakes a little later."""
+    def _brake(self, joints: Joints | None, now_s: float, now_ns: int) -> bool:
+        """Send a brake where one is needed. Should the guard refuse it, the horizon sent last brakes a little later.
+
+        Returns:
+            Whether the arm is on its path to rest, so that nothing more need be done.
+        """
         stop = self._player.pause(now_s) if self._player is not None else None
         if stop is None or joints is None:
-            return
+            return self._player is not None and not self._player.settled(now_s)
         try:
             self._checked(stop, joints, now_ns)
         except Refused as error:
             self._set(refused=error.rule, refusals=self._status.refusals + 1)
             if self._player is not None:
                 self._player.withdraw()
+            return False
+        return True
+
+    def _halt(self, joints: Joints | None, now_ns: int) -> None:
+        """Bring an arm to rest that moves otherwise than we told it to: somebody else commands it."""
+        if joints is None or self._rests(joints):
+            return
+        try:
+            q = joints.at(now_ns)
+            self._checked(to_rest(q, joints.velocities, self._model.limits), joints, now_ns)
+        except Refused as error:
+            self._set(refused=error.rule, refusals=self._status.refusals + 1)
+        except RunFailed:  # nothing is known of its speed
+            return
 
     def _set(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ class Watchdog:
         self._stall_s = stall_s
         self._asked_s: float | None = None
         self._healthy_since_s: float | None = None
+        self._problems: dict[str, str] = {}
 
     def feed(self, name: str, now_s: float) -> None:
         """`name` gave a sign of life."""
@@ -40,6 +41,13 @@ class Watchdog:
     def set_alive(self, name: str, alive: bool) -> None:
         """The transport says whether the process behind `name` is there."""
         self._sources[name].alive = alive
+
+    def set_problem(self, name: str, words: str) -> None:
+        """Count `name` as lost for another reason than silence, in words; empty words end that."""
+        if words:
+            self._problems[name] = words
+        else:
+            self._problems.pop(name, None)
 
     def age_s(self, name: str, now_s: float) -> float:
         """How long ago `name` was heard; infinite when never."""
@@ -50,7 +58,7 @@ class Watchdog:
         """Lost sources, each with what is wrong, in words. Also keeps the account for `healthy_s`."""
         gap_s = 0.0 if self._asked_s is None else now_s - self._asked_s
         self._asked_s = now_s
-        problems: dict[str, str] = {}
+        problems = dict(self._problems)
         for name, source in self._sources.items():
             if source.heard_s is not None and gap_s > self._stall_s:
                 source.heard_s = min(now_s, source.heard_s + gap_s)

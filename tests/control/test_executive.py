@@ -11,8 +11,9 @@ import pytest
 from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings, Joints
 from embodied_vision.control.guard import Guard
 from embodied_vision.control.motion import CLOSED, OPEN, MotionSettings
-from embodied_vision.control.planning import Pace
+from embodied_vision.control.planning import Pace, plan_joint
 from embodied_vision.control.player import PlayerSettings
+from embodied_vision.control.standstill import to_rest
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import Refused
 from embodied_vision.geometry import tool_down
@@ -226,3 +227,44 @@ def test_the_way_home_lets_go_at_its_end() -> None:
     assert bench.executive.status.decision_id == "home"
     assert [command for _, command in bench.arm.grips[grips:]] == [OPEN]
     np.testing.assert_allclose(bench.arm.joints().positions, MODEL.home, atol=1e-3)
+
+
+def test_a_stop_brings_an_arm_to_rest_that_somebody_else_moves() -> None:
+    bench = Bench()
+    stranger = plan_joint(MODEL, MODEL.home, MODEL.home + 0.6)
+    bench.arm.send(stranger)
+    bench.run(0.3)
+    assert np.abs(bench.joints.velocities).max() > 0.1
+    bench.executive.stop("a stranger", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    assert len(bench.arm.sent) == 2
+    bench.run(0.5)
+    assert np.abs(bench.joints.velocities).max() < 1e-3
+    assert bench.state() == "stopped"
+
+
+def test_a_stop_brings_an_arm_to_rest_that_was_taken_off_its_path() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(0.6)
+    q, qd = bench.arm.state(bench.arm.now_s)
+    bench.arm.send(to_rest(q + 0.3, qd, MODEL.limits))  # as if somebody had led it away
+    sent = len(bench.arm.sent)
+    bench.executive.stop("a stranger", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    assert len(bench.arm.sent) == sent + 1
+    bench.run(0.5)
+    assert np.abs(bench.joints.velocities).max() < 1e-3
+
+
+def test_a_stop_brings_a_paused_arm_to_rest_that_somebody_else_moves() -> None:
+    bench = Bench()
+    bench.begin()
+    bench.run(0.6)
+    bench.silent.add("encoder")
+    bench.run(1.0)
+    assert bench.state() == "paused"
+    q, _ = bench.arm.state(bench.arm.now_s)
+    bench.arm.send(plan_joint(MODEL, q, q + 0.3))
+    bench.run(0.2)
+    bench.executive.stop("a stranger", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    bench.run(0.5)
+    assert np.abs(bench.joints.velocities).max() < 1e-3

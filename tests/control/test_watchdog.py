@@ -63,3 +63,12 @@ def test_a_caller_who_asks_seldom_says_so() -> None:
     watchdog.feed("encoder", 0.0)
     assert ask(watchdog, 0.0, 0.9, step_s=0.3) == {}
     assert list(ask(watchdog, 1.2, 1.2)) == ["encoder"]
+
+
+def test_what_is_no_silence_counts_as_lost_until_it_is_over() -> None:
+    watchdog = Watchdog({"camera": 0.2})
+    watchdog.feed("camera", 0.0)
+    watchdog.set_problem("clock", "the system clock was set")
+    assert watchdog.lost(0.1) == {"clock": "the system clock was set"}
+    watchdog.set_problem("clock", "")
+    assert watchdog.lost(0.15) == {}
