@@ -304,7 +304,8 @@ class ArmExecutive:
             lags = isinstance(error, Refused) and error.rule in ("jump", "stale_joint_state")
             if isinstance(error, Refused):
                 self._set(refused=error.rule, refusals=self._status.refusals + 1)
-                player.withdraw()
+                if not self._returning:
+                    player.withdraw()
             else:
                 player.hold()
             self._pause(str(error), now_s, give_up=not lags)
@@ -338,10 +339,9 @@ class ArmExecutive:
         """
         if not (player.settled(self._motion_s(now_s)) and self._rests(joints)):
             return
-        home = self._way_home(joints.positions)
+        self._start(self._way_home(joints.positions), joints, now_s, now_ns)
         self._returning = False
         self._grip(OPEN)
-        self._start(home, joints, now_s, now_ns)
 
     def _pause(self, reason: str, now_s: float, *, give_up: bool) -> None:
         self._paused_s, self._give_up = now_s, give_up

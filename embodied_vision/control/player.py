@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embodied_vision.control.limits import JointLimits
-from embodied_vision.control.motion import Motion, Segment
+from embodied_vision.control.motion import CLOSED, Motion, Segment
 from embodied_vision.control.planning import BRAKE_S
 from embodied_vision.control.streaming import brake, horizon
 from embodied_vision.control.trajectory import Trajectory
@@ -18,6 +19,9 @@ RAMP_S = 4 * BRAKE_S
 """Time in which an interrupted motion comes back to its pace; four brakes long, it stays within the limits."""
 
 _EPSILON_S = 1e-6
+
+Load = Literal["none", "lifted", "carried"]
+"""What the gripper has to hold by the plan: it was closed and the arm lifts it, then the lift is over."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,12 @@ class MotionPlayer:
         self._reached_s: float | None = None
         self._dwell_until_s: float | None = None
         self._paused = False
+        self._load: Load = "none"
+
+    @property
+    def load(self) -> Load:
+        """What the gripper has to hold now."""
+        return self._load
 
     @property
     def name(self) -> str:
@@ -253,6 +263,8 @@ class MotionPlayer:
             return Step()
         self._reached_s = None
         self._dwell_until_s = now_s + segment.dwell_s
+        if segment.gripper is not None and segment.gripper != CLOSED:
+            self._load = "none"
         return Step(gripper=segment.gripper)
 
     def _dwell(self, now_s: float, q: NDArray[np.float64]) -> Step:
@@ -260,6 +272,10 @@ class MotionPlayer:
         return self._next(now_s, q) if now_s >= self._dwell_until_s else Step()
 
     def _next(self, now_s: float, q: NDArray[np.float64]) -> Step:
-        self._legs.pop(0)
+        done = self._legs.pop(0).segment
+        if done.gripper == CLOSED:
+            self._load = "lifted"
+        elif self._load == "lifted":
+            self._load = "carried"
         self._sent, self._former, self._path_s, self._dwell_until_s = None, None, 0.0, None
         return self.tick(now_s, q)
