@@ -15,6 +15,11 @@ def color_info(camera: str) -> str:
     return f"{camera}/color/camera_info"
 
 
+def health(camera: str) -> str:
+    """What is known of each color image: JSON with `stamp_ns`, `problem` and `unchanged_ns`."""
+    return f"{camera}/health"
+
+
 def depth(camera: str) -> str:
     """Depth images, registered to color."""
     return f"{camera}/aligned_depth_to_color/image_raw"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
-from numpy.typing import NDArray
 from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
 from sensor_msgs.msg import CameraInfo, JointState
 from std_msgs.msg import Float64, String
@@ -17,12 +16,15 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision import topics
+from embodied_vision.calibration import read_cameras
 from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
 from embodied_vision.control.guard import Guard, GuardSettings
+from embodied_vision.control.joint_parts import JointParts
 from embodied_vision.control.motion import MotionSettings
 from embodied_vision.control.planning import Pace
 from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.robot import RobotModel
+from embodied_vision.control.seen_tip import SeenTip
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput, Refused
@@ -30,7 +32,6 @@ from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
     JointSamples,
     from_json,
-    joint_state_to_positions,
     poses_to_pick_place,
     samples_to_trajectory,
     stamp_to_ns,
@@ -42,6 +43,9 @@ from embodied_vision.nodes.trace import Tracer
 
 DECISION_WAIT_S = 0.1
 """How long `pick_place` waits for the `policy/decision` of its stamp, which names it; then it goes on unnamed."""
+
+CLOCK_TIMEOUT_S = 0.2
+"""A simulated clock that stands for so long is as bad as a dead node."""
 
 HOME_WAIT_S = 5.0
 """How long `~/home` waits for joint states and the nodes that must be heard, as right after a start."""
@@ -60,6 +64,14 @@ class ArmNode(ManagedNode):
             read_only=True,
         )
         self.param("cameras", ["camera"], "cameras that must go on while the arm moves; an empty name for none")
+        self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
+        self.param(
+            "frozen_px",
+            10.0,
+            "how far the tool may move within a picture that stays the same, px; its camera is frozen; 0: not asked",
+            (0.0, 1000.0),
+        )
+        self.param("joint_state_topics", ["joint_states"], "topics that together carry the joints", read_only=True)
         self.param("heartbeat_timeout", 1.0, "longest silence of an upstream node's main thread, s", (0.2, 10.0))
         self.param("camera_timeout", 0.2, "longest time without a frame while the arm moves, s", (0.05, 10.0))
         self.param("joint_state_timeout", 0.2, "longest time without a joint state while the arm moves, s", (0.02, 2.0))
@@ -78,7 +90,10 @@ class ArmNode(ManagedNode):
         self._status = self.create_publisher(String, "arm/status", qos.STATUS)
         self._arm: ArmExecutive | None = None
         self._model: RobotModel | None = None
+        self._parts = JointParts([])
+        self._tips: dict[str, SeenTip] = {}
         self._joints: Joints | None = None
+        self._clock_ns = 0
         self._said: ArmStatus | None = None
         self._decisions: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._waiting: tuple[PoseArray, float] | None = None
@@ -97,7 +112,14 @@ class ArmNode(ManagedNode):
         guard = Guard(model, settings=bounds)
         if self.value("start_stopped"):
             guard.stop("the arm node was started again after a death")
+        self._parts = JointParts(model.joint_names)
+        calibrated = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
+        if unknown := set(self._names("cameras")) - set(calibrated):
+            raise BadInput(f"cameras {sorted(unknown)} are not in the calibration, which has {sorted(calibrated)}")
+        self._tips = {name: SeenTip(model, calibrated[name]) for name in self._names("cameras")}
         limits = {"joint_states": float(self.value("joint_state_timeout"))}
+        if self.value("use_sim_time"):
+            limits["the clock"] = CLOCK_TIMEOUT_S
         limits |= {f"camera {name}": float(self.value("camera_timeout")) for name in self._names("cameras")}
         limits |= {name: float(self.value("heartbeat_timeout")) for name in self._names("upstream")}
         settings = ExecutiveSettings(
@@ -109,9 +131,11 @@ class ArmNode(ManagedNode):
         self._arm = ArmExecutive(model, guard, Watchdog(limits), settings, self._send, self._grip)
 
     def start(self) -> None:
-        self.subscribe_sensor(JointState, "joint_states", self._on_joints)
+        for topic in self.value("joint_state_topics"):
+            self.subscribe_sensor(JointState, topic, self._on_joints)
         for camera in self._names("cameras"):
             self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_camera(camera))
+            self.subscribe(String, topics.health(camera), qos.SENSOR, self._on_camera_health(camera))
         for name in self._names("upstream"):
             events = SubscriptionEventCallbacks(liveliness=self._on_liveliness(name))
             self.subscribe(String, f"heartbeat/{name}", qos.HEARTBEAT, self._on_heartbeat(name), event_callbacks=events)
@@ -143,34 +167,46 @@ class ArmNode(ManagedNode):
     # ---- who is heard
 
     def _on_joints(self, message: JointState) -> None:
-        assert self._model is not None
-        names = self._model.joint_names
-        try:
-            q = joint_state_to_positions(message, names)
-        except BadInput as error:
-            self.get_logger().error(f"joint state ignored: {error}", throttle_duration_sec=5.0)
+        """A whole joint state or a part of one. Only a complete and finite set is a sign of life."""
+        now_s = time.monotonic()
+        joints = self._parts.add(message.name, message.position, message.velocity, stamp_to_ns(message.header.stamp))
+        if joints is None:
+            if self._executive.watchdog.age_s("joint_states", now_s) > self.value("joint_state_timeout"):
+                self.get_logger().error(f"joint states lack {self._parts.wanted}", throttle_duration_sec=5.0)
             return
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        self._joints = Joints(q, self._velocities(message, q, stamp_ns), stamp_ns)
-        if np.isfinite(q).all():
-            self._executive.watchdog.feed("joint_states", time.monotonic())
-
-    def _velocities(self, message: JointState, q: NDArray[np.float64], stamp_ns: int) -> NDArray[np.float64]:
-        """Velocities (J,) as measured, or from the last two positions where the driver sends none."""
-        assert self._model is not None
-        if len(message.velocity) == len(message.name):
-            known = dict(zip(message.name, message.velocity, strict=True))
-            return np.array([known[name] for name in self._model.joint_names], float)
-        before = self._joints
-        if before is None or stamp_ns <= before.stamp_ns:
-            return np.zeros_like(q)
-        return (q - before.positions) / ((stamp_ns - before.stamp_ns) * 1e-9)
+        self._joints = joints
+        for tip in self._tips.values():
+            tip.add(joints.positions, joints.stamp_ns)
+        if np.isfinite(joints.positions).all():
+            self._executive.watchdog.feed("joint_states", now_s)
 
     def _on_camera(self, name: str):  # type: ignore[no-untyped-def]
         def hear(_message: CameraInfo) -> None:
             self._executive.watchdog.feed(f"camera {name}", time.monotonic())
 
         return hear
+
+    def _on_camera_health(self, name: str):  # type: ignore[no-untyped-def]
+        def hear(message: String) -> None:
+            report = from_json(message, topics.health(name))
+            problem = str(report.get("problem", ""))
+            if not problem:
+                problem = self._frozen(name, int(report.get("unchanged_ns", 0)), int(report.get("stamp_ns", 0)))
+            words = f"picture of {name} cannot be believed: {problem}" if problem else ""
+            self._executive.watchdog.set_problem(f"picture of {name}", words)
+            if problem:
+                self._tick()
+
+        return hear
+
+    def _frozen(self, camera: str, unchanged_ns: int, stamp_ns: int) -> str:
+        """What is wrong with a picture that has been the same for some time, in words; empty when nothing is."""
+        bound_px = float(self.value("frozen_px"))
+        moved_px = self._tips[camera].moved_px(unchanged_ns, stamp_ns) if bound_px else 0.0
+        if moved_px <= bound_px:
+            return ""
+        same_s = (stamp_ns - unchanged_ns) * 1e-9
+        return f"its picture stays the same for {same_s:.2f} s, while the tool moved {moved_px:.0f} px in it"
 
     def _on_heartbeat(self, name: str):  # type: ignore[no-untyped-def]
         def hear(message: String) -> None:
@@ -230,10 +266,18 @@ class ArmNode(ManagedNode):
         self._say()
 
     def _tick(self) -> None:
+        if self.value("use_sim_time"):
+            self._hear_clock()
         self._take_waiting()
         self._go_home()
         self._executive.tick(self._joints, time.monotonic(), self.now_ns())
         self._say()
+
+    def _hear_clock(self) -> None:
+        """Under simulated time the clock is one more that must be heard."""
+        before_ns, self._clock_ns = self._clock_ns, self.now_ns()
+        if self._clock_ns != before_ns:
+            self._executive.watchdog.feed("the clock", time.monotonic())
 
     # ---- what the guard let through
 
