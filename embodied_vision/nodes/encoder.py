@@ -26,6 +26,7 @@ from embodied_vision.nodes.conversions import (
     stamp_to_ns,
     to_json,
 )
+from embodied_vision.nodes.frame_watch import FrameWatch
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import FloatArray
@@ -67,6 +68,7 @@ class EncoderNode(ManagedNode):
             )
             for camera in self._cameras
         }
+        self._watches = {camera: FrameWatch(self, camera) for camera in self._cameras}
         self._encoder: Encoder | None = None
         self._intrinsics: dict[str, FloatArray] = {}
         self._slots: dict[str, Image] = {}
@@ -99,6 +101,7 @@ class EncoderNode(ManagedNode):
         self._worker = threading.Thread(target=self._work, name="encode", daemon=True)
         self._worker.start()
         for camera in self._cameras:
+            self._watches[camera].begin()
             self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_info(camera))
             self.subscribe_sensor(Image, topics.color(camera), self._on_image(camera))
         self.subscribe(String, "arm/status", qos.STATUS, self._on_arm_status)
@@ -124,6 +127,7 @@ class EncoderNode(ManagedNode):
     def _on_info(self, camera: str) -> Callable[[CameraInfo], None]:
         def remember(message: CameraInfo) -> None:
             self._intrinsics[camera] = info_to_K(message)
+            self._watches[camera].hear_info()
 
         return remember
 
@@ -142,6 +146,7 @@ class EncoderNode(ManagedNode):
         def take(message: Image) -> None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             self._tracer.mark("encoder.receive", stamp_ns)
+            self._watches[camera].look(message)
             due = self._is_due(camera, stamp_ns)
             with self._changed:
                 self._counts.received += 1
@@ -161,10 +166,13 @@ class EncoderNode(ManagedNode):
         self._status.publish(to_json({**counts, "trouble": trouble}))
         if not self.is_active:
             return
+        doubts = [f"{name}: {watch.problem}" for name, watch in self._watches.items() if watch.problem]
         if trouble:
             self.health(ERROR, trouble, **counts)
         elif counts["received"] == 0:
             self.health(WARN, f"no images on {', '.join(topics.color(c) for c in self._cameras)} yet", **counts)
+        elif doubts:
+            self.health(WARN, "; ".join(doubts), **counts)
         else:
             self.health(OK, "encoding", **counts)
 
