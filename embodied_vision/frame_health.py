@@ -38,9 +38,7 @@ def light_problem(color: NDArray[np.uint8]) -> str:
     if mean < DARK:
         return f"its picture is black (mean brightness {mean:.1f} of 255, at least {DARK:g}); look at lens and light"
     if mean > BRIGHT:
-        return (
-            f"its picture is white (mean brightness {mean:.1f} of 255, at most {BRIGHT:g}); look at the exposure"
-        )
+        return f"its picture is white (mean brightness {mean:.1f} of 255, at most {BRIGHT:g}); look at the exposure"
     return ""
 
 
