@@ -108,6 +108,9 @@ setup(
             *(f"{node}_node = embodied_vision.nodes.{node}:main" for node in NODES),
             "cell_node = embodied_vision_sim.node:main",
         ],
-        "zarr.codecs": ["embodied_vision.jpeg = embodied_vision.episodes.jpeg:JpegCodec"],
+        "zarr.codecs": [
+            "embodied_vision.jpeg = embodied_vision.episodes.zarr_codecs:JpegCodec",
+            "embodied_vision.htj2k = embodied_vision.episodes.zarr_codecs:Htj2kCodec",
+        ],
     },
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from peers.codecs import Size, image_sizes, video_sizes
+from peers.codecs import SMALL, Size, image_sizes, video_sizes
 from peers.formats import Format, Hdf5, Mcap, Ours, ReplayBuffer
 from peers.frames import RATE_HZ, WINDOW, Data, psnr
 from rich.console import Console
@@ -123,6 +123,7 @@ def main(
         root = Path(folder)
         makers: dict[str, Callable[[Path], Format]] = {
             "ours": Ours,
+            "small": lambda path: Ours(path, "htj2k"),
             "raw": lambda path: Hdf5(path, gzip=False),
             "gzip": lambda path: Hdf5(path, gzip=True),
             "zarr": ReplayBuffer,
@@ -156,6 +157,8 @@ def _reads(results: dict[str, dict[str, float]], why: dict[str, str], all_cores:
     live = float(LIVE_CAMERAS * RATE_HZ)
     reference = f"{LIVE_CAMERAS} cameras at {RATE_HZ} Hz"
     yield _line("RGB-D frames written on one core", ours["frames_written"], "1/s", reference, live, cores=1)
+    small = results[Ours.small_name]["frames_written"]
+    yield _line("RGB-D frames written on one core, HTJ2K", small, "1/s", reference, live, cores=1)
     for peer, found in results.items():
         if peer == Ours.name:
             continue
@@ -175,6 +178,10 @@ def _sizes(figure: str, sizes: Sequence[Size]) -> Iterator[dict[str, object]]:
     for size in sizes:
         quality = [round(own.psnr_db, 2), round(size.psnr_db, 2)]
         yield _line(figure, own.kB, "kB", size.name, size.kB, psnr_db=quality, equal=size.reached)
+    for small in sizes:
+        if small.name == SMALL:
+            best = min((size for size in sizes if size.reached), key=lambda size: size.kB)
+            yield _line(f"{figure}, HTJ2K", small.kB, "kB", f"smallest: {best.name}", best.kB)
 
 
 if __name__ == "__main__":

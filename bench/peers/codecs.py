@@ -15,12 +15,16 @@ import numpy as np
 from av.video.frame import VideoFrame
 from peers.frames import HEIGHT, QUALITY, RATE_HZ, WIDTH, Color, Data, psnr
 
+from embodied_vision.episodes.htj2k import Htj2kChunks
 from embodied_vision.priority import at_same_priority
 
 os.environ.setdefault("SVT_LOG", "1")  # the encoder tells its settings on stderr otherwise
 
 NEAR_DB = 0.1
 """A codec whose best is so little below counts as equal."""
+
+SMALL = "HTJ2K, ours"
+"""The store's codec for those who want small images."""
 
 IMAGES = 4
 VIDEO_FRAMES = 60
@@ -48,6 +52,11 @@ CODECS: dict[str, tuple[Callable[[Color, Any], bytes], Callable[[bytes], Color],
         lambda image, level: imagecodecs.jpeg8_encode(image, level=level, subsampling="444", optimize=True),
         imagecodecs.jpeg8_decode,
         [QUALITY],
+    ),
+    SMALL: (
+        lambda image, quality: Htj2kChunks(quality).encode(image[None]),
+        lambda data: Htj2kChunks().decode(data, (1, HEIGHT, WIDTH, 3), np.dtype(np.uint8))[0],
+        range(70, 101),
     ),
     "WebP": (
         lambda image, level: imagecodecs.webp_encode(image, level=level, lossless=False),

@@ -18,6 +18,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from peers.frames import CAMERAS, HEIGHT, QUALITY, WIDTH, WINDOW, Color, Data, Depth
 
+from embodied_vision.episodes.schema import ColorCodec
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.geometry import quantise_depth
@@ -51,13 +52,18 @@ class Ours:
     """This store; every episode is on the disk, synced, when it counts as written."""
 
     name = "embodied_vision"
+    small_name = "embodied_vision, HTJ2K"
     one_core = ""
 
-    def __init__(self, folder: Path) -> None:
-        self._store = EpisodeStore(folder)
+    def __init__(self, folder: Path, codec: ColorCodec = "jpeg") -> None:
+        self._store, self._codec = EpisodeStore(folder), codec
+        if codec == "htj2k":
+            self.name = self.small_name
 
     def write(self, data: Data, episode: int) -> None:
-        writer = EpisodeWriter(self._store, task="bench", robot="none", cameras=data.cameras, quality=QUALITY)
+        writer = EpisodeWriter(
+            self._store, task="bench", robot="none", cameras=data.cameras, color_codec=self._codec, quality=QUALITY
+        )
         for step in data.of(episode):
             for frame in data.frames[step]:
                 writer.append_frame(frame)

@@ -161,7 +161,7 @@ class BackgroundWriter:
         Args:
             make: makes the writer, in a thread.
             on_begun: called when it is made.
-            low_quality: of the JPEG images while the queue is filling; None where quality cannot be lowered.
+            low_quality: of lossy images while the queue is filling; None where quality cannot be lowered.
         """
         episode = _Episode(low_quality)
 

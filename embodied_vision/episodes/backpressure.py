@@ -1,7 +1,7 @@
 """What is given up first when the disk or the processor cannot keep up, and the account of what was given up.
 
     full      every frame at the quality that was asked for
-    quality   every frame, as smaller JPEG images (an episode with lossless color skips what this would do)
+    quality   every frame, as smaller images (an episode with lossless color skips what this would do)
     half      every second frame of each camera, as smaller JPEG images
     none      no frames; samples and decisions go on
 

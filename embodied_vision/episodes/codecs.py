@@ -15,6 +15,7 @@ from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 
 from embodied_vision.episodes import strict
+from embodied_vision.episodes.htj2k import HTJ2K_NAME, Htj2kChunks
 from embodied_vision.errors import EpisodeError
 
 JPEG_NAME = "embodied_vision.jpeg"
@@ -200,6 +201,8 @@ def codec_from_metadata(codecs: Sequence[Mapping[str, Any]], where: str) -> Chun
     names = [codec["name"] for codec in codecs]
     if names == [JPEG_NAME, "crc32c"]:
         return JpegChunks(strict.integer(codecs[0]["configuration"]["quality"], "quality", 0, 100))
+    if names == [HTJ2K_NAME, "crc32c"]:
+        return Htj2kChunks(strict.integer(codecs[0]["configuration"]["quality"], "quality", 1, 100))
     if names == ["bytes", "blosc", "crc32c"]:
         configuration = codecs[1]["configuration"]
         return BloscChunks(

@@ -347,7 +347,7 @@ class Episode:
         """The episode as zarr-python sees it, read-only. It does not notice missing chunks: `verify` does."""
         import zarr
 
-        import embodied_vision.episodes.jpeg  # noqa: F401 registers the codec
+        import embodied_vision.episodes.zarr_codecs  # noqa: F401 registers them
 
         if isinstance(self.location, RemotePath):
             from zarr.storage import ObjectStore

@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from embodied_vision.episodes.arrays import ArraySpec
 from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks, ZstdChunks
+from embodied_vision.episodes.htj2k import Htj2kChunks
 from embodied_vision.errors import BadInput
 from embodied_vision.types import Camera
 
@@ -27,8 +28,9 @@ SCHEMA = 2
 GROUP = "data.zarr"
 UNITS = {"length": "m", "angle": "rad", "time": "s", "stamps": "ns", "depth": "mm"}
 
-ColorCodec = Literal["jpeg", "lossless"]
+ColorCodec = Literal["jpeg", "htj2k", "lossless"]
 
+_LOSSY: dict[str, type[JpegChunks] | type[Htj2kChunks]] = {"jpeg": JpegChunks, "htj2k": Htj2kChunks}
 _LONGEST_NAME = 200
 _NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
@@ -59,11 +61,11 @@ def color_codec(name: str, quality: int) -> ChunkCodec:
     """
     if name == "lossless":
         return BloscChunks(1)
-    if name != "jpeg":
-        raise BadInput(f"color codec {name!r} is unknown; give 'jpeg' or 'lossless'")
+    if name not in _LOSSY:
+        raise BadInput(f"color codec {name!r} is unknown; give one of {', '.join(get_args(ColorCodec))}")
     if not 1 <= quality <= 100:
-        raise BadInput(f"JPEG quality {quality} is out of range; give 1 to 100")
-    return JpegChunks(quality)
+        raise BadInput(f"quality {quality} of the color images is out of range; give 1 to 100")
+    return _LOSSY[name](quality)
 
 
 def folder_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from embodied_vision.episodes.arrays import MOST_CHUNK_BYTES
 from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks, seal
 from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
 from embodied_vision.episodes.frames import AnyFrame, EncodedFrame, depth_mm
+from embodied_vision.episodes.htj2k import Htj2kChunks
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
 from embodied_vision.episodes.regular import check_own_folders
 from embodied_vision.episodes.schema import SCHEMA, ColorCodec, color_spec, folder_name, plain, values_spec
@@ -40,8 +42,9 @@ class EpisodeWriter:
         cameras: calibration of every camera whose frames will come, with unique names.
         encoder_id, policy_id: who acts.
         attributes: anything else worth knowing, JSON.
-        color_codec: "jpeg" or "lossless", for the frames; those of decisions are always lossless.
-        quality: of the JPEG images, 1 to 100.
+        color_codec: "jpeg", "htj2k" (smaller, slower) or "lossless", for the frames; those of decisions are always
+            lossless.
+        quality: of lossy images, 1 to 100.
         created_ns: when the episode began, system time; now when None. For copies of what was recorded elsewhere.
         tags: labels of the episode.
 
@@ -121,7 +124,7 @@ class EpisodeWriter:
 
         Args:
             frame: of a camera of this episode.
-            quality: of the JPEG image where it is below what the episode asks for; a reader needs not know. None, or
+            quality: of the color image where it is below what the episode asks for; a reader needs not know. None, or
                 lossless color: as the episode asks.
 
         Raises:
@@ -129,8 +132,8 @@ class EpisodeWriter:
         """
         self._check_camera(frame)
         color = self._color
-        if isinstance(color, JpegChunks) and quality is not None and quality < color.quality:
-            color = JpegChunks(quality)
+        if isinstance(color, JpegChunks | Htj2kChunks) and quality is not None and quality < color.quality:
+            color = replace(color, quality=quality)
         return EncodedFrame(frame.camera.name, int(frame.stamp_ns), self._encode(frame, color))
 
     def encode_jpeg(self, camera: str, stamp_ns: int, jpeg: bytes, depth: NDArray[np.uint16]) -> EncodedFrame:
@@ -143,14 +146,14 @@ class EpisodeWriter:
             depth: uint16 (H, W) in whole mm, 0 where there is no return.
 
         Raises:
-            BadInput: no such camera or image, or the episode's color is lossless.
+            BadInput: no such camera or image, or the episode's color is kept in another way.
         """
         from embodied_vision.episodes.encoded import jpeg_shape
 
         if camera not in self._cameras:
             raise BadInput(f"frame of camera {camera!r}, the episode has {sorted(self._cameras)}; name it at the start")
         if not isinstance(self._color, JpegChunks):
-            raise BadInput(f"camera {camera!r}: a JPEG image cannot go into an episode of lossless color; decode it")
+            raise BadInput(f"camera {camera!r}: a JPEG image cannot go into an episode of other color; decode it")
         size = (self._cameras[camera].height, self._cameras[camera].width)
         if jpeg_shape(jpeg) != (*size, 3) or depth.shape != size or depth.dtype != np.uint16:
             raise BadInput(

@@ -92,9 +92,9 @@ class RecorderNode(ManagedNode):
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
         self.param("contract", "", "YAML with the streams to log; empty for those of this package", read_only=True)
         self.param("task", "manual", "task name of episodes that ~/start begins")
-        self.param("color_codec", "jpeg", "`jpeg` or `lossless`; frames of decisions are always lossless")
-        self.param("quality", 90, "quality of the JPEG images", (1, 100))
-        self.param("low_quality", 60, "quality of the JPEG images while the queue is filling", (1, 100))
+        self.param("color_codec", "jpeg", "`jpeg`, `htj2k` (smaller, slower) or `lossless`; frames of decisions are always lossless")
+        self.param("quality", 90, "quality of lossy images", (1, 100))
+        self.param("low_quality", 60, "quality of lossy images while the queue is filling", (1, 100))
         self.param("queue", 300, "frames that may wait for the disk; quality sinks when half of them do", (1, 10_000))
         self.param("queue_mb", 256, "memory that frames may take while they wait, MB", (1, 65_536))
         self.param("encoders", 2, "threads that encode frames", (1, 64))
@@ -208,7 +208,7 @@ class RecorderNode(ManagedNode):
             self._report_status()
 
         low = min(self.value("low_quality"), quality)
-        lower = low if codec == "jpeg" and low < quality else None
+        lower = low if codec != "lossless" and low < quality else None
         self._writer.begin(make, lambda episode_id: self.post(lambda: begun(episode_id)), low_quality=lower)
 
     def _end(self, outcome: Mapping[str, Any], answer: Answer | None = None) -> None:

@@ -59,7 +59,7 @@ def write_long(store: EpisodeStore, codec: Any = "lossless") -> str:
         return writer.close({"reward": 1.0})
 
 
-@pytest.mark.parametrize("codec", ["lossless", "jpeg"])
+@pytest.mark.parametrize("codec", ["lossless", "jpeg", "htj2k"])
 def test_trim_keeps_everything_in_the_window_as_it_was(tmp_path: Path, codec: str) -> None:
     store = EpisodeStore(tmp_path)
     episode_id = write_long(store, codec)

@@ -13,7 +13,8 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.arrays import ArrayReader
-from embodied_vision.episodes.jpeg import JpegCodec
+from embodied_vision.episodes.schema import ColorCodec
+from embodied_vision.episodes.zarr_codecs import Htj2kCodec, JpegCodec
 from embodied_vision.errors import EpisodeError
 
 from .samples import fill, make_camera, make_frame
@@ -39,10 +40,11 @@ def test_zarr_python_reads_an_episode(tmp_path) -> None:
     np.testing.assert_array_equal(arrays["decisions/cameras/camera/color"][0], make_frame(camera, 0).color)
 
 
-def test_arrays_that_zarr_python_writes_are_read(tmp_path) -> None:
+@pytest.mark.parametrize("codec", [JpegCodec, Htj2kCodec])
+def test_arrays_that_zarr_python_writes_are_read(tmp_path, codec: type[JpegCodec] | type[Htj2kCodec]) -> None:
     rng = np.random.default_rng(0)
     kinds = {
-        "color": (rng.integers(0, 255, (66, 8, 9, 3), np.uint8), 1, JpegCodec(quality=100), []),
+        "color": (rng.integers(0, 255, (66, 8, 9, 3), np.uint8), 1, codec(quality=100), []),
         "depth": (
             rng.integers(0, 9000, (66, 8, 9)).astype(np.uint16),
             1,
@@ -86,9 +88,10 @@ def test_chunk_that_was_never_written_is_an_error_not_zeros(tmp_path) -> None:
         reader.chunk(1)
 
 
-def test_zarr_python_finds_the_jpeg_codec_by_its_entry_point(tmp_path) -> None:
+@pytest.mark.parametrize("codec", ["jpeg", "htj2k"])
+def test_zarr_python_finds_the_codec_by_its_entry_point(tmp_path, codec: ColorCodec) -> None:
     store, camera = EpisodeStore(tmp_path), make_camera()
-    with EpisodeWriter(store, task="t", robot="r", cameras=[camera]) as writer:
+    with EpisodeWriter(store, task="t", robot="r", cameras=[camera], color_codec=codec) as writer:
         writer.append_frame(make_frame(camera, 0))
         writer.close({})
     episode = store.open(writer.id)

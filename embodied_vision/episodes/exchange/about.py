@@ -44,7 +44,7 @@ class Digests:
 
 
 def color_codec(episode: Episode) -> tuple[str, int]:
-    """Name and quality of the color codec, as `EpisodeWriter` takes them."""
+    """Name and quality of the color codec, as `EpisodeWriter` takes them, for what is exported: pixels unless JPEG."""
     for name in episode.cameras:
         codec = episode.frames(name).color_codec
         return ("jpeg", codec.quality) if isinstance(codec, JpegChunks) else ("lossless", 90)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from embodied_vision.episodes import Episode, EpisodeStore, EpisodeWriter
-from embodied_vision.episodes.codecs import JpegChunks
+from embodied_vision.episodes.codecs import BloscChunks, JpegChunks
 from embodied_vision.episodes.frames import RawFrame
+from embodied_vision.episodes.htj2k import Htj2kChunks
 from embodied_vision.episodes.schema import ColorCodec
 from embodied_vision.types import PickPlace
 from episodes.samples import PERIOD_NS, START_NS, make_action, make_camera, make_frame
@@ -70,7 +71,8 @@ def assert_equal(one: Episode, other: Episode) -> None:
         assert other.cameras[name].to_dict() == camera.to_dict()
         ours, theirs = one.frames(name), other.frames(name)
         np.testing.assert_array_equal(theirs.stamps_ns, ours.stamps_ns)
-        assert theirs.color_codec == ours.color_codec
+        no_message_carries_it = isinstance(ours.color_codec, Htj2kChunks)
+        assert theirs.color_codec == (BloscChunks(1) if no_message_carries_it else ours.color_codec)
         for index in range(len(ours)):
             if isinstance(ours.color_codec, JpegChunks):
                 assert theirs.encoded_color(index) == ours.encoded_color(index)

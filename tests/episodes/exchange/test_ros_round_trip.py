@@ -27,7 +27,7 @@ from episodes.exchange.rich import JOINTS, assert_equal, write_rich
 from episodes.samples import START_NS, Child, make_camera, write_episode
 
 
-@pytest.mark.parametrize("color", ["jpeg", "lossless"])
+@pytest.mark.parametrize("color", ["jpeg", "htj2k", "lossless"])
 @pytest.mark.parametrize("how", ["mcap", "mcap folder", "rosbag2 mcap", "rosbag2 sqlite3"])
 def test_an_episode_comes_back_equal(tmp_path: Path, how: str, color: ColorCodec) -> None:
     store, other = EpisodeStore(tmp_path / "one"), EpisodeStore(tmp_path / "two")
