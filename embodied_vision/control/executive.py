@@ -212,12 +212,20 @@ class ArmExecutive:
         """False while waiting helps: others are silent, joint states old, or the arm has not come to rest."""
         fresh = joints is not None and now_ns - joints.stamp_ns < 100_000_000
         free = self._player is None and self.guard.stopped is None
-        return not free or (fresh and joints is not None and self._rests(joints) and not self.watchdog.lost(now_s))
+        return not free or (fresh and joints is not None and self._rests(joints) and not self._lost(now_s))
 
     def stop(self, reason: str, now_s: float, now_ns: int, joints: Joints | None) -> None:
         """Brake and stay stopped until `resume`. What was in hand is given up."""
-        if not self._brake(joints, now_s, now_ns):
-            self._halt(joints, now_ns)
+        if not (self._brake(joints, now_s, now_ns) or self._halt(joints, now_ns)):
+            self._drop()
+        self._latch(reason, now_ns)
+
+    def fail(self, reason: str, now_ns: int) -> None:
+        """Stay stopped until `resume` and send nothing, not even a brake: the driver gave up or was stopped itself."""
+        self._drop()
+        self._latch(reason, now_ns)
+
+    def _latch(self, reason: str, now_ns: int) -> None:
         self.guard.stop(reason)
         aborted = self._player is not None
         self._player = None
@@ -449,9 +457,11 @@ class ArmExecutive:
         Returns:
             Whether the arm is on its path to rest, so that nothing more need be done.
         """
-        stop = self._player.pause(now_s) if self._player is not None else None
+        self._keep_time(now_s)
+        motion_s = self._motion_s(now_s)
+        stop = self._player.pause(motion_s) if self._player is not None else None
         if stop is None or joints is None:
-            return self._player is not None and not self._player.settled(now_s)
+            return self._player is not None and not self._player.settled(motion_s)
         try:
             self._checked(stop, joints, now_ns)
         except Refused as error:
@@ -461,17 +471,25 @@ class ArmExecutive:
             return False
         return True
 
-    def _halt(self, joints: Joints | None, now_ns: int) -> None:
-        """Bring an arm to rest that moves otherwise than we told it to: somebody else commands it."""
-        if joints is None or self._rests(joints):
-            return
+    def _halt(self, joints: Joints | None, now_ns: int) -> bool:
+        """Bring an arm to rest that moves otherwise than we told it to: somebody else commands it.
+
+        Returns:
+            Whether it rests or will by what was sent.
+        """
+        if joints is None:
+            return False
+        if self._rests(joints):
+            return True
         try:
             q = joints.at(now_ns)
             self._checked(to_rest(q, joints.velocities, self._model.limits), joints, now_ns)
         except Refused as error:
             self._set(refused=error.rule, refusals=self._status.refusals + 1)
+            return False
         except RunFailed:  # nothing is known of its speed
-            return
+            return False
+        return True
 
     def _set(self, **changes: object) -> None:
         self._status = replace(self._status, **changes)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""An ideal arm in virtual time: it follows every trajectory that it is sent from the moment of sending."""
+"""An ideal arm in virtual time: it follows every trajectory that it is sent from the moment of sending.
+
+Like a driver that scales speed it may run through trajectories more slowly, by a clock of its own.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,23 @@ class Follower:
         self.sent: list[tuple[float, Trajectory]] = []
         self.grips: list[tuple[float, float]] = []
         self._q = np.asarray(q, float)
+        self._starts: list[float] = []
+        self._behind_s = 0.0
+        self._pace = 1.0
 
     @property
     def now_ns(self) -> int:
         return EPOCH_NS + round(self.now_s * 1e9)
 
+    def advance(self, seconds: float, pace: float = 1.0) -> None:
+        """Let time go by, with the arm's own clock at `pace` times its speed."""
+        self.now_s += seconds
+        self._behind_s += seconds * (1.0 - pace)
+        self._pace = pace
+
     def send(self, trajectory: Trajectory) -> None:
         self.sent.append((self.now_s, trajectory))
+        self._starts.append(self.now_s - self._behind_s)
 
     def grip(self, command: float) -> None:
         self.grips.append((self.now_s, command))
@@ -40,12 +53,13 @@ class Follower:
         return Joints(q, qd, self.now_ns)
 
     def state(self, now_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        before = [(start, trajectory) for start, trajectory in self.sent if start <= now_s]
+        own_s = now_s - self._behind_s
+        before = [(start, sent) for start, (_, sent) in zip(self._starts, self.sent, strict=True) if start <= own_s]
         if not before:
             return self._q, np.zeros_like(self._q)
         start, trajectory = before[-1]
-        q, qd, _ = trajectory.sample(now_s - start)
-        return q, qd
+        q, qd, _ = trajectory.sample(own_s - start)
+        return q, qd * self._pace
 
     def moving(self) -> bool:
         return bool(np.abs(self.state(self.now_s)[1]).max() > 1e-3)

@@ -2,62 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings, Joints
+from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings
 from embodied_vision.control.guard import Guard
 from embodied_vision.control.motion import CLOSED, OPEN, MotionSettings
-from embodied_vision.control.planning import Pace, plan_joint
+from embodied_vision.control.planning import plan_joint
 from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.standstill import to_rest
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import Refused
 from embodied_vision.geometry import tool_down
-from embodied_vision.types import PickPlace
+from tests.control.bench import TICK_S, Bench
 from tests.control.follower import Follower
 from tests.control.samples import MODEL
-
-TICK_S = 0.025
-
-
-class Bench:
-    """An executive, an ideal arm, and one upstream node that beats until it is silenced."""
-
-    def __init__(self) -> None:
-        self.arm = Follower(MODEL.home)
-        self.watchdog = Watchdog({"joint_states": 0.2, "encoder": 0.3})
-        settings = ExecutiveSettings(MotionSettings(), MotionSettings(pace=Pace(speed=0.5)), PlayerSettings())
-        self.executive = ArmExecutive(MODEL, Guard(MODEL), self.watchdog, settings, self.arm.send, self.arm.grip)
-        self.silent: set[str] = set()
-        self.frozen: Joints | None = None
-        self.run(0.1)
-
-    @property
-    def joints(self) -> Joints:
-        return self.frozen or self.arm.joints()
-
-    def action(self) -> PickPlace:
-        pick, place = tool_down(0.5, -0.25, 0.03, 0.4), tool_down(0.42, 0.3, 0.03, -1.0)
-        return PickPlace(pick=pick, place=place, stamp_ns=self.arm.now_ns - 300_000_000)
-
-    def begin(self, action: PickPlace | None = None) -> None:
-        self.executive.begin(action or self.action(), self.joints, self.arm.now_s, self.arm.now_ns)
-
-    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-        end_s = self.arm.now_s + seconds
-        while self.arm.now_s < end_s and not until():
-            for name in ("joint_states", "encoder"):
-                if name not in self.silent:
-                    self.watchdog.feed(name, self.arm.now_s)
-            self.executive.tick(self.joints, self.arm.now_s, self.arm.now_ns)
-            self.arm.now_s += TICK_S
-
-    def state(self) -> str:
-        return self.executive.status.state
 
 
 def test_a_decision_is_carried_out() -> None:
