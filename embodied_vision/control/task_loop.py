@@ -49,12 +49,14 @@ class MotionResult:
         refused: the rule by which the guard or the planner refused it, so that the arm never moved; else empty.
         reason: why, where it was not done.
         last_sent_ns: when the last of it was sent; an outcome of later was judged after the motion.
+        failed: `grasp_missed` or `dropped` when the arm came home without what it was to carry, else empty.
     """
 
     done: bool
     refused: str
     reason: str
     last_sent_ns: int
+    failed: str = ""
 
 
 class Cell(Protocol):
@@ -95,7 +97,7 @@ class SceneResult:
     Attributes:
         seed: of the scene.
         reward, solved: of its last outcome.
-        steps: decisions executed, or refused for what they ask.
+        steps: decisions executed, or refused for what they ask; those whose grasp failed are not counted.
         attempts: how often it was begun.
         episode: id of its record.
         decisions: ids of all decisions, those that came at the wrong moment too.
@@ -157,10 +159,20 @@ class TaskLoop:
         report: called with every change of progress.
         retries: how often a scene is begun again after an interruption.
         max_steps: decisions a scene; 0 takes what the task allows.
+        grasps: grasps in a row that may fail, each followed by a new decision, before the scene ends unsolved.
     """
 
-    def __init__(self, cell: Cell, report: Callable[[Progress], None], *, retries: int = 3, max_steps: int = 0) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        report: Callable[[Progress], None],
+        *,
+        retries: int = 3,
+        max_steps: int = 0,
+        grasps: int = 3,
+    ) -> None:
         self._cell = cell
+        self._grasps = grasps
         self._report = report
         self._retries = retries
         self._max_steps = max_steps
@@ -207,7 +219,7 @@ class TaskLoop:
         if "renderer" in outcome.raw:  # who drew the pictures of a simulated cell
             common["renderer"] = outcome.raw["renderer"]
         decisions: list[str] = []
-        steps, late = 0, 0
+        steps, late, missed = 0, 0, 0
         reason = ""
         try:
             episode = self._cell.start_episode({"event": "start", **common})
@@ -226,10 +238,11 @@ class TaskLoop:
                     continue
                 if late:
                     raise Interrupted(motion.reason)
-                steps += 1
-                if motion.refused:
+                missed = missed + 1 if motion.failed else 0
+                steps += not motion.failed
+                if motion.refused or missed >= self._grasps:
                     reason = motion.reason
-                elif not motion.done:
+                elif not (motion.done or motion.failed):
                     raise Interrupted(motion.reason)
                 else:
                     self._say(phase="judging")

@@ -158,7 +158,7 @@ class GraphCell:
 
         def over() -> bool:
             arm = self._arm()
-            ended = arm.get("done") or arm.get("aborted") or arm.get("refused")
+            ended = arm.get("done") or arm.get("aborted") or arm.get("refused") or arm.get("failed")
             return (
                 arm.get("state") == "stopped"
                 or arm.get("decision_id") != decision_id
@@ -170,8 +170,9 @@ class GraphCell:
         arm = self._arm()
         if arm["state"] == "stopped" or arm["decision_id"] != decision_id:
             raise Interrupted(f"the arm gave decision {decision_id} up: it is {arm['state']}, {arm['reason']}")
-        refused = "" if arm["done"] or arm["aborted"] else str(arm["refused"])
-        return MotionResult(bool(arm["done"]), refused, str(arm["reason"]), int(arm["last_sent_ns"]))
+        failed = "" if arm["aborted"] else str(arm["failed"])
+        refused = "" if arm["done"] or arm["aborted"] or failed else str(arm["refused"])
+        return MotionResult(bool(arm["done"]), refused, str(arm["reason"]), int(arm["last_sent_ns"]), failed)
 
     def outcome_after(self, stamp_ns: int) -> Outcome:
         def judged() -> bool:
@@ -266,6 +267,7 @@ class TaskNode(ManagedNode):
         self.param("scenes", 1, "number of scenes, where `seeds` names none", (1, 1_000_000))
         self.param("max_steps", 0, "decisions a scene; 0: as many as the task allows", (0, 1000))
         self.param("retries", 3, "how often a scene is begun again after an interruption", (0, 100))
+        self.param("grasps", 3, "grasps in a row that may fail before a scene ends unsolved", (1, 100))
         self.param(
             "needs",
             ["cell", "encoder", "policy", "arm", "recorder"],
@@ -314,7 +316,13 @@ class TaskNode(ManagedNode):
                 first = self.value("first_seed")
                 seeds = list(range(first, first + self.value("scenes")))
             self._cell.renew()
-            loop = TaskLoop(self._cell, self._say, retries=self.value("retries"), max_steps=self.value("max_steps"))
+            loop = TaskLoop(
+                self._cell,
+                self._say,
+                retries=self.value("retries"),
+                max_steps=self.value("max_steps"),
+                grasps=self.value("grasps"),
+            )
             self._thread = threading.Thread(target=self._run, args=(loop, self.value("task"), seeds), daemon=True)
             self._thread.start()
             response.success, response.message = True, f"running {len(seeds)} scenes; see task/status"

@@ -20,11 +20,13 @@ class ScriptedCell:
         faults: Mapping[str, list[Exception]] | None = None,
         refuse: str = "",
         refusals: int = 1_000_000,
+        misses: int = 0,
     ) -> None:
         self.calls: list[str] = []
         self.events: list[dict[str, Any]] = []
         self._needed, self._refuse, self._refusals = needed, refuse, refusals
         self._faults = {name: list(errors) for name, errors in (faults or {}).items()}
+        self._misses = misses
         self._clock = 0
         self._seed = 0
         self._executed = 0
@@ -69,6 +71,9 @@ class ScriptedCell:
         if self._refuse and self._refusals > 0:
             self._refusals -= 1
             return MotionResult(False, self._refuse, f"{self._refuse}: so it is", self._clock)
+        if self._misses > 0:
+            self._misses -= 1
+            return MotionResult(False, "", "nothing is held after the lift", self._clock, "grasp_missed")
         self._executed += 1
         return MotionResult(True, "", "", self._clock)
 
@@ -119,6 +124,24 @@ def test_a_decision_that_came_too_late_is_made_again_and_costs_no_step() -> None
     result = progress.results[0]
     assert (result.solved, result.steps, result.attempts, len(result.decisions)) == (True, 2, 1, 5)
     assert cell.calls.count("reset") == 1
+
+
+def test_a_missed_grasp_is_tried_again_by_a_new_decision_and_costs_no_step() -> None:
+    cell = ScriptedCell(misses=2)
+    progress, _ = run(cell, max_steps=1)
+    result = progress.results[0]
+    assert (result.solved, result.steps, result.attempts, len(result.decisions)) == (True, 1, 1, 3)
+    assert cell.calls.count("outcome") == 3
+    assert cell.calls.count("reset") == 1
+
+
+def test_grasps_that_fail_again_and_again_end_the_scene() -> None:
+    cell = ScriptedCell(misses=100)
+    progress, _ = run(cell, (7, 8), grasps=4)
+    assert progress.state == "finished"
+    assert [(r.solved, r.reason, len(r.decisions)) for r in progress.results] == [
+        (False, "nothing is held after the lift", 4)
+    ] * 2
 
 
 def test_decisions_that_come_too_late_again_and_again_interrupt_the_scene() -> None:
