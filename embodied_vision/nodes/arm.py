@@ -59,7 +59,7 @@ class ArmNode(ManagedNode):
         self.param("robot", "panda_suction", "shipped robot by name, or the path of its YAML", read_only=True)
         self.param(
             "upstream",
-            ["encoder", "policy", "recorder"],
+            ["encoder", "policy", "recorder", "task"],
             "nodes whose heartbeat must be there while the arm moves; an empty name for none",
             read_only=True,
         )
