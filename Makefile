@@ -111,9 +111,10 @@ results: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/embodied-vision results run $(if $(CELL),--cell '$(CELL)'); status=$$?; $(BIN)/embodied-vision results table; exit $$status
 
-# docs/tasks.md and its pictures, from the tasks' own definitions.
+# docs/tasks.md and its pictures, from the tasks' own definitions; docs/parameters.md, from the nodes.
 docs: $(INSTALLED)
 	$(BIN)/python -m embodied_vision_sim.gallery
+	$(BIN)/python -m embodied_vision.nodes.describe
 
 clean:
 	rm -rf $(VENV) .venv-lerobot .tmp .cache .ros_log build dist *.egg-info demo

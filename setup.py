@@ -56,6 +56,7 @@ setup(
         PACKAGE: [
             "py.typed",
             "demo/*.j2",
+            "launching/*.json",
             "learning/*.j2",
             "robots/*",
             "robots/tools/*",

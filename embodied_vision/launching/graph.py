@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from embodied_vision.errors import BadInput
+from embodied_vision.launching.parameters import check_files
 from embodied_vision.paths import PACKAGE
 
 PARAMETERS = PACKAGE / "config" / "cell.yaml"
@@ -94,6 +95,7 @@ class GraphConfig:
         for path in self.params_files:
             if not path.is_file():
                 raise BadInput(f"parameter file {path} does not exist; give the path of a ROS parameter YAML")
+        check_files([path for path in self.params_files if path != PARAMETERS], [node.name for node in self.nodes])
         unknown = set(self.parameters) - {node.name for node in self.nodes}
         if unknown:
             raise BadInput(f"parameters for {sorted(unknown)}, but only {[n.name for n in self.nodes]} are started")

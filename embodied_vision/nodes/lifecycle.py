@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import socket
 import sys
+import threading
 import traceback
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
@@ -18,12 +21,13 @@ from typing import Any, TypeVar
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import MessageInfo, Subscription
@@ -34,6 +38,7 @@ from std_msgs.msg import String
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json, stamp_to_ns, to_json
+from embodied_vision.nodes.given import Given
 from embodied_vision.nodes.losses import Losses
 from embodied_vision.nodes.streams import Receipt, Stream
 
@@ -69,6 +74,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.exit_code = 0
+        self.add_on_set_parameters_callback(_refuse_non_finite)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_parts: list[Callable[[], object]] = []
         self._stop: Callable[[], None] | None = None
@@ -397,6 +403,17 @@ class ManagedNode(LifecycleNode):
             self._stop()
 
 
+def _refuse_non_finite(parameters: list[Parameter[Any]]) -> SetParametersResult:
+    """Ranges refuse NaN; lists and numbers without a range would take it."""
+    for parameter in parameters:
+        values = parameter.value if isinstance(parameter.value, list | array) else [parameter.value]
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            return SetParametersResult(
+                successful=False, reason=f"{parameter.name} must be a finite number, not {parameter.value}"
+            )
+    return SetParametersResult(successful=True)
+
+
 def _takes_info(callback: Callable[..., None]) -> bool:
     """Whether a callback wants the MessageInfo beside the message."""
     try:
@@ -417,44 +434,101 @@ def _autostart(node: ManagedNode) -> bool:
     return True
 
 
+class _Host:
+    """A node, the executor that spins it, and the way to end it."""
+
+    def __init__(self, make_node: Callable[[], ManagedNode], stop_all: Callable[[], None]) -> None:
+        self.node = make_node()
+        self.node._stop = stop_all
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._stopped: Future[None] = Future(executor=self._executor)
+
+    def work(self) -> int:
+        """Bring the node up where `autostart` asks for it, and spin it until `stop`; returns the exit code."""
+        if self.node.value("autostart") and not _autostart(self.node):
+            return self.node.exit_code or 1
+        self._executor.spin_until_future_complete(self._stopped)
+        return self.node.exit_code
+
+    def stop(self) -> None:
+        """Have `work` return soon; may be called from any thread, and from signal handlers."""
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def close(self) -> None:
+        """Shut the node down."""
+        if self.node.state in ("unconfigured", "inactive", "active"):
+            self.node.trigger_shutdown()
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+
+def _work(hosts: Sequence[_Host], stop_all: Callable[[], None]) -> int:
+    """Spin all nodes, each in a thread of its own, until the first ends; the exit code is that of a failure, if any."""
+    if len(hosts) == 1:
+        return hosts[0].work()
+    codes: list[int] = []
+
+    def work(host: _Host) -> None:
+        try:
+            codes.append(host.work())
+        except ExternalShutdownException:
+            codes.append(0)
+        except Exception:
+            traceback.print_exc()
+            codes.append(1)
+        stop_all()
+
+    threads = [threading.Thread(target=work, args=(host,), name=host.node.get_name(), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return next((code for code in codes if code), 0)
+
+
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
     """main() of a node: spin it until SIGINT, SIGTERM or `give_up`; returns the exit code.
 
     With `autostart` a node that cannot configure or activate ends with its error's code: 2 for bad input, 1 otherwise.
     """
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    stopped: Future[None] = Future(executor=executor)
+    return run_together((make_node,), args)
+
+
+def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | None = None) -> int:
+    """Like `run`, for several nodes in one process: all end with the first."""
+    hosts: list[_Host] = []
+    asked = threading.Event()
 
     def stop(_signal: int = 0, _frame: FrameType | None = None) -> None:
-        if not stopped.done():
-            stopped.set_result(None)
+        asked.set()
+        for host in hosts:
+            host.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    node: ManagedNode | None = None
+    given = Given(sys.argv if args is None else args)
     try:
-        node = make_node()
-        node._stop = stop
-        executor.add_node(node)
-        if node.value("autostart") and not _autostart(node):
-            return node.exit_code or 1
-        executor.spin_until_future_complete(stopped)
-        return node.exit_code
+        given.read()
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        for make_node in makers:
+            hosts.append(_Host(make_node, stop))
+            given.check_known(hosts[-1].node)
+        if asked.is_set():
+            stop()
+        return _work(hosts, stop)
     except EmbodiedVisionError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
-        print(f"error: {error}; `ros2 param describe` or config/ say what is allowed", file=sys.stderr)
+        print(f"error: {error}; {given.place_of(error)}", file=sys.stderr)
         return BadInput.exit_code
     except ExternalShutdownException:
         return 0
     finally:
-        if node is not None:
-            if node.state in ("unconfigured", "inactive", "active"):
-                node.trigger_shutdown()
-            executor.shutdown()
-            node.destroy_node()
+        for host in hosts:
+            host.close()
         rclpy.try_shutdown()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil a clean end
         gc.freeze()  # else the interpreter walks through all of torch's objects before it ends, for seconds

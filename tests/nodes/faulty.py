@@ -17,6 +17,7 @@ class FaultyNode(ManagedNode):
         super().__init__("faulty")
         self.param("fault", "", "step that fails, and how")
         self.param("bounded", 1.0, "within bounds", (0.0, 2.0))
+        self.param("free", 1.0, "without bounds")
         self.ticks = 0
         self.create_service(Trigger, "~/ticks", self._answer)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from embodied_vision.errors import RunFailed
+from embodied_vision.launching.process import ManagedProcess
 from embodied_vision.nodes import conversions, qos
 from embodied_vision.nodes.lifecycle import DEAF_S
 from tests.nodes.conftest import Graph, until
@@ -134,3 +136,76 @@ def test_a_node_that_hears_a_living_monitor_no_more_ends_so_that_it_is_started_a
     assert nodes["living"].exit_code() == 1
     assert "lost its way into the graph" in nodes["living"].log.read_text()
     assert nodes["left"].exit_code() is None, "a monitor that ended is no reason"
+
+
+def test_parameters_that_a_node_does_not_know_or_take_end_it_with_their_place(graph: Graph) -> None:
+    def given(text: str) -> list[str]:
+        path = graph.run_dir / f"{len(list(graph.run_dir.glob('*.yaml')))}.yaml"
+        path.write_text(text)
+        return ["--params-file", str(path)]
+
+    cases = {
+        "misspelt": (
+            given("/**/misspelt:\n  ros__parameters:\n    bounde: 1.0\n"),
+            r"0.yaml:3: /**/misspelt: bounde: node",
+        ),
+        "ranged": (given("/**/ranged:\n  ros__parameters:\n    bounded: 7.0\n"), "1.yaml:3: /**/ranged: bounded"),
+        "typed": (given("/**:\n  ros__parameters:\n    bounded: true\n"), "2.yaml:3: /**: bounded"),
+        "broken": (given("/**/broken:\n  ros__parameters:\n    bounded: [1\n"), "3.yaml:4:1: "),
+        "nan": (given("/**/nan:\n  ros__parameters:\n    free: .nan\n"), "must be a finite number"),
+        "assigned": (
+            ["-p", "bounde:=1.0"],
+            "command line: node 'assigned' has no parameter 'bounde'; did you mean bounded?",
+        ),
+    }
+    nodes = {name: graph.start(name, FAULTY, wait=False, extra=extra) for name, (extra, _) in cases.items()}
+    others = graph.start("others", FAULTY, extra=given("/**:\n  ros__parameters:\n    elsewhere: 1.0\n"))
+    for name, node in nodes.items():
+        assert node.wait(60.0), name
+        log = node.log.read_text()
+        assert node.exit_code() == 2, log
+        assert cases[name][1] in log
+        assert "Traceback" not in log
+    assert "has no parameter 'elsewhere'" in others.log.read_text(), "told, but it may be meant for another node"
+    with pytest.raises(RunFailed, match="finite"):
+        graph.client.set_parameters("others", {"free": float("nan")})
+    assert graph.end(others) == 0
+
+
+def test_two_nodes_in_one_process_are_each_their_own(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder")
+    states: dict[str, set[str]] = {"encoder": set(), "camera": set()}
+    pids: dict[str, int] = {}
+
+    def hear(message: String) -> None:
+        beat = json.loads(message.data)
+        states[beat["node"]].add(beat["state"])
+        pids[beat["node"]] = beat["pid"]
+
+    for name in states:
+        graph.subscribe(String, f"heartbeat/{name}", hear, qos.HEARTBEAT)
+    command = [sys.executable, "-m", "embodied_vision.nodes.composed", "encoder", "camera", "--ros-args"]
+    command += ["-p", f"encoder:encoder:={graph.run_dir / 'encoder'}", "-p", "camera:autostart:=false"]
+    process = ManagedProcess("composed", command, graph.variables, graph.run_dir / "composed.log")
+    graph.processes.append(process)
+    until(lambda: "active" in states["encoder"] and states["camera"], what="both beat")
+    assert pids["encoder"] == pids["camera"] == process.pid
+    assert states["camera"] == {"unconfigured"}
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+    assert graph.client._call(ChangeState, "encoder/change_state", request, 20.0).success
+    until(lambda: "inactive" in states["encoder"], what="the encoder alone was deactivated")
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert not graph.client._call(ChangeState, "camera/change_state", request, 20.0).success, "it has no source"
+    assert process.exit_code() is None
+    assert graph.end(process) != 1
+
+
+def test_one_of_two_nodes_that_cannot_start_ends_the_process_with_its_code(graph: Graph) -> None:
+    command = [sys.executable, "-m", "embodied_vision.nodes.composed", "encoder", "camera", "--ros-args"]
+    command += ["-p", "camera:source:=/nowhere", "-p", f"encoder:encoder:={graph.run_dir / 'encoder'}"]
+    write_encoder(graph.run_dir / "encoder")
+    process = ManagedProcess("composed", command, graph.variables, graph.run_dir / "composed.log")
+    graph.processes.append(process)
+    assert process.wait(60.0)
+    assert process.exit_code() == 2, process.last_lines(30)
+    assert "/nowhere" in process.log.read_text()
