@@ -13,10 +13,14 @@ from embodied_vision.errors import BadInput
 from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.joint_trajectory_controller import JointPath, JointTrajectoryController
 from embodied_vision_sim.pacing import Pacer
+from embodied_vision_sim.setpoints import Setpoint, SetpointFollower
 from embodied_vision_sim.world import REST_STEPS, SETTLE_STEPS, STEP_HZ, NotSettled, World
 
 REST_S = 0.3
 """The scene is judged when the arm has rested for so long: longer than any pause within a motion."""
+
+WAIT_S = 0.1
+"""Simulated time waits so long for the setpoints of a driver; without them the arm then coasts to rest."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +57,32 @@ class JointSample:
 class LiveCell:
     """A `World` that follows a steady clock. Times named `now_s` are of that clock, others simulated.
 
+    Args:
+        cameras: what looks at it.
+        renderer: who draws.
+        robot: arm and tool.
+        driven: a driver outside moves the arm by `setpoint`. Otherwise the cell has a controller of its own, and
+            takes trajectories by `follow`.
+
     Attributes:
         task, seed: of the scene that stands on the table.
         pacer: how well simulated time follows.
     """
 
-    def __init__(self, cameras: Sequence[Camera], renderer: str = "software", robot: str = "panda_suction") -> None:
+    def __init__(
+        self,
+        cameras: Sequence[Camera],
+        renderer: str = "software",
+        robot: str = "panda_suction",
+        *,
+        driven: bool = False,
+    ) -> None:
         self._cameras = tuple(cameras)
         self._robot, self._tool = split_name(robot)
         self._renderer = renderer
         self._world: World | None = None
+        self._driven = driven
+        self._controller: JointTrajectoryController | SetpointFollower | None = None
         self.task, self.seed = "", -1
         self.pacer = Pacer(1 / STEP_HZ)
 
@@ -87,6 +107,8 @@ class LiveCell:
     def reset(self, task: str, seed: int) -> Judgement:
         """Build the scene of `seed`: the same world as that of the Gymnasium environment with this seed.
 
+        A driven arm stands where its driver holds it, any other at home.
+
         Raises:
             BadInput: unknown task, one that the robot's tool does not suit, or negative seed.
             RunFailed: the scene cannot be built or does not come to rest.
@@ -99,23 +121,48 @@ class LiveCell:
             self._world = world
         self.task, self.seed = task, seed
         self.world.reset(seed)
-        self._controller = JointTrajectoryController(self.world.joint_state()[0])
+        home = self.world.joint_state()[0]
+        if not self._driven:
+            self._controller = JointTrajectoryController(home)
+        elif self._controller is None:
+            self._controller = SetpointFollower(home)
+        else:
+            self.world.move_arm(*self._target.desired(self.pacer.time_s), steps=0)
         self._moved, self._unsettled, self._motions = False, 0, 0
         return Judgement(self.world.score(), True, 0, self.pacer.time_s)
 
     @property
+    def _target(self) -> JointTrajectoryController | SetpointFollower:
+        if self._controller is None:
+            raise BadInput("the cell has no scene yet; reset it first")
+        return self._controller
+
+    @property
     def moving(self) -> bool:
-        """Whether a trajectory is being executed."""
-        return self._controller.end_s > self.pacer.time_s
+        """Whether a trajectory is being executed, or setpoints move."""
+        return self._target.end_s > self.pacer.time_s
 
     def follow(self, path: JointPath, start_s: float) -> None:
         """Execute a trajectory from the simulated time `start_s` on, or from now where that has passed.
 
         Raises:
-            BadInput: it is malformed; the running one goes on.
+            BadInput: it is malformed; the running one goes on. Or the arm has a driver.
         """
-        self._controller.accept(path, max(start_s, self.pacer.time_s))
+        if not isinstance(self._target, JointTrajectoryController):
+            raise BadInput("the arm of this cell has a driver; send trajectories there")
+        self._target.accept(path, max(start_s, self.pacer.time_s))
         self._moved, self._unsettled = True, 0
+
+    def setpoint(self, point: Setpoint) -> None:
+        """Where the driver wants the arm to be at a simulated time, which may be still to come.
+
+        Raises:
+            BadInput: it is malformed, or the arm has no driver.
+        """
+        if not isinstance(self._target, SetpointFollower):
+            raise BadInput("the arm of this cell has no driver; set its parameter driven")
+        if self._target.accept(point):
+            self._moved, self._unsettled = True, 0
 
     def grip(self, opening: float) -> None:
         """Open or close the tool, 0 closed … 1 open."""
@@ -123,10 +170,15 @@ class LiveCell:
 
     def advance(self, now_s: float, sample_every: int) -> Iterator[JointSample]:
         """Take the steps that are due, and yield the joints after every `sample_every` of them."""
-        world = self.world
+        world, target = self.world, self._target
         for _ in range(self.pacer.due(now_s)):
-            self._controller.forget_before(self.pacer.time_s)
-            world.set_joint_targets(*self._controller.desired(self.pacer.time_s + self.pacer.step_s))
+            next_s = self.pacer.time_s + self.pacer.step_s
+            if isinstance(target, SetpointFollower) and next_s > max(
+                target.known_s, self.pacer.clock_s(now_s) - WAIT_S
+            ):
+                return
+            target.forget_before(self.pacer.time_s)
+            world.set_joint_targets(*target.desired(next_s))
             world.step()
             self.pacer.took()
             if world.steps % sample_every == 0:
@@ -149,7 +201,7 @@ class LiveCell:
         """
         if not self._moved or self.world.holding is not None:
             return None
-        if self.pacer.time_s < self._controller.end_s + REST_S:
+        if self.pacer.time_s < self._target.end_s + REST_S:
             return None
         before = self.world.steps
         settled = True

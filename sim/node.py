@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rclpy.publisher import Publisher
 from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
@@ -35,6 +37,7 @@ from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import RGBD
 from embodied_vision_sim.joint_trajectory_controller import JointPath
 from embodied_vision_sim.live import JointSample, Judgement, LiveCell
+from embodied_vision_sim.setpoints import Setpoint
 from embodied_vision_sim.world import STEP_HZ
 
 SLOW_FACTOR = 0.97
@@ -60,6 +63,12 @@ class CellNode(ManagedNode):
         self.param(
             "joint_rate", 60.0, "joint states a second, rounded to a divisor of 240", (10.0, 240.0), read_only=True
         )
+        self.param(
+            "driven",
+            False,
+            "arm and gripper have a driver (embodied_vision_sim.driver_node), whose setpoints are followed",
+            read_only=True,
+        )
         self.param("camera_enabled", True, "false: the cameras fall silent, as with a cable pulled")
         self._tracer = Tracer(self)
         self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR)
@@ -77,6 +86,8 @@ class CellNode(ManagedNode):
     # ---- life cycle
 
     def setup(self) -> None:
+        if self.value("driven") and self.value("use_sim_time"):
+            raise BadInput("a driven cell keeps the driver's time; unset use_sim_time or driven")
         cameras = read_cameras(self.value("calibration"))
         for camera in cameras:
             self._images[camera.name] = (
@@ -88,7 +99,7 @@ class CellNode(ManagedNode):
             self._sim_clock = self.create_publisher(Clock, "/clock", qos.SENSOR)
         self._sample_every = max(1, round(STEP_HZ / self.value("joint_rate")))
         self._frame_period_s = 1.0 / self.value("camera_rate")
-        self._cell = LiveCell(cameras, self.value("renderer"), self.value("robot"))
+        self._cell = LiveCell(cameras, self.value("renderer"), self.value("robot"), driven=self.value("driven"))
         self._epoch_ns = time.time_ns()
         self._reset()
 
@@ -96,8 +107,13 @@ class CellNode(ManagedNode):
         cell = self._live
         cell.pacer.forgive(time.monotonic())
         self._frame_s = cell.pacer.time_s
-        self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)
-        self.subscribe(Float64, "gripper/command", qos.COMMAND, self._on_gripper)
+        if self.value("driven"):
+            # The queue holds what comes while a picture is rendered.
+            self.subscribe(JointState, "driver/setpoints", qos.LOG, self._on_setpoint)
+            self.subscribe(Float64, "driver/gripper", qos.COMMAND, self._on_gripper)
+        else:
+            self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)
+            self.subscribe(Float64, "gripper/command", qos.COMMAND, self._on_gripper)
         self.every(self._sample_every / STEP_HZ, self._tick)
         self.every(1.0, self._report_status)
 
@@ -234,10 +250,9 @@ class CellNode(ManagedNode):
     def _on_trajectory(self, message: JointTrajectory, info: MessageInfo) -> None:
         cell = self._live
         try:
-            samples = trajectory_to_samples(message, cell.world.robot.joint_names)
-            velocities = samples.velocities if message.points[0].velocities else None
+            path = to_path(message, cell.world.robot.joint_names)
             start_s = self._start_s(stamp_to_ns(message.header.stamp), int(info["source_timestamp"]))
-            cell.follow(JointPath(samples.times_s, samples.positions, velocities), start_s)
+            cell.follow(path, start_s)
         except BadInput as error:
             self._rejected += 1
             self.get_logger().error(f"trajectory rejected, the arm goes on as before: {error}")
@@ -251,11 +266,32 @@ class CellNode(ManagedNode):
             return self._sim_s(sent_ns)
         return (stamp_ns - self._epoch_ns) * 1e-9 if self._sim_clock is not None else self._sim_s(stamp_ns)
 
+    def _on_setpoint(self, message: JointState) -> None:
+        names = self._live.world.robot.joint_names
+        if tuple(message.name) != names or not len(message.position) == len(message.velocity) == len(names):
+            raise BadInput(
+                f"setpoint for {list(message.name)}, the arm has {list(names)}; give driver and cell one robot"
+            )
+        time_s = self._sim_s(stamp_to_ns(message.header.stamp))
+        self._live.setpoint(Setpoint(time_s, np.array(message.position), np.array(message.velocity)))
+
     def _on_gripper(self, message: Float64) -> None:
         if not (math.isfinite(message.data) and 0.0 <= message.data <= 1.0):
             self.get_logger().error(f"gripper command {message.data} ignored; send 0 (closed) … 1 (open)")
             return
         self._live.grip(message.data)
+
+
+def to_path(message: JointTrajectory, joint_names: Sequence[str]) -> JointPath:
+    """A trajectory with what its points hold of velocities and accelerations.
+
+    Raises:
+        BadInput: no points, other joints, or points of the wrong length.
+    """
+    samples = trajectory_to_samples(message, joint_names)
+    velocities = samples.velocities if message.points[0].velocities else None
+    accelerations = samples.accelerations if velocities is not None and message.points[0].accelerations else None
+    return JointPath(samples.times_s, samples.positions, velocities, accelerations)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -76,6 +78,8 @@ def test_a_trajectory_for_later_leaves_the_running_one_until_then() -> None:
         (path([1.0], [0, 0], velocities=[[0.0, np.inf]]), r"velocities\[0\]\[1\] is inf"),
         (path([1.0], [0, 0], velocities=[[0.5, 0.0]]), "ends with velocities"),
         (path([1.0], [0.0], velocities=[[0.0]]), "shape"),
+        (replace(path([1.0], [0, 0]), accelerations=np.array([[0.0, np.nan]])), r"accelerations\[0\]\[1\] is nan"),
+        (replace(path([1.0], [0, 0]), velocities=None, accelerations=np.zeros((1, 2))), "without velocities"),
     ],
 )
 def test_malformed_trajectories_are_rejected_and_the_running_one_goes_on(bad: JointPath, message: str) -> None:
@@ -84,3 +88,48 @@ def test_malformed_trajectories_are_rejected_and_the_running_one_goes_on(bad: Jo
     with pytest.raises(BadInput, match=message):
         controller.accept(bad, 0.5)
     np.testing.assert_allclose(controller.desired(1.0)[0], [0.5, 0.5])
+
+
+def quintic() -> JointPath:
+    """Samples of one smooth motion with its velocities and accelerations."""
+    times = np.linspace(0.1, 1.0, 10)
+    u = times[:, None] * np.array([1.0, 1.0])
+    return JointPath(
+        times,
+        HOME + (10 * u**3 - 15 * u**4 + 6 * u**5),
+        30 * u**2 - 60 * u**3 + 30 * u**4,
+        60 * u - 180 * u**2 + 120 * u**3,
+    )
+
+
+def test_with_accelerations_it_follows_a_quintic_exactly_up_to_its_derivatives() -> None:
+    controller = JointTrajectoryController(HOME)
+    controller.accept(quintic(), 5.0)
+    for t in np.linspace(0.001, 0.999, 57):
+        q, qd, qdd = controller.sample(5.0 + t)
+        np.testing.assert_allclose(q, HOME + 10 * t**3 - 15 * t**4 + 6 * t**5, atol=1e-9)
+        np.testing.assert_allclose(qd, 30 * t**2 - 60 * t**3 + 30 * t**4, atol=1e-8)
+        np.testing.assert_allclose(qdd, 60 * t - 180 * t**2 + 120 * t**3, atol=1e-6)
+
+
+def test_a_trajectory_that_began_before_it_arrived_is_entered_midway() -> None:
+    controller = JointTrajectoryController(HOME)
+    controller.accept(quintic(), 5.0)
+    before = controller.sample(5.43)
+    controller.take(controller.plan(quintic(), 5.0, join_s=5.42))
+    np.testing.assert_allclose(controller.sample(5.43), before, atol=1e-6)
+    np.testing.assert_allclose(controller.sample(5.42)[0], HOME + 10 * 0.42**3 - 15 * 0.42**4 + 6 * 0.42**5, atol=1e-9)
+
+
+def test_a_trajectory_that_is_over_when_it_arrives_is_rejected() -> None:
+    controller = JointTrajectoryController(HOME)
+    with pytest.raises(BadInput, match=r"ended 0.500 s ago"):
+        controller.plan(path([1.0], [0.5, 0.5]), 10.0, join_s=11.5)
+
+
+def test_a_new_trajectory_takes_the_place_of_one_that_was_to_come() -> None:
+    controller = JointTrajectoryController(HOME)
+    controller.accept(path([1.0], [1.0, 1.0]), 5.0)
+    controller.accept(path([1.0], [0.0, 0.0]), 2.0)
+    np.testing.assert_allclose(controller.desired(7.0)[0], [0.0, 0.0])
+    assert controller.end_s == 3.0
