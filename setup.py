@@ -23,6 +23,8 @@ ROS = [
 ARM = ["pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+OPENVINO = ["openvino>=2025.0"]
 CAMERA = ["opencv-python-headless>=4.9"]
 VIZ = ["pygame>=2.5", "matplotlib>=3.8", "rerun-sdk>=0.26"]
 EXCHANGE = ["av>=14", "h5py>=3.10", "mcap>=1.2", "pyarrow>=17", "rosbags>=0.10"]
@@ -57,6 +59,7 @@ setup(
             "py.typed",
             "demo/*.j2",
             "launching/*.json",
+            "calibrating/*.j2",
             "learning/*.j2",
             "robots/*",
             "robots/tools/*",
@@ -93,6 +96,8 @@ setup(
         "arm": ARM,
         "sim": SIM,
         "hf": HF,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "ray": RAY,
         "train": TRAIN,
         "viz": VIZ,
@@ -100,7 +105,7 @@ setup(
         "remote": REMOTE,
         "camera": CAMERA,
         "rl": RL,
-        "all": [*ROS, *SIM, *HF, *RAY, *TRAIN, *RL, *VIZ, *EXCHANGE, *REMOTE],
+        "all": [*ROS, *SIM, *HF, *ONNX, *OPENVINO, *RAY, *TRAIN, *RL, *VIZ, *EXCHANGE, *REMOTE],
         "dev": DEV,
     },
     entry_points={

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.paths import PACKAGE
 from embodied_vision.types import Camera
 
@@ -35,6 +38,53 @@ def read_cameras(path: Path | str = "") -> tuple[Camera, ...]:
 
 
 def write_cameras(cameras: tuple[Camera, ...], path: Path) -> None:
-    """Write a calibration file that `read_cameras` reads back exactly."""
-    content = {"cameras": [camera.to_dict() for camera in cameras]}
-    path.write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None), encoding="utf-8")
+    """Write a calibration file that `read_cameras` reads back exactly.
+
+    Raises:
+        RunFailed: the disk does not take it; a former file is as it was.
+    """
+    _write({"cameras": [camera.to_dict() for camera in cameras]}, path)
+
+
+def put_camera(camera: Camera, about: Mapping[str, Any], path: Path) -> None:
+    """Put a camera into a calibration file, in place of one of its name; others stay as they are.
+
+    Args:
+        camera: what nodes read.
+        about: how it was calibrated, for people; nodes pass it over.
+        path: the file, which may not exist yet.
+
+    Raises:
+        BadInput: there is a file that is no calibration.
+        RunFailed: the disk does not take it; a former file is as it was.
+    """
+    entries: list[Any] = []
+    if path.exists():
+        read_cameras(path)
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["cameras"]
+    entry = {**camera.to_dict(), "calibrated": dict(about)}
+    place = next((i for i, other in enumerate(entries) if other["name"] == camera.name), len(entries))
+    _write({"cameras": [*entries[:place], entry, *entries[place + 1 :]]}, path)
+
+
+def _write(content: Mapping[str, Any], path: Path) -> None:
+    write_text(path, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, allow_unicode=True))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        RunFailed: the disk does not take it; a former file is as it was.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunFailed(f"{path} cannot be written ({error}); make room, or give another place") from error

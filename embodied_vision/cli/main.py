@@ -24,6 +24,7 @@ VERBS = {
     "grasp": _HERE + "grasp:app",
     "learn": _HERE + "learn:app",
     "replay": _HERE + "replay:command",
+    "calibrate": _HERE + "calibrate:app",
     "episodes": _HERE + "episodes:app",
     "encoder": _HERE + "encoder:app",
     "doctor": _HERE + "doctor:command",
