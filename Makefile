@@ -10,6 +10,7 @@ ROS2_TOOLS ?= $(wildcard ../shared/ros2_tools)
 export TMPDIR := $(CURDIR)/.tmp
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export HF_HOME := $(CURDIR)/.cache/huggingface
+export EMBODIED_VISION_CACHE := $(CURDIR)/.cache
 export ROS_LOG_DIR := $(CURDIR)/.ros_log
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.

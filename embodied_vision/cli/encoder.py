@@ -1,4 +1,4 @@
-"""`embodied-vision encoder`: train, probe and describe encoders."""
+"""`embodied-vision encoder`: train, probe and describe encoders; `encoder_export` holds two more verbs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from embodied_vision.cli.encoder_export import bench_command, export_command
 from embodied_vision.errors import BadInput, EncoderError
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from embodied_vision.encoders.probe import ProbeReport
     from embodied_vision.encoders.views import ViewCache, ViewSet
 
-app = typer.Typer(help="Train, probe and describe encoders.", no_args_is_help=True)
+app = typer.Typer(help="Train, probe, export, time and describe encoders.", no_args_is_help=True)
+app.command("export")(export_command)
+app.command("bench")(bench_command)
 
 TASKS = ("block-insertion", "place-red-in-green")
 PROBE_FIRST_INDEX = 500_000
@@ -247,12 +250,13 @@ def info(
     from embodied_vision.encoders.registry import load_encoder
 
     loaded = load_encoder(encoder)
-    features = loaded.encode(np.zeros((240, 424, 3), np.uint8))
+    rows, columns = getattr(loaded, "image_size", None) or (240, 424)
+    features = loaded.encode(np.zeros((rows, columns, 3), np.uint8))
     about = {
         "encoder_id": loaded.encoder_id,
         "artefact_id": loaded.artefact_id,
         "dimension": loaded.dimension,
-        "grid_of_424x240": list(features.grid.shape[:2]),
+        f"grid_of_{columns}x{rows}": list(features.grid.shape[:2]),
         "stride_px": list(features.stride),
     }
     if as_json:

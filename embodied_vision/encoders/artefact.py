@@ -43,15 +43,17 @@ def identity(prefix: str, tensors: Tensors, settings: Mapping[str, Any]) -> str:
 
 
 def write_artefact(folder: Path, tensors: Tensors, manifest: Mapping[str, Any], card: str) -> None:
-    """Write an encoder beside `folder`, then rename it into place; a reader never sees half of one."""
+    """Write an encoder's weights, manifest and card."""
+    weights = save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()})
+    write_files(folder, {WEIGHTS: weights, CARD: card.encode()}, manifest)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
+    """Write files and their manifest beside `folder`, then rename it into place; a reader never sees half of them."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     staging.mkdir()
     try:
-        contents = {
-            WEIGHTS: save_tensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
-            CARD: card.encode(),
-        }
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         text = json.dumps({**manifest, "sha256": hashes}, indent=2, ensure_ascii=False) + "\n"
         for name, data in {**contents, MANIFEST: text.encode()}.items():

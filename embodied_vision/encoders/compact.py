@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from embodied_vision.encoders.artefact import identity, read_manifest, read_weights
-from embodied_vision.encoders.base import check_image
+from embodied_vision.encoders.front import PaddedFront
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
@@ -213,10 +213,17 @@ class CompactEncoder:
         Raises:
             EncoderError: the image has another type or shape.
         """
-        check_image(color, smallest_px=STRIDE)
-        rows, columns = -(-color.shape[0] // STRIDE), -(-color.shape[1] // STRIDE)
+        prepared = self.front.prepare(color)
+        rows, columns = prepared.grid
         with torch.inference_mode():
-            image = torch.from_numpy(np.ascontiguousarray(color)).permute(2, 0, 1)[None]
-            x = pad(normalise(image)).contiguous(memory_format=torch.channels_last)
-            grid = self._network(x)[0, :, :rows, :columns].permute(1, 2, 0).contiguous().numpy()
-        return Features(grid, (float(STRIDE), float(STRIDE)), self.encoder_id, self.artefact_id, stamp_ns)
+            grid = self.graph(torch.from_numpy(prepared.pixels))[0, :rows, :columns].contiguous().numpy()
+        return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
+
+    @property
+    def front(self) -> PaddedFront:
+        """What comes before the network."""
+        return PaddedFront(STRIDE, _COARSEST, PREPROCESSING["scale"], PREPROCESSING["mean"][0], PREPROCESSING["std"][0])
+
+    def graph(self, pixels: Tensor) -> Tensor:
+        """The network: (1, 3, H, W) as `front` prepares it to (1, H/8, W/8, D)."""
+        return self._network(pixels.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)

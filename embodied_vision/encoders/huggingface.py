@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embodied_vision.encoders.artefact import identity
-from embodied_vision.encoders.base import check_image
+from embodied_vision.encoders.front import ResizedFront
 from embodied_vision.encoders.processor import FILES, Preprocessing, read_preprocessing
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
@@ -91,14 +91,20 @@ class HuggingFaceEncoder:
         Raises:
             EncoderError: the image has another type or shape.
         """
-        check_image(color)
-        size = self._preprocessing.input_size((color.shape[0], color.shape[1]), self._patch_px)
-        pixels = torch.from_numpy(self._preprocessing.apply(color, size))[None]
+        prepared = self.front.prepare(color)
         with torch.inference_mode():
-            hidden = self._model(**self._inputs(pixels, size)).last_hidden_state
-        grid = self._grid(hidden, size)
-        stride = (self._patch_px * color.shape[0] / size[0], self._patch_px * color.shape[1] / size[1])
-        return Features(grid.contiguous().numpy(), stride, self.encoder_id, self.artefact_id, stamp_ns)
+            grid = self.graph(torch.from_numpy(prepared.pixels))[0].contiguous().numpy()
+        return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
+
+    @property
+    def front(self) -> ResizedFront:
+        """What comes before the network."""
+        return ResizedFront(self._preprocessing, self._patch_px)
+
+    def graph(self, pixels: Tensor) -> Tensor:
+        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D)."""
+        size = (int(pixels.shape[2]), int(pixels.shape[3]))
+        return self._grid(self._model(**self._inputs(pixels, size)).last_hidden_state, size)[None]
 
     def _inputs(self, pixels: Tensor, size: tuple[int, int]) -> dict[str, Any]:
         """Arguments of the model's forward pass."""

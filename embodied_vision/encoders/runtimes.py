@@ -1,0 +1,152 @@
+"""The runtimes that can compute an exported encoder, and the choice between them by a short measured trial."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embodied_vision.errors import EncoderError
+
+AUTO = "auto"
+CACHE_VARIABLE = "EMBODIED_VISION_CACHE"
+"""Names the folder where choices are remembered; without it, one in the user's cache."""
+TRIAL_S = 0.3
+"""How long each runtime is tried."""
+
+
+class Runtime(Protocol):
+    """A network that is ready to run.
+
+    Attributes:
+        artefact_id: runtime, its version and its precision.
+    """
+
+    artefact_id: str
+
+    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(1, 3, rows, columns) to (1, h, w, D)."""
+
+
+def _onnxruntime(model: Path, threads: int) -> Runtime:
+    from embodied_vision.encoders.onnx_runtime import OnnxRuntime
+
+    return OnnxRuntime(model, threads)
+
+
+def _openvino(model: Path, threads: int) -> Runtime:
+    from embodied_vision.encoders.openvino_runtime import OpenVinoRuntime
+
+    return OpenVinoRuntime(model, threads)
+
+
+_OPENERS: dict[str, Callable[[Path, int], Runtime]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+NAMES = (AUTO, *_OPENERS)
+
+
+def installed() -> tuple[str, ...]:
+    """Names of the runtimes that can be imported here."""
+    return tuple(name for name in _OPENERS if importlib.util.find_spec(name) is not None)
+
+
+def open_runtime(name: str, model: Path, threads: int) -> Runtime:
+    """Open an ONNX model.
+
+    Raises:
+        EncoderError: unknown or missing runtime, or a model that it does not take.
+    """
+    if name not in _OPENERS:
+        raise EncoderError(f"runtime {name!r} is unknown; give one of {', '.join(NAMES)}")
+    if name not in installed():
+        raise EncoderError(
+            f"runtime {name!r} is not installed; pip install 'embodied-vision[{_EXTRAS[name]}]', or give one of "
+            f"{', '.join(installed()) or 'the folder that was exported from, which torch runs'}"
+        )
+    try:
+        return _OPENERS[name](model, threads)
+    except Exception as error:  # each runtime raises errors of its own
+        text = " ".join(str(error).split())[:300]
+        raise EncoderError(f"{name} cannot open {model} ({text}); export the encoder again") from error
+
+
+def choose_runtime(candidates: Sequence[Runtime], pixels: NDArray[np.float32], key: str) -> Runtime:
+    """The fastest of several runtimes for such an input, found by trial once and remembered on this machine.
+
+    Args:
+        candidates: one or more.
+        pixels: an input.
+        key: of the network, its input and its threads.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    names = [candidate.artefact_id for candidate in candidates]
+    path, entry = _memory(), f"{key} on {_machine()} of {', '.join(sorted(names))}"
+    remembered = _read(path).get(entry)
+    if remembered not in names:
+        times = [_trial(candidate, pixels) for candidate in candidates]
+        remembered = names[int(np.argmin(times))]
+        _remember(path, entry, remembered)
+    return candidates[names.index(remembered)]
+
+
+def _trial(candidate: Runtime, pixels: NDArray[np.float32]) -> float:
+    """Least time of a run in s; the first, which prepares things, does not count."""
+    candidate.run(pixels)
+    best, begun = np.inf, time.perf_counter()
+    while time.perf_counter() - begun < TRIAL_S:
+        before = time.perf_counter()
+        candidate.run(pixels)
+        best = min(best, time.perf_counter() - before)
+    return float(best)
+
+
+def _machine() -> str:
+    """What decides how fast a runtime is here: the processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores"
+
+
+def _memory() -> Path:
+    own, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return (Path(own) if own else Path(shared) / "embodied-vision") / "runtimes.json"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(path: Path, entry: str, name: str) -> None:
+    """Keep a choice; where that cannot be done, the next start tries again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        beside.write_text(json.dumps({**_read(path), entry: name}, indent=1), encoding="utf-8")
+        beside.replace(path)
+    except OSError:
+        return
+
+
+def artefact_name(distribution: str, precision: str = "float32") -> str:
+    """Such as `onnxruntime-1.32.0-float32`."""
+    return f"{distribution}-{version(distribution)}-{precision}"
