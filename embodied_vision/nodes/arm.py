@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import time
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
 from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
+from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import CameraInfo, JointState
-from std_msgs.msg import Float64, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
+from embodied_vision.control.clock_watch import ClockWatch
 from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
 from embodied_vision.control.guard import Guard, GuardSettings
 from embodied_vision.control.joint_parts import JointParts
@@ -25,10 +27,12 @@ from embodied_vision.control.planning import Pace
 from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.seen_tip import SeenTip
+from embodied_vision.control.shadow import ShadowArm
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.nodes import qos
+from embodied_vision.nodes.arm_output import ArmOutput
 from embodied_vision.nodes.conversions import (
     JointSamples,
     from_json,
@@ -38,11 +42,19 @@ from embodied_vision.nodes.conversions import (
     to_json,
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
+from embodied_vision.nodes.exclusive import Exclusive
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.robot_reports import RobotReports
 from embodied_vision.nodes.trace import Tracer
 
 DECISION_WAIT_S = 0.1
 """How long `pick_place` waits for the `policy/decision` of its stamp, which names it; then it goes on unnamed."""
+
+ACTION_CHECK_S = 0.2
+"""Time between two looks at the action servers."""
+
+CANCEL_S = 0.6
+"""What is still under way so long after a stop is cancelled: by then its brake should have come to rest."""
 
 CLOCK_TIMEOUT_S = 0.2
 """A simulated clock that stands for so long is as bad as a dead node."""
@@ -83,18 +95,52 @@ class ArmNode(ManagedNode):
         self.param("horizon", 0.15, "how long the arm goes on without news before it brakes, s", (0.05, 0.5))
         self.param("lead", 0.04, "time that the controller has to join a new horizon, s", (0.0, 0.1))
         self.param("resume_within", 3.0, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
+        self.param("clearance", 0.19, "height of the tip above the base at which the arm travels, m", (0.0, 1.0))
+        self.param("approach", 0.08, "length of the straight way down to a pose, m", (0.0, 0.5))
+        self.param("gripper_time", 0.12, "time given to the gripper to close or open, at least, s", (0.0, 10.0))
+        self.param("dry_run", False, "plan, check and publish under arm/dry_run/, but move nothing", read_only=True)
+        self.param("command_interface", "topic", "how trajectories reach the arm: topic or action", read_only=True)
+        self.param(
+            "trajectory_action",
+            "arm/follow_joint_trajectory",
+            "name of the FollowJointTrajectory action",
+            read_only=True,
+        )
+        self.param("gripper_interface", "topic", "how the gripper is commanded: topic or action", read_only=True)
+        self.param("gripper_action", "gripper/gripper_cmd", "name of the ParallelGripperCommand action", read_only=True)
+        self.param("gripper_joint", "", "joint that the gripper's action commands; empty: its only one", read_only=True)
+        self.param("gripper_closed", 0.0, "its position when closed, m or rad", (-10.0, 10.0), read_only=True)
+        self.param("gripper_open", 0.04, "its position when open, m or rad", (-10.0, 10.0), read_only=True)
+        self.param("gripper_effort", 0.0, "its greatest force, N or Nm; 0: as the driver has it", (0.0, 1000.0))
+        self.param("program_running_topic", "", "std_msgs/Bool, false while the arm may not move", read_only=True)
+        self.param("robot_mode_topic", "", "std_msgs/String with the robot's mode", read_only=True)
+        self.param("ready_modes", ["RUNNING"], "modes in which the arm may move")
+        self.param("speed_scaling_topic", "", "std_msgs/Float64, % at which the driver runs", read_only=True)
+        self.param("grasp_check", "none", "how a grasp is confirmed: none, vacuum or width", read_only=True)
+        self.param(
+            "finger_joints", [""], "joints whose positions add up to the width; empty: the robot's", read_only=True
+        )
+        self.param(
+            "held_between", [0.002, 0.2], "width between the fingers when they hold something, m", read_only=True
+        )
+        self.param("report_timeout", 0.5, "longest silence of gripper sensor and speed scaling, s", (0.05, 10.0))
         self.param("start_stopped", False, "come up stopped, as after a death; ~/resume goes on", read_only=True)
         self._tracer = Tracer(self)
-        self._trajectories = self.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.COMMAND)
-        self._gripper = self.create_publisher(Float64, "gripper/command", qos.COMMAND)
+        self._exclusive = Exclusive(self)
+        self._output = ArmOutput(self, self._exclusive, self._on_fault, self._on_gripper)
+        self._shadow = ShadowArm() if self.value("dry_run") else None
+        self._clock_watch = ClockWatch()
+        self._clock_doubtful_until_s = 0.0
         self._status = self.create_publisher(String, "arm/status", qos.STATUS)
         self._arm: ArmExecutive | None = None
         self._model: RobotModel | None = None
+        self._reports: RobotReports | None = None
         self._parts = JointParts([])
         self._tips: dict[str, SeenTip] = {}
         self._joints: Joints | None = None
         self._clock_ns = 0
         self._said: ArmStatus | None = None
+        self._stopped_s = 0.0
         self._decisions: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._waiting: tuple[PoseArray, float] | None = None
         self._untraced_ns: int | None = None
@@ -122,13 +168,37 @@ class ArmNode(ManagedNode):
             limits["the clock"] = CLOCK_TIMEOUT_S
         limits |= {f"camera {name}": float(self.value("camera_timeout")) for name in self._names("cameras")}
         limits |= {name: float(self.value("heartbeat_timeout")) for name in self._names("upstream")}
+        self._reports = reports = RobotReports(self, model)
+        self._output.open()
+        for name in self._output.sources:
+            reports.driver.report(name, f"{name} was not looked for yet")
         settings = ExecutiveSettings(
-            motion=MotionSettings(pace=Pace(speed=self.value("speed"))),
-            homing=MotionSettings(pace=Pace(speed=self.value("home_speed"))),
+            motion=self._motion(self.value("speed")),
+            homing=self._motion(self.value("home_speed")),
             player=PlayerSettings(horizon_s=self.value("horizon")),
             resume_within_s=self.value("resume_within"),
         )
-        self._arm = ArmExecutive(model, guard, Watchdog(limits), settings, self._send, self._grip)
+        self._arm = ArmExecutive(
+            model,
+            guard,
+            Watchdog(limits | reports.limits_s),
+            settings,
+            self._send,
+            self._grip,
+            self._output.cancel,
+            driver=reports.driver,
+            holding=reports.holding,
+            dry_run=self.value("dry_run"),
+        )
+
+    def _motion(self, speed: float) -> MotionSettings:
+        return MotionSettings(
+            pace=Pace(speed=speed),
+            clearance_m=self.value("clearance"),
+            approach_m=self.value("approach"),
+            take_s=self.value("gripper_time"),
+            release_s=self.value("gripper_time"),
+        )
 
     def start(self) -> None:
         for topic in self.value("joint_state_topics"):
@@ -141,7 +211,11 @@ class ArmNode(ManagedNode):
             self.subscribe(String, f"heartbeat/{name}", qos.HEARTBEAT, self._on_heartbeat(name), event_callbacks=events)
         self.subscribe(String, "policy/decision", qos.DECISION, self._on_decision)
         self.subscribe(PoseArray, "pick_place", qos.DECISION, self._on_pick_place)
+        assert self._reports is not None
+        self._reports.start(self._executive.watchdog)
         self.every(1.0 / self.value("rate"), self._tick)
+        if self._output.sources:
+            self.every(ACTION_CHECK_S, self._check_actions)
         self._say()
 
     def halt(self) -> None:
@@ -149,10 +223,11 @@ class ArmNode(ManagedNode):
             self._homing.give(False, "the arm node was deactivated")
             self._homing = self._home_until_s = None
         if self._arm is not None and self._arm.status.state in ("moving", "paused"):
-            self._arm.stop("the arm node was deactivated", time.monotonic(), self.now_ns(), self._joints)
+            self._arm.stop("the arm node was deactivated", time.monotonic(), self.now_ns(), self._seen_joints())
             self._say()
 
     def teardown(self) -> None:
+        self._output.close()
         self._arm = None
 
     def _names(self, parameter: str) -> list[str]:
@@ -169,6 +244,8 @@ class ArmNode(ManagedNode):
     def _on_joints(self, message: JointState) -> None:
         """A whole joint state or a part of one. Only a complete and finite set is a sign of life."""
         now_s = time.monotonic()
+        if self._reports is not None:
+            self._reports.take_joints(message)
         joints = self._parts.add(message.name, message.position, message.velocity, stamp_to_ns(message.header.stamp))
         if joints is None:
             if self._executive.watchdog.age_s("joint_states", now_s) > self.value("joint_state_timeout"):
@@ -222,9 +299,42 @@ class ArmNode(ManagedNode):
 
         return hear
 
+    def _seen_joints(self) -> Joints | None:
+        """Where the arm is; in a dry run, where it would be while a motion is tried."""
+        if self._shadow is None or self._joints is None:
+            return self._joints
+        if self._executive.status.state not in ("moving", "paused"):
+            self._shadow.forget()
+        measured = self._joints
+        at_s = time.monotonic() - (self.now_ns() - measured.stamp_ns) * 1e-9
+        q, qd = self._shadow.state(measured.positions, measured.velocities, at_s)
+        return Joints(q, qd, measured.stamp_ns)
+
+    # ---- what comes back from the drivers
+
+    def _on_fault(self, reason: str) -> None:
+        """A driver did not carry out what it was sent: the arm stays stopped until somebody has looked."""
+        self.get_logger().error(reason)
+        if self._executive.status.state != "stopped":
+            self._executive.fail(f"{reason}; look for the cause, then call ~/resume", self.now_ns())
+            self._say()
+
+    def _on_gripper(self, joints: JointState) -> None:
+        if self._reports is not None:
+            self._reports.take_joints(joints)
+
+    def _check_actions(self) -> None:
+        now_s = time.monotonic()
+        for name, problem in self._output.problems(now_s).items():
+            self._executive.driver.report(name, problem)
+        if self._executive.status.state == "stopped" and now_s - self._stopped_s > CANCEL_S:
+            self._output.cancel()
+
     # ---- decisions
 
-    def _on_decision(self, message: String) -> None:
+    def _on_decision(self, message: String, info: MessageInfo) -> None:
+        if self._has_rival("policy/decision", info):
+            return
         try:
             decision = from_json(message, "policy/decision")
             self._decisions[int(decision["stamp_ns"])] = decision
@@ -235,7 +345,9 @@ class ArmNode(ManagedNode):
             self._decisions.popitem(last=False)
         self._take_waiting()
 
-    def _on_pick_place(self, message: PoseArray) -> None:
+    def _on_pick_place(self, message: PoseArray, info: MessageInfo) -> None:
+        if self._has_rival("pick_place", info):
+            return
         self._tracer.mark("arm.receive", stamp_to_ns(message.header.stamp))
         self._waiting = (message, time.monotonic() + DECISION_WAIT_S)
         self._take_waiting()
@@ -259,7 +371,7 @@ class ArmNode(ManagedNode):
                 self._executive.note_refusal(refusal, name)
                 raise refusal from error
             self._untraced_ns = stamp_ns
-            self._executive.begin(action, self._joints, time.monotonic(), self.now_ns())
+            self._executive.begin(action, self._seen_joints(), time.monotonic(), self.now_ns())
         except Refused as error:
             self._untraced_ns = None
             self.get_logger().error(f"decision {name or '(unnamed)'} refused: {error}")
@@ -268,10 +380,51 @@ class ArmNode(ManagedNode):
     def _tick(self) -> None:
         if self.value("use_sim_time"):
             self._hear_clock()
+        self._watch_clock()
+        self._watch_publishers()
         self._take_waiting()
         self._go_home()
-        self._executive.tick(self._joints, time.monotonic(), self.now_ns())
+        self._executive.tick(self._seen_joints(), time.monotonic(), self.now_ns())
         self._say()
+
+    # ---- what nobody announces
+
+    def _watch_publishers(self) -> None:
+        """Nobody else commands the arm. What may be left of a dead namesake is waited out, all others end the work."""
+        intruder = self._exclusive.intruder()
+        self._executive.watchdog.set_problem("exclusive command", "" if intruder is None else intruder.words)
+        if intruder is not None and (intruder.lives or self._executive.status.state == "moving"):
+            self._end_work(f"{intruder.words}; end it, then call ~/resume")
+
+    def _has_rival(self, topic: str, info: MessageInfo) -> bool:
+        """Whether two nodes make decisions. Then neither's is carried out, and the arm stops."""
+        words = self._exclusive.rival(topic, info)
+        if words:
+            refusal = Refused("second_publisher", topic, words, "one publisher", "end one of them, then call ~/resume")
+            self.get_logger().error(f"decision refused: {refusal}", throttle_duration_sec=1.0)
+            self._executive.note_refusal(refusal, "")
+            self._waiting = None
+            self._end_work(str(refusal))
+            self._say()
+        return bool(words)
+
+    def _end_work(self, reason: str) -> None:
+        if self._executive.status.state != "stopped":
+            self._executive.stop(reason, time.monotonic(), self.now_ns(), self._seen_joints())
+
+    def _watch_clock(self) -> None:
+        """Stamps from before and after a jump of the clock cannot be compared: wait until the old ones are too old."""
+        if self.value("use_sim_time"):
+            return
+        now_s, step_s = time.monotonic(), self._clock_watch.look()
+        if step_s:
+            self._clock_doubtful_until_s = now_s + self.value("observation_age")
+            self._executive.watchdog.set_problem("clock", f"the system clock was set by {step_s:+.3f} s")
+            self._waiting = None
+            if self._joints is not None:
+                self._joints = replace(self._joints, stamp_ns=self._joints.stamp_ns + round(step_s * 1e9))
+        elif now_s >= self._clock_doubtful_until_s:
+            self._executive.watchdog.set_problem("clock", "")
 
     def _hear_clock(self) -> None:
         """Under simulated time the clock is one more that must be heard."""
@@ -287,23 +440,31 @@ class ArmNode(ManagedNode):
         first = min(int(np.searchsorted(trajectory.times_s, self.value("lead"))), len(trajectory.times_s) - 1)
         parts = (trajectory.times_s, trajectory.positions, trajectory.velocities, trajectory.accelerations)
         samples = JointSamples(*(part[first:] for part in parts))
-        self._trajectories.publish(samples_to_trajectory(self._model.joint_names, samples))
+        now_s = time.monotonic()
+        if self._shadow is not None:
+            self._shadow.send(trajectory, now_s)
+        self._output.send(samples_to_trajectory(self._model.joint_names, samples), now_s)
         if self._untraced_ns is not None:
             self._tracer.mark("arm.publish", self._untraced_ns)
             self._untraced_ns = None
 
     def _grip(self, command: float) -> None:
-        self._gripper.publish(Float64(data=command))
+        self._output.grip(command, time.monotonic())
 
     # ---- services
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._executive.stop("stopped by ~/stop", time.monotonic(), self.now_ns(), self._joints)
+        self._executive.stop("stopped by ~/stop", time.monotonic(), self.now_ns(), self._seen_joints())
         self._say()
         response.success, response.message = True, "stopped; ~/resume goes on"
         return response
 
     def _on_resume(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        intruder = self._exclusive.intruder()
+        if intruder is not None and intruder.lives:
+            response.success, response.message = False, f"{intruder.words}; end it first"
+            return response
+        self._exclusive.forget()
         self._executive.resume()
         self._say()
         response.success, response.message = True, f"the arm is {self._executive.status.state}"
@@ -323,11 +484,11 @@ class ArmNode(ManagedNode):
         if self._homing is None or self._home_until_s is None:
             return
         now_s = time.monotonic()
-        if now_s < self._home_until_s and not self._executive.can_begin(self._joints, now_s, self.now_ns()):
+        if now_s < self._home_until_s and not self._executive.can_begin(self._seen_joints(), now_s, self.now_ns()):
             return
         self._home_until_s = None
         try:
-            self._executive.home(self._joints, now_s, self.now_ns())
+            self._executive.home(self._seen_joints(), now_s, self.now_ns())
         except Refused as error:
             self.get_logger().error(f"the way home is refused: {error}")
             self._homing.give(False, str(error))
@@ -342,6 +503,8 @@ class ArmNode(ManagedNode):
         if status == self._said:
             return
         before, self._said = self._said, status
+        if status.state == "stopped" and (before is None or before.state != "stopped"):
+            self._stopped_s = time.monotonic()
         self._status.publish(to_json({**vars(status), "stamp_ns": self.now_ns()}))
         if before is None or (before.state, before.reason) != (status.state, status.reason):
             # rclpy ties a severity to the line that logs.

@@ -1,0 +1,118 @@
+"""Where the arm node's commands go: topics, actions of ros2_control, or topics that no driver reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_vision.errors import BadInput
+from embodied_vision.nodes import qos
+from embodied_vision.nodes.arm_actions import GripperGoals, GripperJoint, TrajectoryGoals
+from embodied_vision.nodes.exclusive import Exclusive
+from embodied_vision.nodes.lifecycle import ManagedNode
+
+_TRAJECTORY = {"topic": "arm/joint_trajectory", "action": "arm/action/joint_trajectory"}
+_GRIPPER = {"topic": "gripper/command", "action": "gripper/action/command"}
+_DRY = ("arm/dry_run/joint_trajectory", "arm/dry_run/gripper_command")
+
+
+class ArmOutput:
+    """Sends what the guard let through, by the parameters `command_interface`, `gripper_interface` and `dry_run`.
+
+    Every command is published, for the log. What goes out as an action, and all of a dry run, is published on a topic
+    that no driver reads.
+
+    Args:
+        node: the arm node.
+        exclusive: who else publishes on the topics.
+        on_fault: gets the reason, in words, why a driver did not carry out what it was sent.
+        on_gripper: gets the gripper's joints, where its action tells them.
+
+    Raises:
+        BadInput: an interface is unknown.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        exclusive: Exclusive,
+        on_fault: Callable[[str], None],
+        on_gripper: Callable[[JointState], None],
+    ) -> None:
+        self._node, self._on_fault, self._on_gripper = node, on_fault, on_gripper
+        for name in ("command_interface", "gripper_interface"):
+            if node.value(name) not in _TRAJECTORY:
+                raise BadInput(f"{name} is {node.value(name)!r}; give topic or action")
+        self._dry_run = bool(node.value("dry_run"))
+        trajectory, gripper = _TRAJECTORY[node.value("command_interface")], _GRIPPER[node.value("gripper_interface")]
+        if self._dry_run:
+            trajectory, gripper = _DRY
+        self._trajectories = exclusive.publisher(JointTrajectory, trajectory, qos.COMMAND)
+        self._gripper = exclusive.publisher(Float64, gripper, qos.COMMAND)
+        self._arm_goals: TrajectoryGoals | None = None
+        self._gripper_goals: GripperGoals | None = None
+
+    def open(self) -> None:
+        """Make the action clients that the parameters ask for.
+
+        Raises:
+            BadInput: control_msgs cannot be imported, or the gripper's joint does not move.
+        """
+        self.close()
+        value = self._node.value
+        if self._dry_run:
+            return
+        if value("command_interface") == "action":
+            self._arm_goals = TrajectoryGoals(self._node, value("trajectory_action"), self._on_fault)
+        if value("gripper_interface") == "action":
+            closed, opened = value("gripper_closed"), value("gripper_open")
+            if closed == opened:
+                raise BadInput(f"gripper_closed and gripper_open are both {closed}; give the joint's two ends")
+            joint = GripperJoint(value("gripper_joint"), closed, opened, value("gripper_effort"))
+            self._gripper_goals = GripperGoals(
+                self._node, value("gripper_action"), joint, self._on_fault, self._on_gripper
+            )
+
+    def close(self) -> None:
+        """Cancel what is under way and let go of the action clients."""
+        for goals in (self._arm_goals, self._gripper_goals):
+            if goals is not None:
+                goals.close()
+        self._arm_goals = self._gripper_goals = None
+
+    @property
+    def tracking_error_rad(self) -> float:
+        """Greatest distance between desired and actual positions that the controller told last; 0 without an action."""
+        return 0.0 if self._arm_goals is None else self._arm_goals.error_rad
+
+    @property
+    def sources(self) -> list[str]:
+        """Who has a problem or none, by `problems`."""
+        return [name for name, goals in self._goals() if goals is not None]
+
+    def problems(self, now_s: float) -> dict[str, str]:
+        """Each action with what is wrong with it, in words; empty when nothing is."""
+        return {name: goals.problem(now_s) for name, goals in self._goals() if goals is not None}
+
+    def send(self, message: JointTrajectory, now_s: float) -> None:
+        """Replace the running trajectory."""
+        self._trajectories.publish(message)
+        if self._arm_goals is not None:
+            self._arm_goals.follow(message, now_s)
+
+    def grip(self, share: float, now_s: float) -> None:
+        """Open the gripper to a share, 0 closed … 1 open."""
+        self._gripper.publish(Float64(data=share))
+        if self._gripper_goals is not None:
+            self._gripper_goals.open_to(share, now_s)
+
+    def cancel(self) -> None:
+        """Take back the trajectory that is under way, where the way to the arm can do that."""
+        if self._arm_goals is not None and self._arm_goals.busy:
+            self._arm_goals.cancel()
+
+    def _goals(self) -> list[tuple[str, TrajectoryGoals | GripperGoals | None]]:
+        return [("trajectory action", self._arm_goals), ("gripper action", self._gripper_goals)]

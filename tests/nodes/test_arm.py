@@ -1,0 +1,314 @@
+"""The arm node in front of a robot that is not simulated: its ways out, what it hears of the robot, and its dry run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseArray
+from rclpy.publisher import Publisher
+from std_msgs.msg import Bool, Float64, String
+from trajectory_msgs.msg import JointTrajectory
+
+from embodied_vision.control.robot import RobotModel
+from embodied_vision.geometry import tool_down
+from embodied_vision.nodes import qos
+from embodied_vision.nodes.conversions import pick_place_to_poses, to_json
+from embodied_vision.types import PickPlace
+from tests.nodes.conftest import Graph, until
+from tests.nodes.fake_robot import FakeRobot
+from tests.ros_interfaces.build import build
+
+pytestmark = pytest.mark.system
+MODEL = RobotModel.load("panda_suction")
+ALONE = {"upstream": [""], "cameras": [""], "resume_within": 0.5}
+"""An arm that depends on nobody but the robot."""
+
+
+class Desk:
+    """Somebody who gives decisions to an arm node and watches what it says."""
+
+    def __init__(self, graph: Graph, name: str = "arm") -> None:
+        self.graph, self._name = graph, name
+        self.robot = FakeRobot(graph.client.node, MODEL)
+        graph.client.watch("arm/status")
+        node = graph.client.node
+        self._poses: Publisher[PoseArray] = node.create_publisher(PoseArray, "pick_place", qos.DECISION)
+        self._decisions: Publisher[String] = node.create_publisher(String, "policy/decision", qos.DECISION)
+
+    def joined(self) -> None:
+        until(lambda: self._poses.get_subscription_count() and self._decisions.get_subscription_count(), what="the arm")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return (self.graph.client.messages("arm/status") or [{}])[-1]
+
+    def wait(self, accept: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        return self.graph.wait("arm/status", accept, *self.graph.processes)
+
+    def decide(self, **changes: Any) -> PickPlace:
+        pick, place = tool_down(0.5, -0.1, 0.1, 0.0), tool_down(0.5, 0.1, 0.1, 0.0)
+        action = replace(PickPlace(pick=pick, place=place, stamp_ns=time.time_ns()), **changes)
+        self._decisions.publish(to_json(action.to_dict()))
+        self._poses.publish(pick_place_to_poses(action))
+        self.wait(lambda s: s["decision_id"] == action.decision_id)
+        return action
+
+    def ended(self) -> dict[str, Any]:
+        return self.wait(lambda s: s["state"] not in ("moving", "paused"))
+
+    def back(self) -> None:
+        """Make the arm ready for the next test."""
+        if self.status["state"] == "stopped":
+            self.graph.client.trigger("arm/resume")
+        self.wait(lambda s: s["state"] == "idle" and not s["lost"])
+        self.graph.client.trigger("arm/home", 30)
+
+
+def test_a_dry_run_does_everything_but_command(graph: Graph) -> None:
+    desk = Desk(graph)
+    tried: list[JointTrajectory] = []
+    gripped: list[float] = []
+    graph.subscribe(JointTrajectory, "arm/dry_run/joint_trajectory", tried.append, qos.LOG)
+    graph.subscribe(Float64, "arm/dry_run/gripper_command", lambda m: gripped.append(m.data), qos.LOG)
+    extra = {"program_running_topic": "running", "grasp_check": "vacuum", "command_interface": "action"}
+    graph.start("arm", **ALONE, dry_run=True, **extra)
+    desk.joined()
+    desk.decide()
+    assert desk.wait(lambda s: s["state"] == "moving")["dry_run"]
+    status = desk.ended()
+    assert (status["done"], status["refusals"], status["dry_run"]) == (True, 0, True)
+    assert len(tried) > 20
+    assert gripped == [0.0, 1.0]
+    lowest = min(MODEL.forward(np.array(p.positions))[2, 3] for m in tried for p in m.points)
+    assert lowest == pytest.approx(0.1, abs=2e-3)
+    assert (desk.robot.trajectories, desk.robot.grips) == (0, [])
+    np.testing.assert_allclose(desk.robot.positions, MODEL.home)
+    names = [topic for topic, _ in graph.client.node.get_topic_names_and_types()]
+    assert not {name for name in names if name.startswith("/arm/follow_joint_trajectory")}
+    desk.decide(pick=tool_down(0.5, 0.0, -0.05))
+    assert desk.status["refused"] == "workspace"
+
+
+@pytest.fixture(scope="module")
+def desk(shared_graph: Graph) -> Desk:
+    """An arm that reads all that a robot may say, on topics."""
+    desk = Desk(shared_graph)
+    topics = {"program_running_topic": "running", "robot_mode_topic": "mode", "speed_scaling_topic": "scaling"}
+    shared_graph.start("arm", **ALONE, **topics, grasp_check="vacuum", home_speed=1.0)
+    desk.joined()
+    node = shared_graph.client.node
+    latched = {
+        "running": node.create_publisher(Bool, "running", qos.STATUS),
+        "mode": node.create_publisher(String, "mode", qos.STATUS),
+    }
+    desk.say = {name: publisher.publish for name, publisher in latched.items()}  # type: ignore[attr-defined]
+    scaling = node.create_publisher(Float64, "scaling", qos.SENSOR)
+    holding = node.create_publisher(Bool, "gripper/holding", qos.SENSOR)
+    desk.percent, desk.held = None, lambda: False  # type: ignore[attr-defined]
+
+    def tell() -> None:
+        percent = desk.percent  # type: ignore[attr-defined]
+        scaling.publish(Float64(data=100.0 * desk.robot.pace if percent is None else percent))
+        holding.publish(Bool(data=desk.held()))  # type: ignore[attr-defined]
+
+    node.create_timer(0.05, tell)
+    return desk
+
+
+@pytest.fixture
+def robot(desk: Desk) -> Any:
+    """The desk of an arm whose robot is ready and whose gripper holds whatever it closes on."""
+    said: Any = desk
+    said.say["running"](Bool(data=True))
+    said.say["mode"](String(data="RUNNING"))
+    said.held = lambda: bool(desk.robot.grips) and desk.robot.grips[-1] == 0.0
+    said.percent, desk.robot.pace = None, 1.0
+    desk.back()
+    desk.robot.grips.clear()
+    return desk
+
+
+def test_a_robot_that_was_not_heard_is_not_moved(desk: Any) -> None:
+    desk.wait(lambda s: s["lost"] == "program_running, robot_mode")
+    sent = desk.robot.trajectories
+    desk.decide()
+    assert desk.status["refused"] == "lost"
+    desk.say["running"](Bool(data=True))
+    desk.wait(lambda s: s["lost"] == "robot_mode")
+    desk.say["mode"](String(data="IDLE"))
+
+    def told() -> bool:
+        desk.decide()
+        return "the robot's mode is 'IDLE', it moves in RUNNING" in desk.status["reason"]
+
+    until(told, 5.0, "the mode in words")
+    assert desk.robot.trajectories == sent
+
+
+def test_a_decision_is_carried_out_with_its_grasp_confirmed(robot: Any) -> None:
+    refusals = robot.status["refusals"]
+    robot.decide()
+    status = robot.ended()
+    assert (status["done"], status["failed"], status["refusals"]) == (True, "", refusals)
+    assert robot.robot.grips == [0.0, 1.0]
+
+
+def test_a_missed_grasp_comes_home_with_the_gripper_open(robot: Any) -> None:
+    robot.held = lambda: False
+    robot.decide()
+    status = robot.ended()
+    assert (status["done"], status["aborted"], status["failed"]) == (False, False, "grasp_missed")
+    assert robot.robot.grips == [0.0, 1.0, 1.0]
+    np.testing.assert_allclose(robot.robot.positions, MODEL.home, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("topic", "message"), [("running", Bool(data=False)), ("mode", String(data="PROTECTIVE_STOP"))]
+)
+def test_a_robot_that_stops_by_itself_gets_nothing_more(robot: Any, topic: str, message: Any) -> None:
+    robot.decide()
+    until(lambda: robot.robot.speed > 0.2, what="motion")
+    robot.say[topic](message)
+    status = robot.wait(lambda s: s["state"] == "stopped")
+    assert status["aborted"]
+    until(lambda: robot.robot.speed == 0.0, 2.0, "the horizon's own end")
+    sent = robot.robot.trajectories
+    robot.say["running"](Bool(data=True))
+    robot.say["mode"](String(data="RUNNING"))
+    robot.wait(lambda s: not s["lost"])
+    robot.decide()
+    assert robot.status["refused"] == "stopped"
+    assert robot.robot.trajectories == sent
+
+
+def test_a_slow_robot_is_followed_not_chased(robot: Any) -> None:
+    robot.robot.pace = 0.5
+    robot.wait(lambda s: s["speed_scaling"] == 0.5)
+    before = robot.status["refusals"]
+    start_s = time.monotonic()
+    robot.decide()
+    until(lambda: robot.robot.speed > 0.1, what="motion")
+    robot.robot.pace = 0.0
+    robot.wait(lambda s: s["speed_scaling"] == 0.0)
+    sent = robot.robot.trajectories
+    until(lambda: time.monotonic() > start_s + 3.0, what="time")
+    assert robot.status["state"] == "moving"
+    assert robot.robot.trajectories <= sent + 1
+    robot.robot.pace = 0.7
+    status = robot.ended()
+    assert (status["done"], status["refusals"]) == (True, before), status
+
+
+def test_a_speed_scaling_that_is_none_pauses_the_arm(robot: Any) -> None:
+    robot.decide()
+    until(lambda: robot.robot.speed > 0.2, what="motion")
+    robot.percent = float("nan")
+    status = robot.wait(lambda s: s["state"] == "paused")
+    assert "speed_scaling" in status["lost"]
+    robot.percent = None
+    assert not robot.ended()["failed"]
+
+
+# ---- actions
+
+
+@pytest.fixture(scope="module")
+def actions() -> Iterator[Path]:
+    """Folder of control_msgs, importable here and in the nodes."""
+    folder = build()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
+@pytest.fixture
+def acted(graph: Graph, actions: Path) -> Desk:
+    """An arm whose commands go out as actions."""
+    import control_msgs.action
+
+    graph.variables = {**graph.variables, "PYTHONPATH": str(actions)}
+    desk = Desk(graph)
+    desk.robot.fingers = ("finger", 0.0)
+    ways = {"command_interface": "action", "gripper_interface": "action", "gripper_joint": "finger"}
+    checks = {"grasp_check": "width", "finger_joints": ["finger"], "home_speed": 1.0}
+    graph.start("arm", **ALONE, **ways, **checks)
+    desk.joined()
+    desk.wait(lambda s: s["lost"] == "trajectory action, gripper action")
+    desk.robot.serve_actions(control_msgs.action)
+    desk.wait(lambda s: not s["lost"])
+    return desk
+
+
+def test_goals_replace_each_other_and_what_goes_wrong_stops_the_arm(acted: Desk) -> None:
+    robot = acted.robot
+    robot.fingers = ("finger", 0.03)
+    acted.decide()
+    status = acted.ended()
+    assert (status["done"], status["refusals"], status["failed"]) == (True, 0, "")
+    assert (robot.goals > 20, robot.trajectories, robot.grips) == (True, 0, [0.0, 0.04])
+    np.testing.assert_allclose(robot.positions, MODEL.home, atol=1e-3)
+
+    robot.mute = True  # results that never come
+    acted.decide()
+    assert acted.ended()["done"]
+    robot.mute = False
+
+    robot.fingers = ("finger", 0.001)
+    acted.decide()
+    assert acted.ended()["failed"] == "grasp_missed"
+    robot.fingers = ("finger", 0.03)
+
+    acted.decide()
+    until(lambda: robot.speed > 0.2, what="motion")
+    robot.abort = -4
+    status = acted.wait(lambda s: s["state"] == "stopped")
+    assert "PATH_TOLERANCE_VIOLATED so it is" in status["reason"]
+    until(lambda: robot.speed == 0.0, 2.0, "rest")
+    acted.back()
+
+    acted.decide()
+    until(lambda: robot.speed > 0.2, what="motion")
+    robot.reject = True
+    assert "rejected" in acted.wait(lambda s: s["state"] == "stopped")["reason"]
+    robot.reject = False
+    until(lambda: robot.speed == 0.0, 2.0, "rest")
+    acted.back()
+
+    acted.decide()
+    until(lambda: robot.speed > 0.2, what="motion")
+    acted.graph.client.trigger("arm/stop")
+    goals = robot.goals
+    assert acted.status["reason"] == "stopped by ~/stop"
+    until(lambda: robot.speed == 0.0, 1.0, "the brake")
+    assert robot.goals <= goals + 1
+
+
+def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:
+    process = graph.start("arm", wait=False, **ALONE, command_interface="action")
+    until(lambda: process.exit_code() is not None, what="the end")
+    assert process.exit_code() == 2
+    said = process.last_lines(30)
+    assert "control_msgs" in said
+    assert "set command_interface to 'topic'" in said
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"grasp_check": "hope"}, "give one of none, vacuum, width"),
+        ({"grasp_check": "width"}, "give finger_joints"),
+        ({"command_interface": "serial"}, "give topic or action"),
+        ({"held_between": [0.1, 0.1]}, "held_between"),
+    ],
+)
+def test_wrong_parameters_end_the_node_by_name(graph: Graph, parameters: dict[str, Any], message: str) -> None:
+    process = graph.start("arm", wait=False, **ALONE, **parameters)
+    until(lambda: process.exit_code() is not None, what="the end")
+    assert process.exit_code() == 2
+    assert message in process.last_lines(30)
