@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -9,29 +10,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any, overload
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.launching.arguments import COMMON, LAUNCHABLE, SWITCH, Argument, named
 from embodied_vision.launching.environment import NAMESPACE_VARIABLE
 from embodied_vision.launching.events import Event
-from embodied_vision.launching.graph import CAMERA, CELL, PARAMETERS, GraphConfig
+from embodied_vision.launching.graph import PARAMETERS, GraphConfig
+from embodied_vision.launching.run_status import read_status
 from embodied_vision.launching.supervisor import Supervisor
 
 app = typer.Typer(help="Start the nodes, each a process of its own, and watch them until Ctrl-C.", no_args_is_help=True)
-
-
-class OnDeath(StrEnum):
-    """What follows when a node dies."""
-
-    RESTART = "restart"
-    STOP = "stop"
 
 
 class LogLevel(StrEnum):
@@ -44,19 +42,32 @@ class LogLevel(StrEnum):
     FATAL = "fatal"
 
 
-NAMESPACE = typer.Option("", help="ROS namespace of all nodes, such as cell_1.", show_default="none")
-PARAMS_FILE = typer.Option(
-    [],
-    help="Parameter YAML on top of the shipped config/cell.yaml; may be repeated, the last wins.",
-    show_default="none",
-)
-USE_SIM_TIME = typer.Option(False, "--use-sim-time", help="Nodes follow /clock, which the simulated cell publishes.")
-LOG_LEVEL = typer.Option(LogLevel.INFO, help="Least severity that nodes log.")
-ON_DEATH = typer.Option(
-    OnDeath.RESTART, help="A node that dies is started again (at most 3 times a minute), or everything stops."
-)
+def option(argument: Argument, default: Any = None, **more: Any) -> Any:
+    """The option that stands for a launch argument; `default` None leaves the parameter files alone."""
+    flag = f"--{argument.name.replace('_', '-')}"
+    names = (f"{flag}/--no-{flag.removeprefix('--')}",) if argument.choices == SWITCH else (flag,)
+    if default is None and argument.default:
+        default = argument.default == "true" if argument.choices == SWITCH else argument.default
+    more.setdefault("show_default", "as in the parameters" if default is None else True)
+    return typer.Option(default, *names, help=sentence(argument.description), **more)
+
+
+def sentence(text: str) -> str:
+    """As an option's help is written."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+_CELL = named(LAUNCHABLE["cell"].arguments)
+_CAMERA = named(LAUNCHABLE["camera"].arguments)
+_COMMON = named(COMMON)
+NAMESPACE = option(_COMMON["namespace"], "", show_default="none")
+PARAMS_FILE = option(_COMMON["params_file"], [], show_default="none; may be repeated, the last wins")
+USE_SIM_TIME = option(_COMMON["use_sim_time"])
+AUTOSTART = option(_COMMON["autostart"])
+USE_RESPAWN = option(_COMMON["use_respawn"])
+USE_COMPOSITION = option(_COMMON["use_composition"])
+LOG_LEVEL = option(_COMMON["log_level"], LogLevel.INFO)
 RUN_DIR = typer.Option(None, help="Folder for the logs of this run.", show_default="runs/launch-TIME")
-STORE = typer.Option(None, help="Folder of the episode store that the recorder writes to.", show_default="episodes")
 DOMAIN = typer.Option(
     None,
     envvar="ROS_DOMAIN_ID",
@@ -70,41 +81,38 @@ TIMEOUT = typer.Option(90.0, min=1.0, help="How long all nodes may take to becom
 
 @app.command("cell")
 def cell(
-    task: str | None = typer.Option(
-        None, help="Task that the cell sets up and the task node works on.", show_default="block-insertion"
-    ),
-    policy: str | None = typer.Option(
-        None, help="Checkpoint: a shipped name, its folder, or a pointer to it.", show_default="the task's shipped one"
-    ),
-    store: Path | None = STORE,
+    task: str | None = option(_CELL["task"]),
+    policy: str | None = option(_CELL["policy"]),
+    store: Path | None = option(_CELL["store"]),
+    first_seed: int | None = option(_CELL["first_seed"], min=0),
+    scenes: int | None = option(_CELL["scenes"], min=1),
     run: bool = typer.Option(False, "--run", help="Work on scenes as soon as all nodes are active."),
-    first_seed: int | None = typer.Option(None, min=0, help="First scene of a run.", show_default="2000000"),
-    scenes: int | None = typer.Option(None, min=1, help="Number of scenes of a run.", show_default="1"),
     namespace: str = NAMESPACE,
     params_file: list[Path] = PARAMS_FILE,
     use_sim_time: bool = USE_SIM_TIME,
+    autostart: bool = AUTOSTART,
+    use_respawn: bool = USE_RESPAWN,
+    use_composition: bool = USE_COMPOSITION,
     log_level: LogLevel = LOG_LEVEL,
-    on_death: OnDeath = ON_DEATH,
     run_dir: Path | None = RUN_DIR,
     domain_id: int | None = DOMAIN,
     timeout: float = TIMEOUT,
 ) -> None:
     """Start the simulated cell: cell, encoder, policy, arm, recorder, task."""
-    parameters = {
-        "cell": _given(task=task),
-        "task": _given(task=task, first_seed=first_seed, scenes=scenes),
-        "policy": _given(checkpoint=task if policy is None else _checkpoint(policy)),
-        "recorder": _given(store=_absolute(store), task=task),
-    }
+    graph = LAUNCHABLE["cell"]
     config = GraphConfig(
-        nodes=CELL,
+        nodes=graph.nodes,
         run_dir=run_dir or _new_run_dir(),
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),
-        parameters=parameters,
+        parameters=graph.parameters(
+            _texts(task=task, policy=_path(policy), store=_absolute(store), first_seed=first_seed, scenes=scenes)
+        ),
         use_sim_time=use_sim_time,
+        autostart=autostart,
+        use_respawn=use_respawn,
+        use_composition=use_composition,
         log_level=log_level.value,
-        on_death=on_death.value,
         domain=domain_id,
     )
     _watch(config, timeout, "task/run" if run else None)
@@ -112,49 +120,72 @@ def cell(
 
 @app.command("camera")
 def camera(
-    source: str = typer.Option(
-        ..., help="Folder of pictures (or of color/ and depth/), video file, or device.", show_default=False
-    ),
-    calibration: Path | None = typer.Option(
-        None, help="YAML with the camera's calibration.", show_default="the simulated cell's"
-    ),
-    rate: float | None = typer.Option(
-        None, min=0.1, max=240.0, help="Frames a second; a device may give fewer.", show_default="15"
-    ),
-    loop: bool | None = typer.Option(None, help="Start again at the end of a folder or file.", show_default="loop"),
-    resize: bool | None = typer.Option(
-        None, help="Scale images to the size of the calibration, or refuse them.", show_default="no-resize"
-    ),
-    encoder: str | None = typer.Option(None, help="Name or folder of the encoder.", show_default="default"),
+    source: str = option(_CAMERA["source"], ..., show_default=False),
+    calibration: Path | None = option(_CAMERA["calibration"]),
+    rate: float | None = option(_CAMERA["rate"], min=0.1, max=240.0),
+    loop: bool | None = option(_CAMERA["loop"]),
+    resize: bool | None = option(_CAMERA["resize"]),
+    encoder: str | None = option(_CAMERA["encoder"]),
+    store: Path | None = option(_CAMERA["store"]),
     record: bool = typer.Option(True, help="Log an episode as soon as all nodes are active."),
-    store: Path | None = STORE,
     namespace: str = NAMESPACE,
     params_file: list[Path] = PARAMS_FILE,
+    use_sim_time: bool = USE_SIM_TIME,
+    autostart: bool = AUTOSTART,
+    use_respawn: bool = USE_RESPAWN,
+    use_composition: bool = USE_COMPOSITION,
     log_level: LogLevel = LOG_LEVEL,
-    on_death: OnDeath = ON_DEATH,
     run_dir: Path | None = RUN_DIR,
     domain_id: int | None = DOMAIN,
     timeout: float = TIMEOUT,
 ) -> None:
     """Publish, encode and log real images: camera, encoder, recorder. No arm moves."""
-    images = _absolute(Path(source)) if Path(source).exists() else source
-    cameras = _absolute(calibration)
-    parameters = {
-        "camera": _given(source=images, rate=rate, loop=loop, resize=resize, calibration=cameras),
-        "encoder": _given(encoder=encoder),
-        "recorder": _given(store=_absolute(store), robot="none", task="camera", calibration=cameras),
-    }
+    graph = LAUNCHABLE["camera"]
+    texts = _texts(
+        source=_path(source),
+        calibration=_absolute(calibration),
+        rate=rate,
+        loop=loop,
+        resize=resize,
+        encoder=encoder,
+        store=_absolute(store),
+    )
     config = GraphConfig(
-        nodes=CAMERA,
+        nodes=graph.nodes,
         run_dir=run_dir or _new_run_dir(),
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),
-        parameters=parameters,
+        parameters=graph.parameters(texts),
+        use_sim_time=use_sim_time,
+        autostart=autostart,
+        use_respawn=use_respawn,
+        use_composition=use_composition,
         log_level=log_level.value,
-        on_death=on_death.value,
         domain=domain_id,
     )
     _watch(config, timeout, "recorder/start" if record else None)
+
+
+@app.command("status")
+def status(
+    run_dir: Path = typer.Argument(..., help="Folder of the run, as launch printed it.", show_default=False),
+    as_json: bool = typer.Option(False, "--json", help="Print it as JSON."),
+) -> None:
+    """Tell how a run does: its nodes, and what is wrong. Exit code 1 when something is, or when it has ended."""
+    found = read_status(run_dir)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        table = Table("node", "state", "process", "restarts")
+        for name, node in found.nodes.items():
+            table.add_row(name, node["state"], str(node["pid"] or "none"), str(node["restarts"]))
+        console.print(table)
+        where = f" in namespace /{found.namespace}" if found.namespace else ""
+        console.print(f"{found.phase}, ROS domain {found.domain}{where}: {found.level}")
+        for words in (*([found.failure] if found.failure else []), *found.wrong):
+            console.print(f"- {words}", markup=False)
+    raise typer.Exit(0 if found.phase == "running" and found.level == "ok" else 1)
 
 
 @app.command("trigger")
@@ -185,23 +216,23 @@ def _call(arguments: list[str], environment: Mapping[str, str], namespace: str) 
     return subprocess.run(command, env=dict(environment), check=False).returncode
 
 
-def _given(**values: Any) -> dict[str, Any]:
-    """Options that were given; the others are left to the parameter files."""
-    return {name: value for name, value in values.items() if value is not None}
+def _texts(**values: object) -> dict[str, str]:
+    """Options that were given, as a launch file gets them; the others are left to the parameter files."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
-@overload
-def _absolute(path: Path) -> str: ...
-@overload
-def _absolute(path: None) -> None: ...
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser().resolve())
 
 
-def _checkpoint(name_or_path: str) -> str:
-    """A path becomes absolute, a shipped name stays."""
-    path = Path(name_or_path).expanduser()
-    return _absolute(path) if path.exists() else name_or_path
+def _path(name_or_path: str | None) -> str | None:
+    """A path that exists becomes absolute, a name stays."""
+    path = Path(name_or_path or "").expanduser()
+    return str(path.resolve()) if name_or_path and path.exists() else name_or_path
 
 
 def _new_run_dir() -> Path:
@@ -227,14 +258,20 @@ def _watch(config: GraphConfig, timeout_s: float, service: str | None) -> None:
     signal.signal(signal.SIGINT, _interrupt)  # a shell ignores it for what it starts in the background
     with Supervisor(config, lambda event: _print_event(console, event)) as graph:
         try:
-            graph.wait_active(timeout_s)
+            if config.autostart:
+                graph.wait_active(timeout_s)
+            else:
+                graph.wait_there(timeout_s)
+            folder = graph.run_dir
             console.print(
-                f"[green]All {len(config.nodes)} nodes are active[/] in ROS domain {graph.domain}; logs in "
-                f"{escape(str(graph.run_dir / 'logs'))}.\nTo join from another terminal: "
-                f"source {escape(str(graph.run_dir / 'environment.sh'))}. Ctrl-C ends all."
+                f"[green]All {len(config.nodes)} nodes are {'active' if config.autostart else 'there'}[/] in ROS "
+                f"domain {graph.domain}; logs in {escape(str(folder / 'logs'))}.\nTo join from another terminal: "
+                f"source {escape(str(folder / 'environment.sh'))}; how it does: "
+                f"embodied-vision launch status {escape(str(folder))}. Ctrl-C ends all."
             )
-            if service is not None and _call([service], graph.environment.variables, config.namespace) != 0:
-                raise RunFailed(f"{service} failed; read the logs in {graph.run_dir / 'logs'}")
+            wanted = service if config.autostart else None
+            if wanted is not None and _call([wanted], graph.environment.variables, config.namespace) != 0:
+                raise RunFailed(f"{wanted} failed; read the logs in {graph.run_dir / 'logs'}")
             graph.wait()
         except KeyboardInterrupt:
             console.print("stopping; Ctrl-C again kills what is left")

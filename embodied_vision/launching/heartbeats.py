@@ -18,7 +18,7 @@ MODULE = "embodied_vision.nodes.monitor"
 
 
 class Heartbeats:
-    """Lines of the monitor, each a JSON object with `node` and `state`, or `diagnostic`, or `tick`."""
+    """Lines of the monitor, each a JSON object: `node` with `state` or `diagnostic`, or a tick (with `health`)."""
 
     def __init__(self, config: GraphConfig, environment: Environment, log: Path) -> None:
         names = [node.name for node in config.nodes]

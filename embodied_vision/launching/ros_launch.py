@@ -8,51 +8,51 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    EmitEvent,
     OpaqueFunction,
     RegisterEventHandler,
     SetEnvironmentVariable,
     TimerAction,
 )
 from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from embodied_vision.launching import die_with_parent
+from embodied_vision.launching.arguments import COMMON, LAUNCHABLE, Argument
 from embodied_vision.launching.environment import PROFILE, PROFILE_VARIABLES, THREAD_VARIABLES
-from embodied_vision.launching.graph import LOG_LEVELS, PARAMETERS, NodeSpec
+from embodied_vision.launching.graph import PARAMETERS, ProcessSpec, active_before, processes, write_parameters
+from embodied_vision.launching.heartbeats import MODULE as MONITOR
+from embodied_vision.launching.parameters import check_files
 
-_SWITCH = ["true", "false"]
+_RESTARTS = 3
 _RESPAWN_DELAY_S = 4.0
 """Longer than the lease of a participant: until then the others write into the ports of the one that died, and a new
 one that comes up on them may hear nobody."""
 
 
-def _common_arguments() -> list[DeclareLaunchArgument]:
-    """Launch arguments with the names that users of nav2 know."""
-    return [
-        DeclareLaunchArgument("namespace", default_value="", description="ROS namespace of all nodes"),
-        DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=_SWITCH, description="nodes follow /clock"
-        ),
-        DeclareLaunchArgument(
-            "params_file", default_value="", description=f"parameter YAML on top of the shipped {PARAMETERS}"
-        ),
-        DeclareLaunchArgument(
-            "autostart", default_value="true", choices=_SWITCH, description="nodes configure and activate themselves"
-        ),
-        DeclareLaunchArgument(
-            "use_respawn", default_value="false", choices=_SWITCH, description="start nodes that die again"
-        ),
-        DeclareLaunchArgument(
-            "log_level", default_value="info", choices=list(LOG_LEVELS), description="least severity that is logged"
-        ),
-    ]
+def _declare(argument: Argument) -> DeclareLaunchArgument:
+    choices = list(argument.choices)
+    if choices and not argument.default:
+        choices.append("")
+    return DeclareLaunchArgument(
+        argument.name,
+        default_value=argument.default,
+        description=argument.description
+        if argument.default
+        else f"{argument.description}; empty: as in the parameters",
+        choices=choices or None,
+    )
 
 
 def _environment() -> list[Action]:
@@ -63,68 +63,96 @@ def _environment() -> list[Action]:
     return [SetEnvironmentVariable(name, value) for name, value in wanted.items() if name not in os.environ]
 
 
-class _Starter:
-    """Makes the actions for one set of launch arguments."""
+def _bound(*words: str) -> list[str]:
+    """Arguments of a Python that ends with this process, and becomes a Python with these arguments."""
+    return ["-I", "-S", die_with_parent.__file__, str(os.getpid()), sys.executable, *words]
 
-    def __init__(self, context: LaunchContext) -> None:
+
+class _Starter:
+    """Makes the actions for one set of launch arguments.
+
+    Raises:
+        BadInput: an argument or a parameter file that the nodes do not take.
+    """
+
+    def __init__(self, name: str, context: LaunchContext) -> None:
         self._context = context
+        self._nodes = LAUNCHABLE[name].nodes
+        self._files = [Path(self.argument("params_file"))] if self.argument("params_file") else []
+        check_files(self._files, [node.name for node in self._nodes])
+        texts = {argument.name: self.argument(argument.name) for argument in LAUNCHABLE[name].arguments}
+        self._parameters = LAUNCHABLE[name].parameters(texts)
 
     def argument(self, name: str) -> str:
         """Value of a launch argument."""
         return str(LaunchConfiguration(name).perform(self._context))
 
-    def node(self, spec: NodeSpec, parameters: Mapping[str, Any], *, respawn: bool) -> Node:
-        """The process of a node."""
-        common = {name: self.argument(name) == "true" for name in ("use_sim_time", "autostart")}
-        files = [str(PARAMETERS), *([self.argument("params_file")] if self.argument("params_file") else [])]
+    def switch(self, name: str) -> bool:
+        """Value of one that is true or false."""
+        return self.argument(name) == "true"
+
+    def _overrides(self, process: ProcessSpec, *, again: bool) -> Path:
+        """The parameter file of a process: launch_ros deletes none of its own either."""
+        values: dict[str, Mapping[str, Any]] = {
+            "/**": {name: self.switch(name) for name in ("use_sim_time", "autostart")}
+        }
+        for node in process.nodes:
+            first = active_before(node, self._nodes)
+            values[f"/**/{node.name}"] = {
+                **({"after": first} if first else {}),
+                **self._parameters.get(node.name, {}),
+                **(node.respawn if again else {}),
+            }
+        with tempfile.NamedTemporaryFile(prefix="embodied_vision_", suffix=".yaml", delete=False) as file:
+            return write_parameters(Path(file.name), values)
+
+    def _node(self, process: ProcessSpec, *, again: bool, respawn: bool) -> Node:
         return Node(
             executable=sys.executable,
-            arguments=["-m", spec.module],
-            exec_name=spec.name,
-            name=spec.name,
+            arguments=_bound(*process.arguments),
+            exec_name=process.name,
+            name=process.nodes[0].name if len(process.nodes) == 1 else None,
             namespace=self.argument("namespace"),
-            parameters=[*files, {**common, **parameters}],
+            parameters=[str(path) for path in (PARAMETERS, *self._files, self._overrides(process, again=again))],
             ros_arguments=["--log-level", self.argument("log_level")],
             output="screen",
             emulate_tty=True,
             respawn=respawn,
             respawn_delay=_RESPAWN_DELAY_S,
+            respawn_max_retries=_RESTARTS,
         )
 
-    def actions(self, spec: NodeSpec, parameters: Mapping[str, Any]) -> list[Action]:
-        """A node that is started again as wanted, with its respawn parameters when it has some."""
-        wanted = self.argument("use_respawn") == "true"
-        if not (wanted and spec.respawn):
-            return [self.node(spec, parameters, respawn=wanted)]
-        first = self.node(spec, parameters, respawn=False)
+    def _process(self, process: ProcessSpec) -> list[Action]:
+        """A process that is started again with its respawn parameters, or whose end is the end of all."""
+        first = self._node(process, again=False, respawn=False)
 
-        def again(_event: ProcessExited, context: LaunchContext) -> list[Action]:
+        def ended(event: ProcessExited, context: LaunchContext) -> list[Action]:
             if context.is_shutdown:
                 return []
-            node = self.node(spec, {**parameters, **spec.respawn}, respawn=True)
-            return [TimerAction(period=_RESPAWN_DELAY_S, actions=[node])]
+            if not self.switch("use_respawn"):
+                return [EmitEvent(event=Shutdown(reason=f"{process.name} ended with exit code {event.returncode}"))]
+            return [TimerAction(period=_RESPAWN_DELAY_S, actions=[self._node(process, again=True, respawn=True)])]
 
-        return [first, RegisterEventHandler(OnProcessExit(target_action=first, on_exit=again))]
+        return [first, RegisterEventHandler(OnProcessExit(target_action=first, on_exit=ended))]
+
+    def actions(self) -> list[Action]:
+        """All processes, and the monitor that tells the health of the graph."""
+        monitor = Node(
+            executable=sys.executable,
+            arguments=_bound("-m", MONITOR, *(node.name for node in self._nodes)),
+            exec_name="monitor",
+            name="monitor",
+            namespace=self.argument("namespace"),
+            output="log",
+            respawn=True,
+            respawn_delay=_RESPAWN_DELAY_S,
+        )
+        spread = processes(self._nodes, use_composition=self.switch("use_composition"))
+        return [monitor, *(action for process in spread for action in self._process(process))]
 
 
-def describe(
-    nodes: Sequence[NodeSpec], arguments: Mapping[str, str], parameters: Mapping[str, Mapping[str, str]]
-) -> LaunchDescription:
-    """Describe a graph.
-
-    Args:
-        nodes: the processes.
-        arguments: launch arguments besides the common ones, name → description; empty by default.
-        parameters: node → parameter → launch argument that sets it unless it is empty.
-    """
-
-    def start(context: LaunchContext) -> list[Action]:
-        starter = _Starter(context)
-        actions: list[Action] = []
-        for spec in nodes:
-            wanted = {name: starter.argument(source) for name, source in parameters.get(spec.name, {}).items()}
-            actions += starter.actions(spec, {name: value for name, value in wanted.items() if value})
-        return actions
-
-    own = [DeclareLaunchArgument(name, default_value="", description=text) for name, text in arguments.items()]
-    return LaunchDescription([*_common_arguments(), *own, *_environment(), OpaqueFunction(function=start)])
+def describe(name: str) -> LaunchDescription:
+    """Describe the graph of this name, see `LAUNCHABLE`."""
+    declared = [_declare(argument) for argument in (*COMMON, *LAUNCHABLE[name].arguments)]
+    start = OpaqueFunction(function=lambda context: _Starter(name, context).actions())
+    return LaunchDescription([*declared, *_environment(), start])

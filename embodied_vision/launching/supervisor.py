@@ -17,9 +17,10 @@ from embodied_vision.errors import RunFailed
 from embodied_vision.launching.domain import DomainLock, hold_domain, hold_free_domain
 from embodied_vision.launching.environment import Environment, process_environment
 from embodied_vision.launching.events import Event, EventLog
-from embodied_vision.launching.graph import GraphConfig, NodeSpec
+from embodied_vision.launching.graph import GraphConfig, NodeSpec, ProcessSpec
 from embodied_vision.launching.heartbeats import Heartbeats
 from embodied_vision.launching.process import ManagedProcess, describe_exit
+from embodied_vision.launching.run_status import Phase, RunStatus, write_status
 from embodied_vision.launching.shared_memory import abandoned, clean_stale
 
 _TICK_S = 0.05
@@ -31,18 +32,32 @@ _LET_GO_TICK_S = 0.2
 
 
 @dataclass
+class _Host:
+    """A process under watch."""
+
+    spec: ProcessSpec
+    process: ManagedProcess
+    died_s: float | None = None
+    asked_s: float = 0.0
+    deaths: deque[float] = field(default_factory=deque)
+    restarts: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.exit_code() is None
+
+
+@dataclass
 class _Watched:
     """A node under watch."""
 
     spec: NodeSpec
-    process: ManagedProcess
+    host: _Host
     state: str = "starting"
     heard_s: float | None = None
-    was_active: bool = False
+    came_up: bool = False
     silent: bool = False
-    died_s: float | None = None
-    asked_s: float = 0.0
-    deaths: deque[float] = field(default_factory=deque)
 
 
 class Supervisor:
@@ -65,7 +80,9 @@ class Supervisor:
         self.config = config
         self.run_dir = config.run_dir.resolve()
         self._on_event = on_event
+        self._hosts: list[_Host] = []
         self._watched: dict[str, _Watched] = {}
+        self._health: dict[str, Any] = {}
         self._changed = threading.Condition(threading.RLock())
         self._failure: str | None = None
         self._stop_asked = threading.Event()
@@ -100,9 +117,9 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Node → process id, of those that run."""
+        """Node → id of its process, of those that run."""
         with self._changed:
-            return {n: w.process.pid for n, w in self._watched.items() if w.process.exit_code() is None}
+            return {name: watched.host.process.pid for name, watched in self._watched.items() if watched.host.running}
 
     @property
     def states(self) -> dict[str, str]:
@@ -121,9 +138,9 @@ class Supervisor:
         return self._failure
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
-        """Send a signal to a node and return its process id."""
+        """Send a signal to the process of a node and return its process id."""
         with self._changed:
-            process = self._watched[name].process
+            process = self._watched[name].host.process
             process.send(number)
             return process.pid
 
@@ -133,11 +150,24 @@ class Supervisor:
         Raises:
             RunFailed: the run failed meanwhile, or they took too long.
         """
-        wanted = [node.name for node in self.config.nodes] if names is None else list(names)
+        self._wait_states(timeout_s, names, "active", lambda state: state == "active")
+
+    def wait_there(self, timeout_s: float) -> None:
+        """Wait until every node beats, in whatever state: for those that a lifecycle manager brings up.
+
+        Raises:
+            RunFailed: the run failed meanwhile, or they took too long.
+        """
+        self._wait_states(timeout_s, None, "there", lambda state: state not in ("starting", "dead", "not started"))
+
+    def _wait_states(
+        self, timeout_s: float, names: Collection[str] | None, wanted: str, accept: Callable[[str], bool]
+    ) -> None:
+        waited_for = [node.name for node in self.config.nodes] if names is None else list(names)
 
         def missing() -> list[str]:
             states = self.states
-            return [f"{n} ({states.get(n, 'not started')})" for n in wanted if states.get(n) != "active"]
+            return [f"{n} ({s})" for n in waited_for if not accept(s := states.get(n, "not started"))]
 
         with self._changed:
             self._changed.wait_for(lambda: not missing() or self._ended.is_set() or self._failure, timeout_s)
@@ -145,7 +175,7 @@ class Supervisor:
             raise RunFailed(self._failure)
         if missing():
             raise RunFailed(
-                f"not active after {timeout_s:g} s: {', '.join(missing())}; read the logs in {self.run_dir / 'logs'}"
+                f"not {wanted} after {timeout_s:g} s: {', '.join(missing())}; read the logs in {self.run_dir / 'logs'}"
             )
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -178,16 +208,18 @@ class Supervisor:
         try:
             overrides = self.config.write_overrides()
             monitor = self._start_monitor()
-            for spec in self.config.nodes:
-                process = self._start(spec, overrides)
+            for spec in self.config.processes:
+                host = _Host(spec, self._start(spec, overrides))
+                self._hosts.append(host)
                 with self._changed:
-                    self._watched[spec.name] = _Watched(spec, process)
-                self._log.add("started", spec.name, f"pid {process.pid}, log {process.log}")
+                    self._watched.update({node.name: _Watched(node, host) for node in spec.nodes})
+                for node in spec.nodes:
+                    self._log.add("started", node.name, f"pid {host.process.pid}, log {host.process.log}")
             while not self._stop_asked.is_set() and self._failure is None:
                 for message in monitor.read(_TICK_S):
                     self._hear(message)
-                for watched in self._watched.values():
-                    self._check(watched, overrides)
+                for host in self._hosts:
+                    self._check(host, overrides)
                 if monitor.process.exit_code() is not None or self._hears_nobody():
                     code = monitor.process.exit_code()
                     how = "it hears none of the nodes" if code is None else describe_exit(code)
@@ -212,7 +244,7 @@ class Supervisor:
         self._monitor_due_s = time.monotonic() + self.config.hang_s
         return Heartbeats(self.config, self.environment, self._log_path("monitor"))
 
-    def _start(self, spec: NodeSpec, overrides: Path, *, respawned: bool = False) -> ManagedProcess:
+    def _start(self, spec: ProcessSpec, overrides: Path, *, respawned: bool = False) -> ManagedProcess:
         command = self.config.command(spec, overrides, respawned=respawned)
         return ManagedProcess(spec.name, command, self.environment.variables, self._log_path(spec.name))
 
@@ -223,29 +255,31 @@ class Supervisor:
             self._changed.notify_all()
 
     def _hear(self, message: dict[str, Any]) -> None:
-        """Take a line of the monitor: a heartbeat, a diagnostic, or the time up to which it listened."""
+        """Take a line of the monitor: a heartbeat, a diagnostic, or a tick, up to which it listened."""
         now = float(message["time_s"])
         if "diagnostic" in message:
             self._log.add("diagnostic", message["node"], message["diagnostic"])
         elif "node" in message:
             watched = self._watched.get(message["node"])
-            if watched is not None and message.get("pid", watched.process.pid) == watched.process.pid:
+            if watched is not None and message.get("pid", watched.host.process.pid) == watched.host.process.pid:
                 self._hear_node(watched, message["state"], now)
         else:
+            self._health = message.get("health", self._health)
             for watched in self._watched.values():
                 self._hear_silence(watched, now)
+            self._write_status("running")
 
     def _hear_node(self, watched: _Watched, state: str, now: float) -> None:
-        if watched.process.exit_code() is not None:
+        if not watched.host.running:
             return
         watched.heard_s = now
+        watched.came_up |= state == "active" or not self.config.autostart
         if watched.silent:
             watched.silent = False
             self._log.add("back", watched.spec.name, "its heartbeat is back")
         if state != watched.state:
             if state == "active":
-                watched.was_active = True
-                self._log.add("active", watched.spec.name, f"pid {watched.process.pid}")
+                self._log.add("active", watched.spec.name, f"pid {watched.host.process.pid}")
             with self._changed:
                 watched.state = state
                 self._changed.notify_all()
@@ -258,12 +292,12 @@ class Supervisor:
         now = time.monotonic()
         if now < self._monitor_due_s:
             return False
-        running = [watched for watched in self._watched.values() if watched.process.exit_code() is None]
+        running = [watched for watched in self._watched.values() if watched.host.running]
         heard = [watched.heard_s for watched in running if watched.heard_s is not None]
         return bool(heard) and len(heard) == len(running) and now - max(heard) > self.config.hang_s / 2
 
     def _hear_silence(self, watched: _Watched, now: float) -> None:
-        if watched.heard_s is None or watched.process.exit_code() is not None:
+        if watched.heard_s is None or not watched.host.running:
             return
         quiet_s = now - watched.heard_s
         if quiet_s > _SILENT_S and not watched.silent:
@@ -272,65 +306,95 @@ class Supervisor:
         if quiet_s > self.config.hang_s:
             self._log.add("silent", watched.spec.name, f"no heartbeat for {quiet_s:.1f} s: killed")
             watched.heard_s = None
-            watched.process.send(signal.SIGKILL)
+            watched.host.process.send(signal.SIGKILL)
 
-    def _check(self, watched: _Watched, overrides: Path) -> None:
-        """Notice a death, and bring the node back or fail."""
-        code = watched.process.exit_code()
+    def _check(self, host: _Host, overrides: Path) -> None:
+        """Notice a death, and bring the process back or fail."""
+        code = host.process.exit_code()
         if code is None or self._failure is not None:
             return
-        if watched.died_s is not None:
-            self._bring_back(watched, overrides)
+        if host.died_s is not None:
+            self._bring_back(host, overrides)
             return
-        name, how, log = watched.spec.name, describe_exit(code), watched.process.log
+        name, how, log = host.spec.name, describe_exit(code), host.process.log
+        nodes = [self._watched[node.name] for node in host.spec.nodes]
         with self._changed:
-            watched.state = "dead"
-        self._log.add("died", name, how)
-        if not watched.was_active:
+            for watched in nodes:
+                watched.state = "dead"
+        for watched in nodes:
+            self._log.add("died", watched.spec.name, how)
+        if not all(watched.came_up for watched in nodes):
+            wanted = "active" if self.config.autostart else "there"
             self._fail(
-                name, f"{name} ended before it was active, {how}; its log {log} ends:\n{watched.process.last_lines()}"
+                name, f"{name} ended before it was {wanted}, {how}; its log {log} ends:\n{host.process.last_lines()}"
             )
             return
         now = time.monotonic()
-        watched.deaths.append(now)
-        while watched.deaths[0] < now - self.config.restart_window_s:
-            watched.deaths.popleft()
-        if self.config.on_death == "stop":
+        host.deaths.append(now)
+        while host.deaths[0] < now - self.config.restart_window_s:
+            host.deaths.popleft()
+        if not self.config.use_respawn:
             self._fail(name, f"{name} died ({how}) and the run is set to stop then; read {log}")
-        elif len(watched.deaths) > self.config.restarts:
+        elif len(host.deaths) > self.config.restarts:
             self._fail(
-                name,
-                f"{name} died {len(watched.deaths)} times in {self.config.restart_window_s:g} s ({how}); read {log}",
+                name, f"{name} died {len(host.deaths)} times in {self.config.restart_window_s:g} s ({how}); read {log}"
             )
         else:
-            watched.died_s = watched.asked_s = now
+            host.died_s = host.asked_s = now
 
-    def _bring_back(self, watched: _Watched, overrides: Path) -> None:
-        """Start a node again, once the others have let go of what the dead one held in shared memory."""
+    def _bring_back(self, host: _Host, overrides: Path) -> None:
+        """Start a process again, once the others have let go of what the dead one held in shared memory."""
         now = time.monotonic()
-        assert watched.died_s is not None
-        if now - watched.asked_s < _LET_GO_TICK_S:
+        assert host.died_s is not None
+        if now - host.asked_s < _LET_GO_TICK_S:
             return
-        watched.asked_s = now
-        if abandoned() and now - watched.died_s < _LET_GO_S:
+        host.asked_s = now
+        if abandoned() and now - host.died_s < _LET_GO_S:
             return
         clean_stale()
-        process = self._start(watched.spec, overrides, respawned=True)
+        process = self._start(host.spec, overrides, respawned=True)
         with self._changed:
-            watched.process, watched.state, watched.heard_s, watched.silent = process, "starting", None, False
-            watched.died_s = None
-        self._log.add("restarted", watched.spec.name, f"pid {process.pid}")
+            host.process, host.died_s, host.restarts = process, None, host.restarts + 1
+            for node in host.spec.nodes:
+                watched = self._watched[node.name]
+                watched.state, watched.heard_s, watched.silent = "starting", None, False
+        for node in host.spec.nodes:
+            self._log.add("restarted", node.name, f"pid {process.pid}")
+
+    def _write_status(self, phase: Phase) -> None:
+        """Keep the file that `embodied-vision launch status` reads."""
+        with self._changed:
+            states = {name: watched.state for name, watched in self._watched.items()}
+            processes = {
+                node.name: {"pid": host.process.pid if host.running else None, "restarts": host.restarts}
+                for host in self._hosts
+                for node in host.spec.nodes
+            }
+        write_status(
+            self.run_dir,
+            RunStatus(
+                phase=phase,
+                domain=self.domain,
+                namespace=self.config.namespace.strip("/"),
+                level=self._health.get("level", "warning"),
+                wrong=self._health.get("wrong", ["starting"]),
+                nodes={name: {"state": state, **processes[name]} for name, state in states.items()},
+                failure=self._failure,
+            ),
+        )
 
     # The end.
 
     def _end_all(self) -> None:
-        running = sorted(self._watched.values(), key=lambda watched: watched.spec.stop_order)
-        self._log.add("stopping", "", "in order: " + ", ".join(watched.spec.name for watched in running))
-        for _, group in groupby(running, key=lambda watched: watched.spec.stop_order):
-            self._end_group([watched.process for watched in group])
+        running = sorted(self._hosts, key=lambda host: host.spec.stop_order)
+        self._log.add("stopping", "", "in order: " + ", ".join(host.spec.name for host in running))
+        for _, group in groupby(running, key=lambda host: host.spec.stop_order):
+            self._end_group([host.process for host in group])
         with self._changed:
-            for watched in running:
+            for watched in self._watched.values():
                 watched.state = "ended"
+        self._health = {"level": "ok" if self._failure is None else "error", "wrong": []}
+        self._write_status("ended")
 
     def _end_group(self, processes: list[ManagedProcess]) -> None:
         """End them side by side: ask, insist, kill."""

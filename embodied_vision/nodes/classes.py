@@ -12,6 +12,7 @@ CLASSES = {
     "arm": "embodied_vision.nodes.arm:ArmNode",
     "camera": "embodied_vision.nodes.camera:CameraNode",
     "cell": "embodied_vision_sim.node:CellNode",
+    "driver": "embodied_vision_sim.driver_node:DriverNode",
     "encoder": "embodied_vision.nodes.encoder:EncoderNode",
     "policy": "embodied_vision.nodes.policy:PolicyNode",
     "recorder": "embodied_vision.nodes.recorder:RecorderNode",

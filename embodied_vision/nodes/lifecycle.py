@@ -93,6 +93,9 @@ class ManagedNode(LifecycleNode):
         self.create_timer(1.0, self._publish_health, clock=self._steady)
         self.param("autostart", True, "configure and activate by itself after the start")
         self.param(
+            "after", [""], "with autostart: nodes that must be active before this one becomes it", read_only=True
+        )
+        self.param(
             "stream_timeout",
             0.7,
             "longest silence of a stream that flows, before /diagnostics says ERROR, s",
@@ -333,6 +336,37 @@ class ManagedNode(LifecycleNode):
 
     # ---- transitions
 
+    def _bring_up(self) -> bool:
+        """Configure, and activate as soon as those that come first are active; whether that can still succeed."""
+        if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+            return False
+        waiting = {name for name in self.value("after") if name}
+        if not waiting:
+            return bool(self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+        self.health(OK, f"configured, waits for {', '.join(sorted(waiting))}")
+
+        def hear(message: String) -> None:
+            beat = from_json(message, "heartbeat")
+            if beat.get("state") != "active" or not waiting:
+                return
+            waiting.discard(str(beat.get("node")))
+            if not waiting:
+                self.post(done)
+
+        def done() -> None:
+            for subscription in subscriptions:
+                self.destroy_subscription(subscription)
+            if self.state == "inactive" and self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+                self.stop()
+
+        subscriptions = [
+            self.create_subscription(
+                String, f"heartbeat/{name}", self._tolerant(f"heartbeat/{name}", hear), qos.HEARTBEAT
+            )
+            for name in sorted(waiting)
+        ]
+        return True
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.exit_code = 0  # a new attempt: an earlier failure no longer decides how the process ends
         if not self._attempt("configure", self.setup):
@@ -347,7 +381,7 @@ class ManagedNode(LifecycleNode):
             self._attempt("deactivate", self.halt)
             self._end_active_parts()
             return TransitionCallbackReturn.FAILURE
-        if self._health.message == "configured":
+        if self._health.message.startswith("configured"):
             self.health(OK, "active")
         return super().on_activate(state)
 
@@ -427,13 +461,6 @@ def _lives(pid: int) -> bool:
     return pid > 0 and os.path.exists(f"/proc/{pid}")
 
 
-def _autostart(node: ManagedNode) -> bool:
-    for transition in (node.trigger_configure, node.trigger_activate):
-        if transition() != TransitionCallbackReturn.SUCCESS:
-            return False
-    return True
-
-
 class _Host:
     """A node, the executor that spins it, and the way to end it."""
 
@@ -446,7 +473,7 @@ class _Host:
 
     def work(self) -> int:
         """Bring the node up where `autostart` asks for it, and spin it until `stop`; returns the exit code."""
-        if self.node.value("autostart") and not _autostart(self.node):
+        if self.node.value("autostart") and not self.node._bring_up():
             return self.node.exit_code or 1
         self._executor.spin_until_future_complete(self._stopped)
         return self.node.exit_code

@@ -17,6 +17,7 @@ from embodied_vision.paths import PACKAGE
 ROOT = PACKAGE.parent
 SOURCES = {
     "cell": ROOT / "embodied_vision_sim" / "node.py",
+    "driver": ROOT / "embodied_vision_sim" / "driver_node.py",
     **{name: PACKAGE / "nodes" / f"{name}.py" for name in ("camera", "encoder", "policy", "arm", "recorder", "task")},
     "replay": PACKAGE / "nodes" / "replay.py",
 }
@@ -54,21 +55,43 @@ def test_overrides_win_and_hold_in_any_namespace(tmp_path: Path) -> None:
     overrides = config.write_overrides()
     assert yaml.safe_load(overrides.read_text()) == {
         "/**": {"ros__parameters": {"use_sim_time": True}},
-        "/**/arm": {"ros__parameters": {"speed": 0.5}},
+        "/**/encoder": {"ros__parameters": {"after": ["cell", "recorder"]}},
+        "/**/policy": {"ros__parameters": {"after": ["cell", "recorder"]}},
+        "/**/arm": {"ros__parameters": {"after": ["cell", "encoder", "policy", "recorder"], "speed": 0.5}},
+        "/**/recorder": {"ros__parameters": {"after": ["cell"]}},
+        "/**/task": {"ros__parameters": {"after": ["cell", "encoder", "policy", "arm", "recorder"]}},
     }
-    command = config.command(CELL[3], overrides, respawned=True)
-    files = [command[i + 1] for i, word in enumerate(command) if word == "--params-file"]
+    arm, encoder = config.processes[3], config.processes[1]
+    files, again = (params_files(config.command(arm, overrides, respawned=respawned)) for respawned in (False, True))
     assert files == [str(PARAMETERS), str(overrides)]
-    assert "__ns:=/left" in command
-    assert command[-1] == "start_stopped:=true"
-    assert "start_stopped:=true" not in config.command(CELL[3], overrides, respawned=False)
+    assert again[:2] == files
+    assert yaml.safe_load(Path(again[2]).read_text()) == {"/**/arm": {"ros__parameters": {"start_stopped": True}}}
+    assert params_files(config.command(encoder, overrides, respawned=True)) == files
+    assert "__ns:=/left" in config.command(arm, overrides, respawned=False)
+
+
+def params_files(command: list[str]) -> list[str]:
+    return [command[i + 1] for i, word in enumerate(command) if word == "--params-file"]
+
+
+def test_composition_puts_encoder_and_policy_into_one_process(tmp_path: Path) -> None:
+    config = GraphConfig(CELL, tmp_path, use_composition=True)
+    assert [process.name for process in config.processes] == ["cell", "arm", "recorder", "task", "encoder+policy"]
+    command = config.command(config.processes[-1], config.write_overrides(), respawned=False)
+    assert command[1:5] == ["-m", "embodied_vision.nodes.composed", "encoder", "policy"]
+    assert not any(word.startswith("__node:=") for word in command), "each keeps its own name"
+    assert len(GraphConfig(CAMERA, tmp_path, use_composition=True).processes) == 3, "the encoder is alone there"
+
+
+def test_nodes_that_wait_for_a_manager_do_not_start_themselves(tmp_path: Path) -> None:
+    overrides = yaml.safe_load(GraphConfig(CAMERA, tmp_path, autostart=False).write_overrides().read_text())
+    assert overrides["/**"] == {"ros__parameters": {"use_sim_time": False, "autostart": False}}
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"log_level": "loud"}, "give one of debug, info"),
-        ({"on_death": "cry"}, "give restart or stop"),
         ({"params_files": (Path("none.yaml"),)}, "none.yaml does not exist"),
         ({"parameters": {"arm": {}}}, "only .*camera.* are started"),
     ],

@@ -107,7 +107,7 @@ def test_a_killed_node_comes_back_with_its_respawn_parameters(make: Make) -> Non
 
 
 def test_a_death_stops_the_run_when_so_configured(make: Make) -> None:
-    with Supervisor(make(on_death="stop")) as cell:
+    with Supervisor(make(use_respawn=False)) as cell:
         cell.wait_active(START_S)
         pids = cell.pids
         cell.kill("eye")
