@@ -13,6 +13,9 @@ from embodied_vision.errors import BadInput
 REST_VELOCITY = 1e-3
 """Largest velocity in rad/s that a trajectory may end with; it is held afterwards."""
 
+JOIN_S = 1e-3
+"""Points that come sooner are left out where a trajectory is joined: over less time rounding errors are a jerk."""
+
 Vector = NDArray[np.float64]
 
 
@@ -152,8 +155,8 @@ class JointTrajectoryController:
         path.check(len(self._plans[-1].positions[-1]))
         times = path.times_s + start_s
         # A trajectory may begin with the state in which it finds the arm; any later one is joined.
-        first = 0 if times[0] == join_s else int(np.searchsorted(times, join_s, side="right"))
-        if first == len(times):
+        first = 0 if times[0] == join_s else int(np.searchsorted(times, join_s + JOIN_S))
+        if times[-1] <= join_s:
             raise BadInput(f"joint trajectory ended {join_s - times[-1]:.3f} s ago; send it in time, check the clocks")
         parts = (path.positions, path.velocities, path.accelerations)
         rest = [None if part is None else part[first:] for part in parts]

@@ -13,7 +13,7 @@ from rclpy.publisher import Publisher
 from rclpy.subscription import MessageInfo
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Bool, Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -72,6 +72,7 @@ class CellNode(ManagedNode):
         self.param("camera_enabled", True, "false: the cameras fall silent, as with a cable pulled")
         self._tracer = Tracer(self)
         self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR)
+        self._holding = self.create_publisher(Bool, "gripper/holding", qos.SENSOR)
         self._outcome = self.create_publisher(String, "outcome", qos.STATUS)
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         self._cell: LiveCell | None = None
@@ -115,6 +116,7 @@ class CellNode(ManagedNode):
             self.subscribe(JointTrajectory, "arm/joint_trajectory", qos.COMMAND, self._on_trajectory)
             self.subscribe(Float64, "gripper/command", qos.COMMAND, self._on_gripper)
         self.every(self._sample_every / STEP_HZ, self._tick)
+        self.every(0.1, self._publish_holding)
         self.every(1.0, self._report_status)
 
     def halt(self) -> None:
@@ -167,6 +169,10 @@ class CellNode(ManagedNode):
         self._joints.publish(joint_state_message(names, sample.positions, sample.velocities, stamp_ns))
         if self._sim_clock is not None:
             self._sim_clock.publish(Clock(clock=ns_to_stamp(stamp_ns)))
+
+    def _publish_holding(self) -> None:
+        """What a vacuum switch, or a sensor between the fingers, would tell."""
+        self._holding.publish(Bool(data=self._live.world.holding is not None))
 
     def _publish_frames(self, frames: list[RGBD]) -> None:
         for frame in frames:
