@@ -7,6 +7,7 @@ feature map is taken as it is. Features are the model's `last_hidden_state`, not
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class HuggingFaceEncoder:
         *,
         revision: str | None = None,
         image_size: tuple[int, int] | None = None,
+        layers: Sequence[int] = (),
         local_files_only: bool = True,
     ) -> None:
         """
@@ -47,6 +49,8 @@ class HuggingFaceEncoder:
             name_or_path: a folder, or a hub name such as `facebook/dinov2-small`.
             revision: branch, tag or commit of a hub name.
             image_size: (rows, columns) in px to resize to instead of the processor's size; multiples of the patch.
+            layers: hidden states whose features stand side by side in each patch, 0 before the first layer, -1 after
+                the last; none for the model's `last_hidden_state`.
             local_files_only: take a hub name from the local cache and never from the network.
 
         Raises:
@@ -66,7 +70,9 @@ class HuggingFaceEncoder:
             )
         weights = {k: v.numpy() for k, v in self._model.state_dict().items() if k not in missing}
         family = str(self._config.model_type)
-        settings = {"family": family, "layer": LAYER, "preprocessing": asdict(self._preprocessing)}
+        self._layers = tuple(layers)
+        layer = f"hidden_states{list(self._layers)}" if self._layers else LAYER
+        settings = {"family": family, "layer": layer, "preprocessing": asdict(self._preprocessing)}
         self._encoder_id = identity(family, weights, settings)
         self._dimension = self.encode(np.zeros((32, 32, 3), np.uint8)).grid.shape[2]
 
@@ -104,7 +110,18 @@ class HuggingFaceEncoder:
     def graph(self, pixels: Tensor) -> Tensor:
         """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D)."""
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
-        return self._grid(self._model(**self._inputs(pixels, size)).last_hidden_state, size)[None]
+        inputs = self._inputs(pixels, size)
+        if not self._layers:
+            return self._grid(self._model(**inputs).last_hidden_state, size)[None]
+        states = self._model(**inputs, output_hidden_states=True).hidden_states
+        try:
+            grids = [self._grid(states[layer], size) for layer in self._layers]
+        except IndexError as error:
+            raise EncoderError(
+                f"{self._name} has {len(states)} hidden states and was asked for {list(self._layers)}; give numbers "
+                f"from {-len(states)} to {len(states) - 1}"
+            ) from error
+        return torch.cat(grids, dim=2)[None]
 
     def _inputs(self, pixels: Tensor, size: tuple[int, int]) -> dict[str, Any]:
         """Arguments of the model's forward pass."""

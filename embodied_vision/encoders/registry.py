@@ -2,41 +2,76 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from embodied_vision.encoders.artefact import MANIFEST, read_manifest
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.compact import CompactEncoder
+from embodied_vision.encoders.dense import ShiftedEncoder, TiledEncoder
 from embodied_vision.encoders.export import KIND
 from embodied_vision.encoders.runtimes import AUTO
 from embodied_vision.errors import EncoderError
 from embodied_vision.paths import shipped
 
 DEFAULT = "default"
+OVERLAP_SHARE = 0.25
+"""Of a tile, where no overlap is given."""
+
+_OPTIONS = re.compile(r"(?P<name>.*?)(?P<options>(\+[a-z]+=[^+=]*)*)", re.DOTALL)
 
 
-def load_encoder(name_or_path: str | Path = DEFAULT, runtime: str = AUTO) -> Encoder:
+def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
     """Load an encoder.
 
     Args:
         name_or_path: `default` for the one that ships; a folder written by `encoder pretrain` or `encoder export`; a
             folder of a transformers vision model; or a hub name such as `facebook/dinov2-small` that is in the local
-            cache.
-        runtime: of an exported encoder, `onnxruntime`, `openvino` or `auto` for the fastest one here; torch runs the
-            others.
+            cache. Options follow it, such as `facebook/dinov2-small+size=448+layers=-1,-4`:
+
+            - `size=448` or `size=480x640` (rows x columns): input size of a transformers model, px
+            - `layers=-1,-4`: hidden states of a transformers model, side by side
+            - `runtime=openvino`: of an exported encoder, instead of the fastest one here
+            - `tile=448`, `overlap=112`: encode large images in tiles of so many px
+            - `dense=2`: twice as many features along each side, for four times the time
 
     Raises:
-        EncoderError: nothing of that name, or it is damaged.
+        EncoderError: nothing of that name, or it is damaged, or an option that it does not take.
     """
-    if str(name_or_path) == DEFAULT:
-        return CompactEncoder.load(shipped("encoder"))
-    path = Path(name_or_path)
-    if (path / MANIFEST).is_file():
-        if read_manifest(path).get("kind") == KIND:
-            from embodied_vision.encoders.exported import ExportedEncoder
+    name, options = split_options(str(name_or_path))
+    encoder = _load(name, options)
+    if "tile" in options:
+        tile = _take(options, "tile", int)
+        overlap = _take(options, "overlap", int) if "overlap" in options else round(tile * OVERLAP_SHARE)
+        encoder = TiledEncoder(encoder, tile, overlap)
+    if "dense" in options:
+        encoder = ShiftedEncoder(encoder, _take(options, "dense", int))
+    if options:
+        raise EncoderError(
+            f"encoder {name!r} takes no option {', '.join(options)}; see `load_encoder` for what there is"
+        )
+    return encoder
 
-            return ExportedEncoder.load(path, runtime)
-        return CompactEncoder.load(path)
+
+def split_options(name: str) -> tuple[str, dict[str, str]]:
+    """Name and options of `NAME+option=value+…`."""
+    found = _OPTIONS.fullmatch(name)
+    assert found is not None
+    pairs = [option.split("=", 1) for option in found["options"].split("+")[1:]]
+    return found["name"], {option: value for option, value in pairs}
+
+
+def _load(name: str, options: dict[str, str]) -> Encoder:
+    """The encoder itself; the options that it takes are taken out."""
+    path = shipped("encoder") if name == DEFAULT else Path(name)
+    if (path / MANIFEST).is_file():
+        if read_manifest(path).get("kind") != KIND:
+            return CompactEncoder.load(path)
+        from embodied_vision.encoders.exported import ExportedEncoder
+
+        return ExportedEncoder.load(path, options.pop("runtime", AUTO))
     if path.is_dir() and not (path / "config.json").is_file():
         raise EncoderError(
             f"{path} holds neither {MANIFEST} (written by `embodied-vision encoder pretrain` or `export`) "
@@ -44,4 +79,23 @@ def load_encoder(name_or_path: str | Path = DEFAULT, runtime: str = AUTO) -> Enc
         )
     from embodied_vision.encoders.huggingface import HuggingFaceEncoder
 
-    return HuggingFaceEncoder(str(name_or_path))
+    size = _take(options, "size", _rows_columns) if "size" in options else None
+    layers = _take(options, "layers", _whole_numbers) if "layers" in options else ()
+    return HuggingFaceEncoder(name, image_size=size, layers=layers)
+
+
+def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> Any:
+    text = options.pop(option)
+    try:
+        return read(text)
+    except ValueError as error:
+        raise EncoderError(f"encoder option {option}={text} is not understood; see `load_encoder` for how") from error
+
+
+def _rows_columns(text: str) -> tuple[int, int]:
+    rows, _, columns = text.partition("x")
+    return int(rows), int(columns or rows)
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))

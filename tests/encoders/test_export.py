@@ -61,7 +61,7 @@ def test_preparing_in_numpy_is_that_of_training_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_exported_encoder_is_the_same_encoder(folder: Path, runtime: str) -> None:
-    ours, theirs = CompactEncoder.random(3), load_encoder(folder, runtime)
+    ours, theirs = CompactEncoder.random(3), load_encoder(f"{folder}+runtime={runtime}")
     assert isinstance(theirs, ExportedEncoder)
     assert (theirs.encoder_id, theirs.dimension) == (ours.encoder_id, ours.dimension)
     assert theirs.artefact_id.startswith(f"{runtime}-")
@@ -208,10 +208,10 @@ def test_a_manifest_that_makes_no_sense_is_refused(folder: Path, tmp_path: Path,
 
 def test_an_unknown_or_missing_runtime_says_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EncoderError, match="auto, onnxruntime, openvino"):
-        load_encoder(folder, "tensorrt")
+        load_encoder(f"{folder}+runtime=tensorrt")
     monkeypatch.setattr(runtimes_module, "installed", lambda: ("onnxruntime",))
     with pytest.raises(EncoderError, match=r"not installed.*embodied-vision\[openvino\]"):
-        load_encoder(folder, "openvino")
+        load_encoder(f"{folder}+runtime=openvino")
 
 
 def test_images_must_be_there_and_of_one_size(tmp_path: Path) -> None:

@@ -356,3 +356,32 @@ def test_input_size_in_parts_of_patches_is_refused(checkpoints: dict[str, tuple[
 def test_refuses_what_is_no_rgb_image(checkpoints: dict[str, tuple[Path, Any]]) -> None:
     with pytest.raises(EncoderError, match="give uint8"):
         HuggingFaceEncoder(str(checkpoints["vit"][0])).encode(np.zeros((8, 8, 3)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["dinov2", "dinov3_vit", "siglip", "vit_mae", "clip"])
+def test_several_layers_stand_side_by_side(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    folder, _ = checkpoints[name]
+    parts = [load_encoder(f"{folder}+layers={layer}") for layer in (0, 1, -1)]
+    both = load_encoder(f"{folder}+layers=0,1,-1")
+    image = _image()
+    expected = np.concatenate([part.encode(image).grid for part in parts], axis=2)
+    np.testing.assert_array_equal(both.encode(image).grid, expected)
+    assert both.dimension == 3 * SMALL["hidden_size"]
+    assert len({encoder.encoder_id for encoder in (*parts, both, load_encoder(folder))}) == 5
+    with pytest.raises(EncoderError, match="has 3 hidden states and was asked for"):
+        load_encoder(f"{folder}+layers=7")
+
+
+def test_layers_are_transformers_hidden_states(checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    folder, model = checkpoints["dinov2"]
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    with torch.no_grad():
+        states = model(pixel_values=_pixels(processor, (56, 56), _image()), output_hidden_states=True).hidden_states
+    expected = states[1][0, 1:].reshape(4, 4, -1).numpy()
+    np.testing.assert_allclose(load_encoder(f"{folder}+layers=1").encode(_image()).grid, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_layers_of_a_hierarchy_are_refused(checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    folder, _ = checkpoints["convnext"]
+    with pytest.raises(EncoderError, match="convnext"):
+        load_encoder(f"{folder}+layers=1,-1")
