@@ -139,6 +139,7 @@ class ArmNode(ManagedNode):
         self._tips: dict[str, SeenTip] = {}
         self._joints: Joints | None = None
         self._clock_ns = 0
+        self._beats: dict[str, int] = {}
         self._said: ArmStatus | None = None
         self._stopped_s = 0.0
         self._decisions: OrderedDict[int, dict[str, Any]] = OrderedDict()
@@ -289,13 +290,20 @@ class ArmNode(ManagedNode):
         def hear(message: String) -> None:
             if from_json(message, f"heartbeat/{name}").get("state") == "active":
                 self._executive.watchdog.feed(name, time.monotonic())
+                self._beats[name] = self._beats.get(name, 0) + 1
+                if self._beats[name] > 1:  # the first may have waited here since before the death
+                    self._executive.watchdog.set_alive(name, True)
 
         return hear
 
     def _on_liveliness(self, name: str):  # type: ignore[no-untyped-def]
+        """Only a loss is believed: Fast DDS may count no publisher that lived before this reader was made."""
+
         def hear(info: QoSLivelinessChangedInfo) -> None:
-            self._executive.watchdog.set_alive(name, info.alive_count > 0)
-            self._tick()
+            if info.alive_count_change < 0 or info.not_alive_count_change > 0:
+                self._beats[name] = 0
+                self._executive.watchdog.set_alive(name, False)
+                self._tick()
 
         return hear
 
