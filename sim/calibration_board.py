@@ -20,12 +20,12 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from embodied_vision.calibrating.board import Board
-from embodied_vision.calibrating.hand_eye import Mount, inverse
+from embodied_vision.calibrating.hand_eye import Mount, Poses, inverse
 from embodied_vision.calibration import write_cameras
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.errors import BadInput, Refused, RunFailed
 from embodied_vision.geometry import look_at
-from embodied_vision.types import Camera, FloatArray
+from embodied_vision.types import Camera
 from embodied_vision_sim.camera import render
 from embodied_vision_sim.meshes import Meshes
 from embodied_vision_sim.robot import Arm
@@ -40,7 +40,7 @@ LEAST_SEEN = 0.6
 """Share of the board's corners that must lie in the picture."""
 ATTEMPTS = 2000
 """For each picture, until a pose is drawn that shows the board and that the arm reaches."""
-CELL_CAMERA = look_at((1.05, 0.1, 0.75), (0.45, 0.0, 0.35))
+CELL_CAMERA: Poses = np.asarray(look_at((1.05, 0.1, 0.75), (0.45, 0.0, 0.35)), np.float64)
 LEAST_HEIGHT_M = 0.15
 """Of the tip above the table."""
 TURNED_OVER = np.diag([1.0, -1.0, -1.0])
@@ -61,7 +61,7 @@ def camera(width: int = 640, height: int = 480, focal_px: float = 600.0) -> Came
     return Camera("camera", width, height, K, CELL_CAMERA)
 
 
-def true_pose(mount: Mount) -> FloatArray:
+def true_pose(mount: Mount) -> Poses:
     """What calibration shall find: T_base_camera in the cell, T_tip_camera on the wrist."""
     if mount == "cell":
         return CELL_CAMERA
@@ -118,7 +118,7 @@ def take_pictures(
         meshes.close()
 
 
-def _fixed(board: Board, mount: Mount) -> FloatArray:
+def _fixed(board: Board, mount: Mount) -> Poses:
     """T_tip_board in the cell, face out of the tool, T_base_board on the wrist, face up."""
     pose = np.eye(4)
     pose[:3, :3] = TURNED_OVER
@@ -133,10 +133,10 @@ def _pose(
     board: Board,
     mount: Mount,
     lens: Camera,
-    X: FloatArray,
-    fixed: FloatArray,
+    X: Poses,
+    fixed: Poses,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], FloatArray]:
+) -> tuple[NDArray[np.float64], Poses]:
     """Joint positions (J,) and tip pose at which the camera sees most of the board."""
     middle = np.array([*board.size_m, 0.0]) / 2
     for _ in range(ATTEMPTS):
@@ -172,7 +172,7 @@ def _load(client: int, meshes: Meshes, board: Board) -> int:
     return int(pybullet.createMultiBody(baseVisualShapeIndex=shape, physicsClientId=client))
 
 
-def _put(client: int, body: int, board: Board, T_base_board: FloatArray) -> None:
+def _put(client: int, body: int, board: Board, T_base_board: Poses) -> None:
     T_board_body = np.eye(4)
     T_board_body[:3, :3] = TURNED_OVER
     T_board_body[:3, 3] = (*(np.asarray(board.size_m) / 2), THICKNESS_M / 2)
@@ -181,7 +181,7 @@ def _put(client: int, body: int, board: Board, T_base_board: FloatArray) -> None
     pybullet.resetBasePositionAndOrientation(body, pose[:3, 3].tolist(), turn, physicsClientId=client)
 
 
-def _see(client: int, lens: Camera, T_base_camera: FloatArray) -> NDArray[np.float64]:
+def _see(client: int, lens: Camera, T_base_camera: Poses) -> NDArray[np.float64]:
     """(H, W, 3) in levels of 255."""
     K = np.diag([FINER, FINER, 1.0]) @ lens.K
     K[:2, 2] += (FINER - 1) / 2

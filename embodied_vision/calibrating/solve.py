@@ -15,7 +15,7 @@ from embodied_vision.calibrating.hand_eye import METHODS, Mount, Poses, arm_pose
 from embodied_vision.calibrating.lens import Lens
 from embodied_vision.calibrating.views import View
 
-HYPOTHESES = 150
+HYPOTHESES = 80
 HYPOTHESIS_VIEWS = 5
 FIT_PX = 0.5
 """A view that fits as well as this is never left out, however well the others do."""
@@ -141,8 +141,14 @@ class Problem:
 
     def errors(self, fit: Fit, views: Sequence[int]) -> list[NDArray[np.float64]]:
         """Reprojection errors (M, 2) in px of the corners of each of these views."""
-        poses = self.predicted(fit)
-        return [self._errors(fit, poses[view], view) for view in views]
+        poses = self.predicted(fit)[list(views)]
+        counts = [len(self._points[view]) for view in views]
+        owner = np.repeat(np.arange(len(counts)), counts)
+        points = np.concatenate([self._points[view] for view in views])
+        points = fit.scale * np.einsum("nij,nj->ni", poses[owner, :3, :3], points) + poses[owner, :3, 3]
+        seen = fit.lens.bend(points[:, :2] / np.maximum(points[:, 2:], _BEHIND_M))
+        wanted = np.concatenate([self._pixels[view] for view in views])
+        return np.split(seen - wanted, np.cumsum(counts)[:-1])
 
     def _errors(self, fit: Fit, pose: Poses, view: int) -> NDArray[np.float64]:
         points = self._points[view] @ (fit.scale * pose[:3, :3].T) + pose[:3, 3]
