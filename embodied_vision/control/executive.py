@@ -237,6 +237,13 @@ class ArmExecutive:
             ended_ns=now_ns if aborted else self._status.ended_ns,
         )
 
+    def explain(self, reason: str) -> None:
+        """Give a stop a better reason than was known when it came."""
+        if self._status.state == "stopped":
+            self.guard.resume()
+            self.guard.stop(reason)
+            self._set(reason=reason)
+
     def resume(self) -> None:
         """End a stop; the arm waits for the next decision."""
         if self._status.state == "stopped":

@@ -6,10 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 UNKNOWN = ""
-"""Name of a node that the graph does not know, yet or at all."""
-
-NAME_WAIT_S = 0.1
-"""So long a publisher may stay nameless before it is acted upon: its name arrives a little after itself."""
+"""Name of a node that the graph does not know: a name arrives later than its publisher, or never."""
 
 LEASE_S = 5.0
 """A namesake that is still there after this time lives: of a killed process nothing is left when its lease is over."""
@@ -64,8 +61,6 @@ class OwnTopics:
             if speaker.gid in self._own:
                 continue
             since_s = now_s - self._first_seen_s.setdefault(speaker.gid, now_s)
-            if speaker.node == UNKNOWN and since_s < NAME_WAIT_S:
-                continue
             lives = speaker.node != self._node or since_s > LEASE_S
             found.append(Intruder(f"{speaker} publishes on {topic} as well", lives))
         return max(found, key=lambda intruder: intruder.lives, default=None)

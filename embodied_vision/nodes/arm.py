@@ -131,6 +131,7 @@ class ArmNode(ManagedNode):
         self._shadow = ShadowArm() if self.value("dry_run") else None
         self._clock_watch = ClockWatch()
         self._clock_doubtful_until_s = 0.0
+        self._ended_for = ""
         self._status = self.create_publisher(String, "arm/status", qos.STATUS)
         self._arm: ArmExecutive | None = None
         self._model: RobotModel | None = None
@@ -417,8 +418,15 @@ class ArmNode(ManagedNode):
         return bool(words)
 
     def _end_work(self, reason: str) -> None:
-        if self._executive.status.state != "stopped":
+        """Stop for good. A better reason replaces the former one, as when the name of a publisher becomes known."""
+        status = self._executive.status
+        if status.state != "stopped":
             self._executive.stop(reason, time.monotonic(), self.now_ns(), self._seen_joints())
+        elif status.reason == self._ended_for:
+            self._executive.explain(reason)
+        else:
+            return
+        self._ended_for = reason
 
     def _watch_clock(self) -> None:
         """Stamps from before and after a jump of the clock cannot be compared: wait until the old ones are too old."""

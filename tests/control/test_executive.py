@@ -229,3 +229,12 @@ def test_a_stop_brings_a_paused_arm_to_rest_that_somebody_else_moves() -> None:
     bench.executive.stop("a stranger", bench.arm.now_s, bench.arm.now_ns, bench.joints)
     bench.run(0.5)
     assert np.abs(bench.joints.velocities).max() < 1e-3
+
+
+def test_a_stop_can_be_given_a_better_reason_and_stays_latched() -> None:
+    bench = Bench()
+    bench.executive.explain("no stop, no reason")
+    assert (bench.state(), bench.executive.status.reason) == ("idle", "")
+    bench.executive.stop("somebody", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    bench.executive.explain("/rqt")
+    assert (bench.state(), bench.executive.status.reason, bench.executive.guard.stopped) == ("stopped", "/rqt", "/rqt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embodied_vision.control.speakers import LEASE_S, NAME_WAIT_S, UNKNOWN, Deciders, OwnTopics, Speaker
+from embodied_vision.control.speakers import LEASE_S, UNKNOWN, Deciders, OwnTopics, Speaker
 
 ME, OWN = "/arm", b"own"
 STRANGER = Speaker(b"else", "/rqt")
@@ -41,10 +41,8 @@ def test_of_two_the_one_that_lives_counts() -> None:
     assert "/rqt" in found.words
 
 
-def test_a_name_is_waited_for_but_not_for_long() -> None:
-    topics, nameless = OwnTopics(ME, [OWN]), Speaker(b"\x01\x0f", UNKNOWN)
-    assert topics.look("t", [nameless], 0.0) is None
-    found = topics.look("t", [nameless], NAME_WAIT_S)
+def test_a_publisher_whose_name_is_not_known_yet_is_a_stranger() -> None:
+    found = OwnTopics(ME, [OWN]).look("t", [Speaker(b"\x01\x0f", UNKNOWN)], 0.0)
     assert found is not None
     assert found.lives
     assert "GID 010f" in found.words
