@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from embodied_vision.cli import doctor
-from embodied_vision.encoders.artefact import write_artefact
-from embodied_vision.launching import checkup
-from embodied_vision.launching.checkup import Check
-from embodied_vision.policies.checkpoint import FORMAT
+from embodied_vision.doctor.check import Check
 
 app = typer.Typer()
 app.command()(doctor.command)
@@ -25,7 +24,7 @@ def run(*arguments: str) -> Result:
 
 def test_json_holds_every_check_and_a_failed_one_sets_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [Check("python", True, "3.11.7"), Check("disk", False, "0 GB free", "free 2 GB")]
-    monkeypatch.setattr(doctor, "checks", lambda: iter(found))
+    monkeypatch.setattr(doctor, "checks", lambda *_: iter(found))
     result = run("--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["checks"][1] == {
@@ -35,56 +34,20 @@ def test_json_holds_every_check_and_a_failed_one_sets_the_exit_code(monkeypatch:
         "remedy": "free 2 GB",
     }
     assert "free 2 GB" in run().stdout
-    monkeypatch.setattr(doctor, "checks", lambda: iter(found[:1]))
+    monkeypatch.setattr(doctor, "checks", lambda *_: iter(found[:1]))
     assert run().exit_code == 0
 
 
-def packages(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> dict[str, Check]:
-    monkeypatch.setattr(checkup.metadata, "requires", lambda _: list(requirements))
-    return {check.name: check for check in checkup._packages()}
+def test_a_folder_of_no_run_or_a_wrong_parameter_file_is_bad_input(tmp_path: Path) -> None:
+    assert main("doctor", "--run", str(tmp_path)).returncode == 2
+    (tmp_path / "wrong.yaml").write_text("- 1\n", encoding="utf-8")
+    done = main("doctor", "--params-file", str(tmp_path / "wrong.yaml"))
+    assert done.returncode == 2
+    assert "wrong.yaml" in done.stderr
 
 
-def test_packages_that_are_missing_or_old_are_told_from_extras_that_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = packages(
-        monkeypatch,
-        "numpy>=1.26",
-        "typer>=999",
-        "no-such-thing>=2",
-        'no-such-simulator>=1; extra == "sim"',
-        'pytest; extra == "dev"',
-    )
-    assert {name: check.ok for name, check in found.items()} == {
-        "package numpy": True,
-        "package typer": False,
-        "package no-such-thing": False,
-        "package no-such-simulator": True,
-    }
-    assert "999 or newer" in found["package typer"].remedy
-    assert "embodied_vision[sim]" in found["package no-such-simulator"].remedy
-
-
-def test_a_full_shared_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup.shared_memory, "free_bytes", lambda: 1 << 20)
-    check = checkup._shared_memory()
-    assert not check.ok
-    assert "--shm-size" in check.remedy
-
-
-def test_a_damaged_checkpoint_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints" / "block-insertion"
-    write_artefact(folder, {}, {"format": FORMAT}, "# card\n")
-    (folder / "model.safetensors").write_bytes(b"damaged")
-    monkeypatch.setattr(checkup, "PACKAGE", tmp_path)
-    check = {c.name: c for c in checkup._checkpoints()}["checkpoint block-insertion"]
-    assert not check.ok
-    assert "model.safetensors is damaged" in check.value
-    assert check.remedy
-
-
-def test_every_checkpoint_that_ships_is_whole() -> None:
-    checks = {check.name: check for check in checkup._checkpoints()}
-    assert {"checkpoint encoder", "checkpoint block-insertion", "checkpoint grasp-diverse"} <= set(checks)
-    assert [check for check in checks.values() if not check.ok] == []
+def main(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "embodied_vision.cli.main", *arguments], capture_output=True, text=True)
 
 
 @pytest.mark.system

@@ -1,4 +1,4 @@
-"""What `embodied-vision doctor` looks at: each check is a function that tells what it found and what to do."""
+"""The machine: packages, ROS and its transport, simulator, shipped checkpoints, disk, processors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from xml.etree import ElementTree
 
+from embodied_vision.doctor.check import Check
 from embodied_vision.errors import EmbodiedVisionError
 from embodied_vision.launching import shared_memory
-from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import (
     PROFILE,
     PROFILE_VARIABLES,
     Environment,
-    process_environment,
     rclpy_is_ours,
     segment_bytes,
 )
@@ -31,6 +29,8 @@ from embodied_vision.paths import PACKAGE
 DISTRIBUTION = "embodied_vision"
 _WANTED_SEGMENT = 64 << 20
 _WANTED_DISK = 2 << 30
+RUN_S = 60.0
+"""Longest time of a process that tries something out."""
 _REQUIREMENT = re.compile(r"^([\w.-]+)[^>;]*(?:>=\s*([\d.]+))?[^;]*(?:;.*extra == ['\"](\w+)['\"])?")
 _RENDER = """
 import pybullet
@@ -40,41 +40,33 @@ print(pybullet.getAPIVersion())
 """
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what.
-        ok: whether it will do.
-        value: what was found.
-        remedy: what to do; empty when nothing needs doing.
-    """
-
-    name: str
-    ok: bool
-    value: str
-    remedy: str = ""
-
-
-def checks() -> Iterator[Check]:
-    """All checks, in an order in which the first that fails explains later ones."""
+def check_machine() -> Iterator[Check]:
+    """What is installed, and what there is of disk and processors."""
     yield _python()
     yield from _packages()
-    with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
-        environment = process_environment(Path(folder), lock.domain)
-        yield _sourced_ros(environment)
-        yield _rclpy(environment)
-        yield _profile(environment)
-        yield _shared_memory()
-        yield _stale_segments()
-        for width, height in ((424, 240), (640, 480)):
-            yield _images(environment, width, height)
-        yield _pybullet(environment)
     yield from _checkpoints()
     yield _disk()
     yield _processors()
     yield _torch_threads()
+
+
+def check_transport(environment: Environment) -> Iterator[Check]:
+    """ROS and the way of images between two processes, in the environment that a launch would use.
+
+    Where rclpy cannot be used, that is all there is to say.
+    """
+    yield _environment_variables(environment)
+    rclpy = _rclpy(environment)
+    yield rclpy
+    if rclpy.ok:
+        yield _middleware(environment)
+        yield _profile(environment)
+    yield _shared_memory()
+    yield _stale_segments()
+    if rclpy.ok:
+        for width, height in ((424, 240), (640, 480)):
+            yield _images(environment, width, height)
+    yield _pybullet(environment)
 
 
 def _python() -> Check:
@@ -112,7 +104,7 @@ def _packages() -> Iterator[Check]:
         yield Check(f"package {name}", ok, found, "" if ok else f"{install}, {least} or newer is needed")
 
 
-def _sourced_ros(environment: Environment) -> Check:
+def _environment_variables(environment: Environment) -> Check:
     value = "; ".join(environment.notes) or "nothing in the way"
     return Check("environment variables", True, value)
 
@@ -125,11 +117,11 @@ def _run(code: str, environment: Environment) -> tuple[bool, str]:
             env=dict(environment.variables),
             capture_output=True,
             text=True,
-            timeout=60.0,
+            timeout=RUN_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False, "no answer within 60 s"
+        return False, f"no answer within {RUN_S:g} s"
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     return done.returncode == 0, lines[-1] if lines else f"exit code {done.returncode}"
 
@@ -141,13 +133,41 @@ def _rclpy(environment: Environment) -> Check:
     return Check("rclpy", ok, f"{value} ({origin})" if ok else value, "" if ok else remedy)
 
 
+def _middleware(environment: Environment) -> Check:
+    name = environment.variables.get("RMW_IMPLEMENTATION", "")
+    ok, value = _run("from rclpy.utilities import get_rmw_implementation_identifier as i; print(i())", environment)
+    if not ok:
+        return Check("middleware", False, value, "unset RMW_IMPLEMENTATION, or install the middleware that it names")
+    if "fastrtps" not in value:
+        return Check("middleware", True, value, "the Fast DDS profile has no effect; see whether images arrive")
+    reach = environment.variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    return Check("middleware", True, f"{value}{' as RMW_IMPLEMENTATION says' if name else ''}, discovery {reach}")
+
+
 def _profile(environment: Environment) -> Check:
-    name = next(name for name in PROFILE_VARIABLES if name in environment.variables)
+    name = next((name for name in PROFILE_VARIABLES if name in environment.variables), "")
+    if not name:
+        return Check("Fast DDS profile", False, "none is set", f"export {PROFILE_VARIABLES[0]}={PROFILE}")
     path = Path(environment.variables[name])
+    remedy = f"unset {name}, or export {PROFILE_VARIABLES[0]}={PROFILE}"
     if not path.is_file():
-        return Check("Fast DDS profile", False, f"{path} is missing", f"unset {name}, or install the package again")
-    remedy = "" if path == PROFILE else "unset it if images get lost; see the environment variables above"
-    return Check("Fast DDS profile", True, f"{name}={path}", remedy)
+        return Check("Fast DDS profile", False, f"{path} is missing", remedy)
+    try:
+        sizes = [int(text) for text in map(_text, ElementTree.parse(path).iterfind(".//{*}segment_size")) if text]
+    except (ElementTree.ParseError, ValueError) as error:
+        return Check("Fast DDS profile", False, f"{path} is no profile: {error}", remedy)
+    value = f"{name}={path}"
+    if not sizes:
+        return Check("Fast DDS profile", True, value, "it has no segment_size: large images may get lost on the way")
+    free = shared_memory.free_bytes()
+    if max(sizes) > free:
+        value = f"{value}: segments of {max(sizes) >> 20} MB, {free >> 20} MB free in {shared_memory.FOLDER}"
+        return Check("Fast DDS profile", False, value, "give the container more shared memory, such as --shm-size=1g")
+    return Check("Fast DDS profile", True, f"{value}, segments of {max(sizes) >> 10} kB")
+
+
+def _text(element: ElementTree.Element) -> str:
+    return (element.text or "").strip()
 
 
 def _shared_memory() -> Check:

@@ -1,0 +1,118 @@
+"""All of the doctor's checks, in an order in which the first that fails explains later ones."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embodied_vision.doctor.check import Check
+from embodied_vision.doctor.expected import Expected, expected
+from embodied_vision.doctor.files import check_files
+from embodied_vision.doctor.graph import check_graph
+from embodied_vision.doctor.machine import check_machine, check_transport
+from embodied_vision.doctor.observation import Observation, observe
+from embodied_vision.doctor.store import check_store
+from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.launching.domain import hold_free_domain
+from embodied_vision.launching.environment import NAMESPACE_VARIABLE, process_environment
+
+
+@dataclass(frozen=True)
+class Run:
+    """A graph that was launched here, or the terminal's own ROS environment.
+
+    Attributes:
+        variables: of the environment that joins it.
+        namespace: of its nodes.
+        params_files: parameters that the launch wrote down.
+    """
+
+    variables: Mapping[str, str]
+    namespace: str = ""
+    params_files: Sequence[Path] = ()
+
+    @property
+    def domain(self) -> int:
+        """ROS domain of the graph.
+
+        Raises:
+            BadInput: ROS_DOMAIN_ID is no number.
+        """
+        text = self.variables.get("ROS_DOMAIN_ID", "") or "0"
+        if not text.isdigit():
+            raise BadInput(f"ROS_DOMAIN_ID={text!r} is no number; give 0 to 232")
+        return int(text)
+
+
+def run_at(run_dir: Path | None) -> Run:
+    """The run of a folder that `launch` printed; without one, what this terminal is set up for.
+
+    Raises:
+        BadInput: the folder is of no run.
+    """
+    if run_dir is None:
+        return Run(os.environ, os.environ.get(NAMESPACE_VARIABLE, ""))
+    file = run_dir / "environment.sh"
+    if not file.is_file():
+        raise BadInput(f"{file} does not exist; give the folder of a run that was launched on this machine")
+    words = shlex.split(file.read_text(encoding="utf-8"))
+    exported = dict(word.split("=", 1) for word in words if "=" in word)
+    overrides = run_dir / "overrides.yaml"
+    files = (overrides,) if overrides.is_file() else ()
+    return Run({**os.environ, **exported}, exported.get(NAMESPACE_VARIABLE, ""), files)
+
+
+def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[Check]:
+    """Everything: the machine, what the nodes will read, and a running graph.
+
+    Args:
+        run: where to look for a graph.
+        params_files: parameter files on top of the shipped one, as for `launch`.
+        seconds: how long to listen to the graph; 0 leaves it alone.
+
+    Raises:
+        BadInput: a parameter file cannot be read.
+    """
+    wanted = expected((*params_files, *run.params_files), run.namespace)
+    yield from check_machine()
+    with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
+        transport = list(check_transport(process_environment(Path(folder), lock.domain)))
+    yield from transport
+    seen: Observation | None = None
+    if seconds > 0 and all(check.ok for check in transport if check.name == "rclpy"):
+        found = _look(run, wanted, seconds)
+        if isinstance(found, Check):
+            yield found
+        else:
+            seen, wanted = found, wanted.updated(found.parameters)
+    yield from check_files(wanted)
+    yield from check_store(wanted, {} if seen is None else _rates(seen))
+    if seen is not None:
+        yield from check_graph(seen, wanted)
+
+
+def _look(run: Run, wanted: Expected, seconds: float) -> Observation | Check:
+    """What was seen of the graph; a check where there is none or it cannot be looked at."""
+    reach = run.variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    where = f"ROS domain {run.domain}, discovery {reach}"
+    cameras = sorted({*wanted.names("arm", "cameras"), *wanted.names("encoder", "cameras")})
+    with tempfile.TemporaryDirectory() as folder:
+        joined = process_environment(Path(folder), run.domain, isolated=False, base=run.variables)
+        try:
+            seen = observe(joined.variables, wanted.namespace, cameras, seconds)
+        except EmbodiedVisionError as error:
+            return Check("graph", False, str(error), "look at the checks of rclpy, the profile and shared memory")
+    if seen.nodes:
+        return seen
+    remedy = "start one with `embodied-vision launch` and give its folder with --run, or source its environment.sh"
+    return Check("graph", True, f"nobody in {where}", remedy)
+
+
+def _rates(seen: Observation) -> dict[str, float]:
+    """Camera → frames a second."""
+    end = "/color/image_raw"
+    return {t.removesuffix(end): heard.rate_hz for t, heard in seen.streams.items() if t.endswith(end)}
