@@ -58,6 +58,7 @@ def sentence(text: str) -> str:
 
 
 _CELL = named(LAUNCHABLE["cell"].arguments)
+_ARM = named(LAUNCHABLE["arm"].arguments)
 _CAMERA = named(LAUNCHABLE["camera"].arguments)
 _COMMON = named(COMMON)
 NAMESPACE = option(_COMMON["namespace"], "", show_default="none")
@@ -116,6 +117,51 @@ def cell(
         domain=domain_id,
     )
     _watch(config, timeout, "task/run" if run else None)
+
+
+@app.command("arm")
+def arm(
+    robot: str | None = option(_ARM["robot"]),
+    calibration: Path | None = option(_ARM["calibration"]),
+    policy: str | None = option(_ARM["policy"]),
+    store: Path | None = option(_ARM["store"]),
+    speed: float | None = option(_ARM["speed"], min=0.05, max=1.0),
+    dry_run: bool | None = option(_ARM["dry_run"]),
+    namespace: str = NAMESPACE,
+    params_file: list[Path] = PARAMS_FILE,
+    use_sim_time: bool = USE_SIM_TIME,
+    autostart: bool = AUTOSTART,
+    use_respawn: bool = USE_RESPAWN,
+    use_composition: bool = USE_COMPOSITION,
+    log_level: LogLevel = LOG_LEVEL,
+    run_dir: Path | None = RUN_DIR,
+    domain_id: int | None = DOMAIN,
+    timeout: float = TIMEOUT,
+) -> None:
+    """Drive a real arm whose drivers run in this ROS domain: encoder, policy, arm, recorder; see docs/real_robot.md."""
+    graph = LAUNCHABLE["arm"]
+    texts = _texts(
+        robot=_path(robot),
+        calibration=_absolute(calibration),
+        policy=_path(policy),
+        store=_absolute(store),
+        speed=speed,
+        dry_run=dry_run,
+    )
+    config = GraphConfig(
+        nodes=graph.nodes,
+        run_dir=run_dir or _new_run_dir(),
+        namespace=namespace,
+        params_files=(PARAMETERS, *params_file),
+        parameters=graph.parameters(texts),
+        use_sim_time=use_sim_time,
+        autostart=autostart,
+        use_respawn=use_respawn,
+        use_composition=use_composition,
+        log_level=log_level.value,
+        domain=domain_id,
+    )
+    _watch(config, timeout, None)
 
 
 @app.command("camera")

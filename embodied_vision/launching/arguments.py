@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from embodied_vision.errors import BadInput
-from embodied_vision.launching.graph import CAMERA, CELL, COMPOSED, LOG_LEVELS, NodeSpec
+from embodied_vision.launching.graph import ARM, CAMERA, CELL, COMPOSED, LOG_LEVELS, NodeSpec
 from embodied_vision.launching.parameters import declared
 
 SWITCH = ("true", "false")
@@ -97,6 +97,12 @@ COMMON = (
 
 _STORE = Argument("store", "folder of the episode store that the recorder writes to", sets=(("recorder", "store"),))
 
+_POLICY = Argument(
+    "policy",
+    "checkpoint: a shipped name, its folder, or a pointer to it; the task's shipped one by default",
+    sets=(("policy", "checkpoint"),),
+)
+
 LAUNCHABLE: Mapping[str, Launchable] = {
     "cell": Launchable(
         CELL,
@@ -106,15 +112,31 @@ LAUNCHABLE: Mapping[str, Launchable] = {
                 "task that the cell sets up and the task node works on",
                 sets=(("cell", "task"), ("task", "task"), ("recorder", "task"), ("policy", "checkpoint")),
             ),
-            Argument(
-                "policy",
-                "checkpoint: a shipped name, its folder, or a pointer to it; the task's shipped one by default",
-                sets=(("policy", "checkpoint"),),
-            ),
+            _POLICY,
             _STORE,
             Argument("first_seed", "first scene of a run", sets=(("task", "first_seed"),)),
             Argument("scenes", "number of scenes of a run", sets=(("task", "scenes"),)),
         ),
+    ),
+    "arm": Launchable(
+        ARM,
+        (
+            Argument(
+                "robot",
+                "arm and tool: a shipped name, or the path of a description",
+                sets=(("arm", "robot"), ("recorder", "robot")),
+            ),
+            Argument(
+                "calibration",
+                "YAML with the calibrated cameras",
+                sets=(("arm", "calibration"), ("policy", "calibration"), ("recorder", "calibration")),
+            ),
+            _POLICY,
+            _STORE,
+            Argument("speed", "pace of pick and place, 1 the default", sets=(("arm", "speed"),)),
+            Argument("dry_run", "everything but moving arm and gripper", choices=SWITCH, sets=(("arm", "dry_run"),)),
+        ),
+        {"arm": {"upstream": ["encoder", "policy", "recorder"]}},
     ),
     "camera": Launchable(
         CAMERA,

@@ -16,6 +16,7 @@ from embodied_vision.launching.parameters import declared
 from embodied_vision.paths import PACKAGE
 
 OF_THE_TERMINAL = {
+    "arm": {"run_dir", "domain_id", "timeout"},
     "cell": {"run", "run_dir", "domain_id", "timeout"},
     "camera": {"record", "run_dir", "domain_id", "timeout"},
 }
