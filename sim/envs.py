@@ -90,6 +90,7 @@ class PickPlaceEnv(SceneEnv):
     def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
         """Build the scene of a seed."""
         self._world.reset(scene)
+        self._guard.resume()  # the world's time begins anew
         self._score = self._world.score()
         self._actions = 0
         return self._observe(), {**self._info(), "randomisation": self._world.drawn.to_dict()}

@@ -110,6 +110,7 @@ class GraspDiverseEnv(SceneEnv):
     def begin(self, scene: int) -> tuple[Observation, dict[str, Any]]:
         """Drop the objects of a seed into the bin."""
         self._world.reset(scene)
+        self._guard.resume()  # the world's time begins anew
         self._grasps = 0
         return self._observe(), {"solved": False, "reward_total": 0.0, "randomisation": self._world.drawn.to_dict()}
 

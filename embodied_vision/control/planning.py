@@ -22,6 +22,10 @@ Samples = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], N
 SAMPLE_S = 0.01
 BRAKE_S = 0.25
 """Longest time in which a moving arm is brought to rest along its path."""
+LEAST_SINGULAR = 0.02
+"""A line is refused where the smallest singular value of the tip's Jacobian (m and rad a rad) falls below: there some
+joint turns 50 times as fast as the tip moves, and the arm cannot give way in some direction. Motion through joint space
+may pass such places, for it asks nothing of the tip."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def plan_line(model: RobotModel, q0: Vector, T1: FloatArray, pace: Pace | None =
     the path parameter keeps every joint within its limits.
 
     Raises:
-        Refused: rule `unreachable`, some pose on the line cannot be taken without a jump of the joints.
+        Refused: rule `unreachable`, some pose on the line cannot be taken without a jump of the joints; rule
+            `singular`, some pose on it can hardly be left in some direction.
     """
     pace = pace or Pace()
     q0 = np.asarray(q0, float)
@@ -129,8 +134,46 @@ def plan_line(model: RobotModel, q0: Vector, T1: FloatArray, pace: Pace | None =
         if q is None or np.abs(q - joints[-1]).max() > 0.5:
             raise unreachable(f"line to the tip pose, after {fraction:.0%} of the way,", pose, model)
         joints.append(q)
+    for fraction, q in zip(knots, joints, strict=True):
+        _check_singular(model, q, fraction)
     spline = CubicSpline(knots, np.array(joints))
-    return _along(spline, length, turn, pace, pace.apply(model.limits))
+    return _within_jerk(spline, length, turn, pace, model.limits)
+
+
+def _check_singular(model: RobotModel, q: Vector, fraction: float) -> None:
+    least = float(np.linalg.svd(model.jacobian(q), compute_uv=False)[-1])
+    if least < LEAST_SINGULAR:
+        raise Refused(
+            "singular",
+            f"line to the tip pose, after {fraction:.0%} of the way,",
+            f"smallest singular value {least:.4f}",
+            f"at least {LEAST_SINGULAR}",
+            "choose a pose where the arm is neither stretched nor its wrist in line",
+        )
+
+
+def _within_jerk(spline: CubicSpline, length: float, turn: float, pace: Pace, limits: JointLimits) -> Trajectory:
+    """Along the spline, slowed down where its bends ask for more jerk than the joints have.
+
+    `_along` counts the greatest parts of the jerk alone; arms whose jerk limits are low next to their accelerations
+    may need a little more time.
+    """
+    planned = pace.apply(limits)
+    for _ in range(4):
+        trajectory = _along(spline, length, turn, pace, planned)
+        jerk = np.abs(np.diff(trajectory.accelerations, axis=0)) / np.diff(trajectory.times_s)[:, None]
+        excess = float((jerk / limits.jerk).max())
+        if excess <= 1:
+            break
+        slower = 1.05 * float(np.cbrt(excess))
+        planned = JointLimits(
+            planned.lower,
+            planned.upper,
+            planned.velocity / slower,
+            planned.acceleration / slower**2,
+            planned.jerk / slower**3,
+        )
+    return trajectory
 
 
 def _along(spline: CubicSpline, length: float, turn: float, pace: Pace, limits: JointLimits) -> Trajectory:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
+from xml.etree import ElementTree
 
 import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
 from embodied_vision.control.description import ROBOTS, read_description
-from embodied_vision.control.limits import JointLimits, Vector, read_limits
+from embodied_vision.control.limits import JointLimits, Vector, read_limits, read_limits_file
 from embodied_vision.errors import BadInput
 from embodied_vision.types import FloatArray
 
 Matrix = NDArray[np.float64]
 Spin = Literal["any", "half", "none"]
+ENDLESS_RAD = 2 * np.pi
+"""How far a joint that the URDF calls continuous may turn either way; cables seldom allow more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +37,15 @@ class RobotModel:
         posture: weights (J,) with which inverse kinematics draws joints to a preferred position.
         spin: turns of the tool about its own axis that change nothing: any, as with a suction cup, half a turn,
             as with a jaw, or none. The last joint turns about that axis unless it is none.
-        finger_joints: names of the tool's sliding joints; kinematics take them as fixed.
+        finger_joints: names of the tool's own joints; kinematics take them as fixed.
         gripper_s: least time given to the tool to close or to open.
         reach_m: least and greatest horizontal distance from the base's axis at which the tool, held straight
             down, works at every height from the table to the height of travel. Scenes are made within it.
         link_clearance_m: least height of elbow and wrist frames above the table.
+        package_dirs: folders in which meshes named by package:// are looked for.
+        apart: pairs of links that are not checked against each other, because the true arm keeps them apart.
+        kinematics: Pinocchio's model of the arm.
+        tip_frame: index of the tip's frame in it.
     """
 
     name: str
@@ -54,9 +61,12 @@ class RobotModel:
     gripper_s: float
     reach_m: tuple[float, float]
     link_clearance_m: float
-    _model: Any
+    package_dirs: tuple[str, ...]
+    apart: frozenset[frozenset[str]]
+    kinematics: Any
+    tip_frame: int
     _data: Any
-    _tip: int
+    _axes: tuple[Matrix, ...]
 
     @classmethod
     def load(cls, name_or_path: str | Path = "panda_suction") -> RobotModel:
@@ -70,8 +80,10 @@ class RobotModel:
         try:
             tip_link = str(text["tip_link"])
             home_of = dict(text["home"])
-            entries = dict(text["joint_limits"])
             near, far = (float(radius) for radius in text["reach_m"])
+            apart = frozenset(frozenset(map(str, pair)) for pair in text.get("disable_collisions", ()))
+            package_dirs = tuple(str(path.parent / str(folder)) for folder in text.get("package_dirs", ()))
+            named_fingers = tuple(map(str, text.get("finger_joints", ())))
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 f"robot description {path} has a missing or wrong field ({error}); compare {ROBOTS}/panda.yaml"
@@ -79,17 +91,20 @@ class RobotModel:
         spin = str(text.get("spin", "none"))
         if spin not in get_args(Spin):
             raise BadInput(f"{path}: spin {spin!r} is unknown; choose one of {', '.join(get_args(Spin))}")
-        model = pin.buildModelFromXML(description.urdf)
-        fingers = [index for index, joint in enumerate(model.joints) if "JointModelP" in joint.shortname()]
+        model = whole_model(description.urdf)
+        strangers = sorted(set(named_fingers) - set(model.names))
+        if strangers:
+            raise BadInput(f"{path}: finger_joints name {strangers}, the URDF has {list(model.names)[1:]}")
+        fingers = [
+            index
+            for index, joint in enumerate(model.joints)
+            if "JointModelP" in joint.shortname() or model.names[index] in named_fingers
+        ]
         finger_joints = tuple(model.names[index] for index in fingers)
         if fingers:
             model = pin.buildReducedModel(model, fingers, pin.neutral(model))
-        kinds = {joint.shortname() for joint in list(model.joints)[1:]}
-        if kinds != {"JointModelRZ"}:
-            raise BadInput(
-                f"{path}: joints of kind {sorted(kinds)}; only revolute joints about their z axis are handled"
-            )
         joints = tuple(list(model.names)[1:])
+        axes = _axes_of(model, path)
         if not model.existFrame(tip_link):
             raise BadInput(f"{path}: the URDF has no link {tip_link!r}; correct `tip_link`")
         if set(home_of) != set(joints):
@@ -97,9 +112,15 @@ class RobotModel:
         posture_of = text.get("posture", {})
         tip = model.getFrameId(tip_link)
         placement = model.frames[tip].placement
-        on_axis = np.abs(placement.translation[:2]).max() < 1e-9 and placement.rotation[2, 2] > 1 - 1e-12
+        to_tip = axes[-1].T @ placement.translation, axes[-1].T @ placement.rotation
+        on_axis = np.abs(to_tip[0][:2]).max() < 1e-9 and to_tip[1][2, 2] > 1 - 1e-12
         if spin != "none" and not (on_axis and model.frames[tip].parentJoint == len(joints)):
             raise BadInput(f"{path}: spin {spin} needs {tip_link!r} on the last joint's axis; set it to none")
+        entries = []
+        if "joint_limits_file" in text:
+            limits_file = path.parent / str(text["joint_limits_file"])
+            entries.append((str(limits_file), read_limits_file(limits_file)))
+        entries.append((str(path), dict(text.get("joint_limits", {}))))
         return cls(
             name=description.name,
             tool=description.tool,
@@ -113,6 +134,7 @@ class RobotModel:
                 np.array(model.upperPositionLimit),
                 np.array(model.velocityLimit).ravel(),
                 entries,
+                finger_joints,
             ),
             posture=np.array([float(posture_of.get(j, 0.0)) for j in joints]),
             spin=cast(Spin, spin),
@@ -120,19 +142,24 @@ class RobotModel:
             gripper_s=float(text.get("gripper_s", 0.0)),
             reach_m=(near, far),
             link_clearance_m=float(text.get("link_clearance_m", 0.0)),
-            _model=model,
+            package_dirs=package_dirs,
+            apart=apart,
+            kinematics=model,
+            tip_frame=tip,
             _data=model.createData(),
-            _tip=tip,
+            _axes=axes,
         )
 
     def forward(self, q: Vector) -> Matrix:
         """Tip pose (4, 4) in the base frame at joint position (J,)."""
-        pin.forwardKinematics(self._model, self._data, q)
-        return np.array(pin.updateFramePlacement(self._model, self._data, self._tip).homogeneous)
+        pin.forwardKinematics(self.kinematics, self._data, q)
+        return np.array(pin.updateFramePlacement(self.kinematics, self._data, self.tip_frame).homogeneous)
 
     def jacobian(self, q: Vector) -> Matrix:
         """(6, J): tip velocity (linear, then angular, both in the tip's own frame) a unit joint velocity."""
-        return np.array(pin.computeFrameJacobian(self._model, self._data, q, self._tip, pin.LOCAL))
+        return np.array(pin.computeFrameJacobian(self.kinematics, self._data, q, self.tip_frame, pin.LOCAL)).reshape(
+            6, -1
+        )
 
     def inverse(self, T: FloatArray, seed_q: Vector) -> Vector:
         """Joint position (J,) whose tip pose is T (4, 4), continued from the seed (J,) where it can be.
@@ -144,18 +171,74 @@ class RobotModel:
 
         return solve_pose(self, T, seed_q)
 
-    def link_positions(self, q: Matrix) -> Matrix:
-        """(N, J + 1, 3): origins of the joint frames and, last, the tip in the base frame for q (N, J)."""
+    def joint_frames(self, q: Matrix) -> tuple[Matrix, Matrix]:
+        """Rotations (N, J, 3, 3) and origins (N, J, 3) of the joints' moving frames in the base frame for q (N, J)."""
         rotation = np.broadcast_to(np.eye(3), (len(q), 3, 3))
         origin = np.zeros((len(q), 3))
         cos, sin = np.cos(q), np.sin(q)
-        origins = []
-        for index, placement in enumerate(list(self._model.jointPlacements)[1:]):
+        rotations, origins = [], []
+        for index, placement in enumerate(list(self.kinematics.jointPlacements)[1:]):
+            axis = self._axes[index]
             origin = origin + rotation @ placement.translation
-            origins.append(origin)
-            rotation = rotation @ placement.rotation
+            rotation = rotation @ (placement.rotation @ axis)
             c, s = cos[:, index, None], sin[:, index, None]
             x, y = rotation[:, :, 0], rotation[:, :, 1]
-            rotation = np.stack([c * x + s * y, c * y - s * x, rotation[:, :, 2]], axis=2)
-        origins.append(origin + rotation @ self._model.frames[self._tip].placement.translation)
-        return np.stack(origins, axis=1)
+            rotation = np.stack([c * x + s * y, c * y - s * x, rotation[:, :, 2]], axis=2) @ axis.T
+            origins.append(origin)
+            rotations.append(rotation)
+        return np.stack(rotations, axis=1), np.stack(origins, axis=1)
+
+    def tip_positions(self, rotations: Matrix, origins: Matrix) -> Matrix:
+        """Tip positions (N, 3) in the base frame for what `joint_frames` returned."""
+        return origins[:, -1] + rotations[:, -1] @ self.kinematics.frames[self.tip_frame].placement.translation
+
+    def link_positions(self, q: Matrix) -> Matrix:
+        """(N, J + 1, 3): origins of the joint frames and, last, the tip in the base frame for q (N, J)."""
+        rotations, origins = self.joint_frames(q)
+        return np.concatenate([origins, self.tip_positions(rotations, origins)[:, None]], axis=1)
+
+
+def whole_model(urdf: str) -> Any:
+    """Pinocchio's model of a URDF with all its joints; continuous joints turn `ENDLESS_RAD` either way."""
+    robot = ElementTree.fromstring(urdf)
+    for joint in robot.iter("joint"):
+        if joint.get("type") == "continuous":
+            joint.set("type", "revolute")
+            limit = joint.find("limit")
+            limit = ElementTree.SubElement(joint, "limit", effort="0", velocity="inf") if limit is None else limit
+            limit.set("lower", repr(-ENDLESS_RAD))
+            limit.set("upper", repr(ENDLESS_RAD))
+    return pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+
+
+def _axes_of(model: Any, path: Path) -> tuple[Matrix, ...]:
+    """Rotations (3, 3) of each joint's frame that lay z along the axis it turns about.
+
+    Raises:
+        BadInput: the joints are no chain, or one of them does not turn.
+    """
+    if list(model.parents)[1:] != list(range(len(model.parents) - 1)):
+        raise BadInput(
+            f"{path}: the joints {list(model.names)[1:]} branch; name those of the tool in `finger_joints`, "
+            "and describe one arm a file"
+        )
+    data = model.createData()
+    pin.computeJointJacobians(model, data, pin.neutral(model))
+    axes = []
+    for index, joint in enumerate(list(model.joints)[1:], start=1):
+        motion = pin.getJointJacobian(model, data, index, pin.LOCAL).reshape(6, -1)[:, index - 1]
+        if joint.nq != 1 or np.abs(motion[:3]).max() > 1e-12:
+            raise BadInput(
+                f"{path}: joint {model.names[index]} is of kind {joint.shortname()}; an arm's joints turn, "
+                "and a tool's are named in `finger_joints`"
+            )
+        axes.append(_lay_z_along(motion[3:]))
+    return tuple(axes)
+
+
+def _lay_z_along(axis: Vector) -> Matrix:
+    """The smallest rotation (3, 3) that turns z to a unit vector."""
+    if axis[2] < -1 + 1e-12:
+        return np.diag([1.0, -1.0, -1.0])
+    x, y, z = axis
+    return np.eye(3) + (cross := np.array([[0, 0, x], [0, 0, y], [-x, -y, 0]])) + cross @ cross / (1 + z)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,13 @@ def _read_box(entry: object, where: str) -> KeepOut:
 
 def _read_workspace(entry: object, where: str) -> Workspace:
     fields = _fields(entry, {"x", "y", "z"}, where)
-    bounds = {}
+    bounds: dict[str, Any] = {}
     for axis in fields:
         low, high = _numbers(fields[axis], 2, f"{where}.{axis}, m")
         if not low < high:
             raise BadInput(f"{where}.{axis} is [{low:g}, {high:g}]; give the lower bound first")
         bounds[axis] = (float(low), float(high))
-    return Workspace(**bounds)
+    return replace(Workspace(), **bounds)
 
 
 def _fields(entry: object, known: set[str], where: str) -> Mapping[str, Any]:

@@ -141,9 +141,9 @@ def test_presses_on_the_table_without_going_through(world: World) -> None:
 @pytest.mark.parametrize("task", ["block-insertion", "place-red-in-green"])
 def test_oracle_solves_scenes(task: str) -> None:
     with World(task, tool="parallel_jaw") as world:
-        guard = Guard(world.robot, world.workspace)
         for seed in range(4):
             world.reset(seed)
+            guard = Guard(world.robot, world.workspace)
             rng = np.random.default_rng(seed)
             for _ in range(world.task.max_steps):
                 action = world.task.oracle(world, rng)
