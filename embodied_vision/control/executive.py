@@ -36,6 +36,9 @@ NEAR_RAD = 0.05
 COME_TO_REST_S = 2.0
 """A paused arm that is not there after this time gives its motion up."""
 
+HOLD_S = 0.3
+"""Time between two brakes of a stopped arm that somebody else moves: no more than it takes to come to rest."""
+
 _FAILED = {
     "grasp_missed": "nothing is held after the lift; the arm lets go and returns home",
     "dropped": "what was carried is no longer held; the arm lets go and returns home",
@@ -168,6 +171,7 @@ class ArmExecutive:
         self._returning = False
         self._seen_s: float | None = None
         self._delay_s = 0.0
+        self._held_s = -HOLD_S
         stopped = guard.stopped
         self._status = ArmStatus(dry_run=dry_run)
         if stopped is not None:
@@ -236,6 +240,18 @@ class ArmExecutive:
             aborted=aborted or self._status.aborted,
             ended_ns=now_ns if aborted else self._status.ended_ns,
         )
+
+    def hold_still(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
+        """Bring a stopped arm to rest that somebody else has set in motion; not before the last such brake is over."""
+        reason = self.guard.stopped
+        if reason is None or joints is None or self._rests(joints) or now_s - self._held_s < HOLD_S:
+            return
+        self._held_s = now_s
+        self.guard.resume()
+        try:
+            self._halt(joints, now_ns)
+        finally:
+            self.guard.stop(reason)
 
     def explain(self, reason: str) -> None:
         """Give a stop a better reason than was known when it came."""

@@ -404,6 +404,7 @@ class ArmNode(ManagedNode):
         self._executive.watchdog.set_problem("exclusive command", "" if intruder is None else intruder.words)
         if intruder is not None and (intruder.lives or self._executive.status.state == "moving"):
             self._end_work(f"{intruder.words}; end it, then call ~/resume")
+            self._executive.hold_still(self._seen_joints(), time.monotonic(), self.now_ns())
 
     def _has_rival(self, topic: str, info: MessageInfo) -> bool:
         """Whether two nodes make decisions. Then neither's is carried out, and the arm stops."""

@@ -238,3 +238,23 @@ def test_a_stop_can_be_given_a_better_reason_and_stays_latched() -> None:
     bench.executive.stop("somebody", bench.arm.now_s, bench.arm.now_ns, bench.joints)
     bench.executive.explain("/rqt")
     assert (bench.state(), bench.executive.status.reason, bench.executive.guard.stopped) == ("stopped", "/rqt", "/rqt")
+
+
+def test_a_stopped_arm_is_held_still_without_a_quarrel_and_stays_stopped() -> None:
+    bench = Bench()
+    bench.executive.hold_still(bench.joints, bench.arm.now_s, bench.arm.now_ns)
+    assert not bench.arm.sent
+    bench.executive.stop("a stranger", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    brakes = 0
+    for _ in range(12):  # a stranger who insists
+        bench.arm.send(plan_joint(MODEL, bench.joints.positions, bench.joints.positions + 0.3))
+        bench.arm.now_s += 0.1
+        before = len(bench.arm.sent)
+        bench.executive.hold_still(bench.joints, bench.arm.now_s, bench.arm.now_ns)
+        brakes += len(bench.arm.sent) - before
+    assert 3 <= brakes <= 5
+    for _ in range(20):
+        bench.arm.now_s += 0.05
+        bench.executive.hold_still(bench.joints, bench.arm.now_s, bench.arm.now_ns)
+    assert np.abs(bench.joints.velocities).max() < 1e-3
+    assert (bench.state(), bench.executive.guard.stopped) == ("stopped", "a stranger")
