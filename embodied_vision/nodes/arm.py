@@ -437,6 +437,7 @@ class ArmNode(ManagedNode):
         if step_s:
             self._clock_doubtful_until_s = now_s + self.value("observation_age")
             self._executive.watchdog.set_problem("clock", f"the system clock was set by {step_s:+.3f} s")
+            self._executive.guard.forget_stamps()
             self._waiting = None
             if self._joints is not None:
                 self._joints = replace(self._joints, stamp_ns=self._joints.stamp_ns + round(step_s * 1e9))
