@@ -36,8 +36,13 @@ class Description:
 
 
 def shipped_arms() -> list[str]:
-    """Names of the arms that ship."""
-    return sorted(path.stem for path in ROBOTS.glob("*.yaml"))
+    """Names of the arms that ship without a tool."""
+    return sorted(path.stem for path in ROBOTS.glob("*.yaml") if "flange" in _read_yaml(path))
+
+
+def shipped_robots() -> list[str]:
+    """Names of what ships as arm and tool in one, such as so101."""
+    return sorted(path.stem for path in ROBOTS.glob("*.yaml") if "flange" not in _read_yaml(path))
 
 
 def shipped_tools() -> list[str]:
@@ -46,7 +51,7 @@ def shipped_tools() -> list[str]:
 
 
 def read_description(name_or_path: str | Path) -> Description:
-    """Read a robot: `ARM_TOOL` by the names of what ships, or the path of a YAML file.
+    """Read a robot: `ARM_TOOL` or `ROBOT` by the names of what ships, or the path of a YAML file.
 
     A file may name a `tool` (one that ships, or the path of its YAML file, relative to the robot's) together
     with the link `flange` to which it is fixed; its `urdf` holds the whole robot otherwise.
@@ -58,6 +63,9 @@ def read_description(name_or_path: str | Path) -> Description:
     if path.suffix in (".yaml", ".yml"):
         fields = _read_yaml(path)
         tool = str(fields.get("tool", ""))
+    elif name_or_path in shipped_robots():
+        path, tool = ROBOTS / f"{name_or_path}.yaml", ""
+        fields = _read_yaml(path)
     else:
         arm, tool = split_name(str(name_or_path))
         path = ROBOTS / f"{arm}.yaml"
@@ -87,7 +95,7 @@ def split_name(name: str) -> tuple[str, str]:
                 return arm, tool
     raise BadInput(
         f"no robot {name!r}; join one of {shipped_arms()} and one of {shipped_tools()} by an underscore, such as "
-        "panda_suction, or give the path of a YAML file"
+        f"panda_suction, name one of {shipped_robots()}, or give the path of a YAML file"
     )
 
 

@@ -135,10 +135,9 @@ def solve_pose(model: RobotModel, goal: FloatArray, seed: Vector, *, free_spin: 
 def unreachable(where: str, goal: FloatArray, model: RobotModel) -> Refused:
     """The refusal of a tip pose that the arm cannot take."""
     x, y, z = (round(float(v), 4) for v in goal[:3, 3])
-    return Refused(
-        "unreachable",
-        where,
-        f"x {x}, y {y}, z {z} m",
-        f"joint limits of {model.name}",
-        "choose a pose nearer to the middle of the arm's working range",
-    )
+    remedy = "choose a pose nearer to the middle of the arm's working range"
+    if len(model.joint_names) < 6:
+        remedy += (
+            f"; with {len(model.joint_names)} joints the tool can only lean towards the base's axis or away from it"
+        )
+    return Refused("unreachable", where, f"x {x}, y {y}, z {z} m", f"joint limits of {model.name}", remedy)
