@@ -28,6 +28,7 @@ from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.seen_tip import SeenTip
 from embodied_vision.control.shadow import ShadowArm
+from embodied_vision.control.surroundings import read_surroundings
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput, Refused
@@ -54,7 +55,7 @@ ACTION_CHECK_S = 0.2
 """Time between two looks at the action servers."""
 
 CANCEL_S = 0.6
-"""What is still under way so long after a stop is cancelled: by then its brake should have come to rest."""
+"""What is under way so long after a stop, at full pace, is cancelled: by then its brake should have come to rest."""
 
 CLOCK_TIMEOUT_S = 0.2
 """A simulated clock that stands for so long is as bad as a dead node."""
@@ -89,6 +90,13 @@ class ArmNode(ManagedNode):
         self.param("joint_state_timeout", 0.2, "longest time without a joint state while the arm moves, s", (0.02, 2.0))
         self.param("observation_age", 2.0, "greatest age of the frames that a decision came from, s", (0.1, 60.0))
         self.param("jump", 0.2, "how far a horizon may start from the measured joints, rad", (0.01, 1.0))
+        self.param("surroundings", "", "YAML with workspace and keep-out boxes; empty: only the table", read_only=True)
+        clear = "least distance between parts of the arm, and from each of them to keep-out boxes, m"
+        self.param("body_clearance", 0.005, clear, (0.0, 0.2), read_only=True)
+        self.param("body_height", 0.0, "least height of moving parts above the table, m", (0.0, 0.2), read_only=True)
+        self.param("tip_height", 0.002, "least height of the tip above the table, m", (0.0, 0.2), read_only=True)
+        self.param("path_margin", 0.2, "how far the tip may leave the workspace in x, y, m", (0.0, 2.0), read_only=True)
+        self.param("ceiling", 0.9, "greatest height of the tip, m", (0.05, 3.0), read_only=True)
         self.param("speed", 1.0, "pace of pick and place, 1 the default", (0.05, 1.0))
         self.param("home_speed", 0.5, "pace of the way home after a fault", (0.05, 1.0))
         self.param("rate", 40.0, "looks a second; a horizon is sent at every second one", (10.0, 200.0), read_only=True)
@@ -156,8 +164,19 @@ class ArmNode(ManagedNode):
 
     def setup(self) -> None:
         self._model = model = RobotModel.load(self.value("robot"))
-        bounds = GuardSettings(observation_age_s=self.value("observation_age"), jump_rad=self.value("jump"))
-        guard = Guard(model, settings=bounds)
+        bounds = GuardSettings(
+            observation_age_s=self.value("observation_age"),
+            jump_rad=self.value("jump"),
+            clearance_m=self.value("body_clearance"),
+            body_height_m=self.value("body_height"),
+            tip_height_m=self.value("tip_height"),
+            path_margin_m=self.value("path_margin"),
+            ceiling_m=self.value("ceiling"),
+        )
+        around = read_surroundings(self.value("surroundings"))
+        guard = Guard(model, around.workspace, bounds, around.keep_out)
+        if guard.unchecked:
+            self.get_logger().warning(f"only the frames of {', '.join(guard.unchecked)} are checked: no <collision>")
         if self.value("start_stopped"):
             guard.stop("the arm node was started again after a death")
         self._parts = JointParts(model.joint_names)
@@ -336,7 +355,8 @@ class ArmNode(ManagedNode):
         now_s = time.monotonic()
         for name, problem in self._output.problems(now_s).items():
             self._executive.driver.report(name, problem)
-        if self._executive.status.state == "stopped" and now_s - self._stopped_s > CANCEL_S:
+        braked_s = CANCEL_S / max(self._executive.driver.pace, 0.1)
+        if self._executive.status.state == "stopped" and now_s - self._stopped_s > braked_s:
             self._output.cancel()
 
     # ---- decisions
@@ -533,7 +553,9 @@ class ArmNode(ManagedNode):
         if self._homing is not None and self._home_until_s is None and status.state not in ("moving", "paused"):
             self._homing.give(status.done, status.reason or "home, and let go")
             self._homing = None
-        values = {"decision_id": status.decision_id, "segment": status.segment, "refusals": status.refusals}
+        values: dict[str, Any] = {"decision_id": status.decision_id, "segment": status.segment}
+        values |= {"refusals": status.refusals}
+        values |= {f"refused {rule}": count for rule, count in self._executive.guard.counts.items()}
         if status.state in ("paused", "stopped"):
             self.health(ERROR, f"{status.state}: {status.reason}", **values)
         elif status.refused:
