@@ -75,8 +75,10 @@ class FrameHealth:
         if self._picture is None or not np.array_equal(self._picture, color):
             self._unchanged_ns = stamp_ns
         self._picture = color
-        problem = self._stamp_problem(stamp_ns, now_ns) or self._size_problem(color) or light_problem(color)
-        return FrameReport(stamp_ns, problem, min(self._unchanged_ns, stamp_ns))
+        problem = self._stamp_problem(stamp_ns, now_ns)
+        if problem:  # how long it has been the same cannot be told by such stamps
+            self._picture, self._unchanged_ns = None, stamp_ns
+        return FrameReport(stamp_ns, problem or self._size_problem(color) or light_problem(color), self._unchanged_ns)
 
     def unusable(self, error: BadInput, stamp_ns: int) -> FrameReport:
         """A picture that could not be read."""
