@@ -80,7 +80,7 @@ class ArmNode(ManagedNode):
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
         self.param(
             "frozen_px",
-            10.0,
+            5.0,
             "how far the tool may move within a picture that stays the same, px; its camera is frozen; 0: not asked",
             (0.0, 1000.0),
         )
