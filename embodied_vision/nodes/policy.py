@@ -21,6 +21,7 @@ from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
+from embodied_vision.frame_health import check_frame
 from embodied_vision.matching import StampMatcher
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import (
@@ -268,6 +269,7 @@ class PolicyNode(ManagedNode):
             parts = matched[name]
             stamp_ns = stamp_to_ns(parts["color"].header.stamp)
             frames.append(RGBD(image_to_color(parts["color"]), image_to_depth(parts["depth"]), camera, stamp_ns))
+            check_frame(frames[-1])
             features.append(
                 image_to_features(
                     parts["features"],
