@@ -60,6 +60,7 @@ class Guard:
         self.unchecked = links_without_bodies(model, self._space.contacts.bodies)
         self._stopped: str | None = None
         self._counts: Counter[str] = Counter()
+        self._counted: Refused | None = None
         self._newest_ns: dict[str, int] = {}
 
     @property
@@ -73,8 +74,10 @@ class Guard:
         return dict(self._counts)
 
     def count(self, refusal: Refused) -> None:
-        """Count what a planner refused, so that `counts` holds every refusal. The guard counts its own."""
-        self._counts[refusal.rule] += 1
+        """Count a refusal once, so that `counts` may hold those of planners too; the guard counts its own."""
+        if refusal is not self._counted:
+            self._counts[refusal.rule] += 1
+            self._counted = refusal
 
     def stop(self, reason: str) -> None:
         """Refuse everything from now on; the first reason is kept. Send the brake first: it is refused afterwards."""

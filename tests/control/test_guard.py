@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from embodied_vision.control.guard import Guard, GuardSettings
+from embodied_vision.control.joint_rules import STEP_ACCELERATION, STEP_JERK, STEP_POSITION, STEP_VELOCITY
+from embodied_vision.control.motion import Motion, Segment
 from embodied_vision.control.planning import plan_joint
 from embodied_vision.control.robot import RobotModel
+from embodied_vision.control.streaming import brake
+from embodied_vision.control.surroundings import KeepOut
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.geometry import tool_down
@@ -257,3 +261,196 @@ def test_a_stop_is_latched_until_resume() -> None:
 def test_settings_that_would_switch_a_rule_off_are_refused(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=name):
         GuardSettings(**{name: value})
+
+
+# ---- jerk, and what lies between samples
+
+
+def with_jerk(share: float) -> Trajectory:
+    """Rest to rest with one joint, in four pieces of constant jerk, a share of its limit."""
+    jerk = share * MODEL.limits.jerk[0]
+    pieces, step = [1.0, -1.0, -1.0, 1.0], 0.0005
+    part = np.arange(0.0, 0.00125, step)
+    rows = [(0.0, 0.0, 0.0)]
+    for sign in pieces:
+        q, qd, qdd = rows[-1]
+        for t in part[1:]:
+            j = sign * jerk
+            rows.append((q + qd * t + qdd * t * t / 2 + j * t**3 / 6, qd + qdd * t + j * t * t / 2, qdd + j * t))
+    moved = np.zeros((3, len(rows), 7))
+    moved[:, :, 0] = np.array(rows).T
+    return Trajectory(step * np.arange(len(rows)), MODEL.home + moved[0], moved[1], moved[2])
+
+
+def motion_of(trajectory: Trajectory) -> Motion:
+    return Motion((Segment("test", trajectory),))
+
+
+def refusal_of_motion(trajectory: Trajectory, guard: Guard | None = None) -> Refused:
+    with pytest.raises(Refused) as refusal:
+        (guard or Guard(MODEL)).check_motion(motion_of(trajectory), trajectory.positions[0], NOW, NOW)
+    return refusal.value
+
+
+def test_a_planned_motion_keeps_to_the_jerk_limit() -> None:
+    Guard(MODEL).check_motion(motion_of(with_jerk(0.99)), MODEL.home, NOW, NOW)
+    refusal = refusal_of_motion(with_jerk(1.02))
+    assert refusal.rule == "jerk_limit"
+    assert "panda_joint1" in refusal.where
+
+
+def test_the_brake_at_the_end_of_a_horizon_may_exceed_the_jerk_limit_and_nothing_before_it() -> None:
+    short = with_jerk(1.5)
+    Guard(MODEL).check_trajectory(short, MODEL.home, NOW, NOW)
+    still = 0.02 * np.arange(1, 20)
+    longer = Trajectory(
+        np.concatenate([short.times_s, short.times_s[-1] + still]),
+        *(
+            np.concatenate([part, np.repeat(part[-1:], len(still), axis=0)])
+            for part in (short.positions, short.velocities, short.accelerations)
+        ),
+    )
+    assert refusal_of(longer).rule == "jerk_limit"
+
+
+def test_a_lie_about_acceleration_is_seen_between_samples() -> None:
+    """Every sample and every difference is within the limits; the spline that the controller runs along is not."""
+    t, a = 0.02 * np.arange(9), 0.995 * MODEL.limits.acceleration[0]
+    lie = np.zeros((3, 9, 7))
+    lie[0, 4, 0] = a * 0.02**2 / 4
+    lie[2, 3:5, 0] = -a, a
+    trajectory = Trajectory(t, MODEL.home + lie[0], lie[1], lie[2])
+    refusal = refusal_of(trajectory, MODEL.home)
+    assert refusal.rule == "acceleration_limit"
+    assert "between samples" in refusal.where
+
+
+def test_the_share_of_the_spline_is_what_a_jump_of_acceleration_makes() -> None:
+    """Full acceleration, and from one sample on full deceleration: the spline leaves the limits as stated."""
+    h, a = 0.02, MODEL.limits.acceleration[0]
+    t = h * np.arange(3)
+    q = np.where(t < h, a * t**2 / 2, a * h**2 / 2 + a * h * (t - h) - a * (t - h) ** 2 / 2)
+    rows = np.zeros((3, 3, 7))
+    rows[0, :, 0], rows[1, :, 0], rows[2, :, 0] = q, [0, a * h, 0], [a, a, -a]
+    spline = Trajectory(t, rows[0], rows[1], rows[2]).refined(1000)
+    assert np.abs(spline[2]).max() / a == pytest.approx(STEP_ACCELERATION, abs=1e-3)
+    exact = a * h**2 / 2 + a * h * (h * np.linspace(0, 1, 1001)) - a * (h * np.linspace(0, 1, 1001)) ** 2 / 2
+    assert np.abs(spline[0][1, :, 0] - exact).max() / (a * h * h) == pytest.approx(STEP_POSITION, abs=1e-4)
+    speed = a * h - a * h * np.linspace(0, 1, 1001)
+    assert np.abs(spline[1][1, :, 0] - speed).max() / (a * h) == pytest.approx(STEP_VELOCITY, abs=1e-4)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.floats(-1.0, 1.0), min_size=2, max_size=20), st.floats(-20, 20), st.floats(-2, 2))
+def test_the_spline_of_bounded_jerk_has_at_most_the_stated_jerk(jerks: list[float], a: float, v: float) -> None:
+    q, step = 0.0, 1.0 / len(jerks)
+    start = (q, v, a)
+    for j in jerks:
+        q += v * step + a * step**2 / 2 + j * step**3 / 6
+        v += a * step + j * step**2 / 2
+        a += j * step
+    rows = [np.array([[one], [other]]) for one, other in zip(start, (q, v, a), strict=True)]
+    assert np.abs(Trajectory(np.array([0.0, 1.0]), *rows).refined(50)[3]).max() <= STEP_JERK + 1e-6
+
+
+@pytest.mark.parametrize("step_s", [1e-5, 5e-324, 1e-310, 0.0, -0.01])
+def test_steps_too_short_to_tell_are_refused(step_s: float) -> None:
+    times = TRAJECTORY.times_s.copy()
+    times[5:] += times[4] + step_s - times[5]
+    assert refusal_of(replace(TRAJECTORY, times_s=times)).rule == "times"
+
+
+# ---- what is in space
+
+
+def keep_out(x: float, y: float, z: float, edge: float = 0.1) -> KeepOut:
+    pose = np.eye(4)
+    pose[:3, 3] = x, y, z
+    return KeepOut("post", pose, np.full(3, edge))
+
+
+def test_a_way_through_a_keep_out_is_refused_and_names_it() -> None:
+    tip = MODEL.forward(TRAJECTORY.positions[len(TRAJECTORY.positions) // 2])[:3, 3]
+    refusal = refusal_of_motion(TRAJECTORY, Guard(MODEL, keep_out=[keep_out(*tip)]))
+    assert refusal.rule == "keep_out"
+    assert "post" in refusal.where
+    Guard(MODEL, keep_out=[keep_out(tip[0], tip[1], tip[2] - 0.5)]).check_motion(
+        motion_of(TRAJECTORY), TRAJECTORY.positions[0], NOW, NOW
+    )
+
+
+def test_the_elbow_counts_as_well_as_the_tip() -> None:
+    elbow = MODEL.link_positions(TRAJECTORY.positions[:1])[0, 3]
+    refusal = refusal_of_motion(TRAJECTORY, Guard(MODEL, keep_out=[keep_out(*elbow, edge=0.02)]))
+    assert refusal.rule == "keep_out"
+    assert "panda_link" in refusal.where
+
+
+def test_a_tool_tilted_into_the_table_is_refused_though_its_tip_is_above() -> None:
+    model = RobotModel.load("panda_parallel_jaw")
+    tilted = tool_down(0.5, 0.0, 0.012)
+    tilted[:3, :3] = Rotation.from_euler("x", 0.35).as_matrix() @ tilted[:3, :3]
+    low = model.inverse(tilted, model.home)
+    path = plan_joint(model, low, model.home)
+    with pytest.raises(Refused) as refusal:
+        Guard(model).check_motion(motion_of(path), low, NOW, NOW)
+    assert refusal.value.rule == "table"
+    assert "finger" in refusal.value.where
+
+
+def test_an_arm_folded_into_itself_is_refused() -> None:
+    folded = np.array([0.0, -1.6, 0.0, -3.0, 0.0, 0.6, 0.0])
+    refusal = refusal_of_motion(
+        plan_joint(MODEL, MODEL.home, folded), Guard(MODEL, settings=GuardSettings(ceiling_m=2.0))
+    )
+    assert refusal.rule in ("self_collision", "workspace")
+    anywhere = Guard(MODEL, settings=GuardSettings(ceiling_m=2.0, path_margin_m=5.0, tip_height_m=0.0))
+    refusal = refusal_of_motion(plan_joint(MODEL, MODEL.home, folded), anywhere)
+    assert refusal.rule == "self_collision"
+
+
+# ---- time, counts
+
+
+def test_stamps_that_go_back_are_refused_until_resume() -> None:
+    guard = Guard(MODEL)
+    guard.check_action(GOOD, NOW)
+    guard.check_trajectory(TRAJECTORY, TRAJECTORY.positions[0], NOW, NOW)
+    guard.check_action(GOOD, NOW)  # the same frames once more are no step back
+    with pytest.raises(Refused) as refusal:
+        guard.check_action(replace(GOOD, stamp_ns=NOW - 1), NOW)
+    assert refusal.value.rule == "time_went_back"
+    with pytest.raises(Refused) as refusal:
+        guard.check_trajectory(TRAJECTORY, TRAJECTORY.positions[0], NOW - 1, NOW)
+    assert refusal.value.rule == "time_went_back"
+    guard.resume()
+    guard.check_action(replace(GOOD, stamp_ns=NOW - 1), NOW)
+    guard.check_trajectory(TRAJECTORY, TRAJECTORY.positions[0], NOW - 1, NOW)
+
+
+def test_what_was_refused_does_not_move_the_newest_stamp() -> None:
+    guard = Guard(MODEL)
+    with pytest.raises(Refused, match="workspace"):
+        guard.check_action(replace(GOOD, pick=tool_down(5.0, 0.0, 0.1), stamp_ns=NOW + 10), NOW)
+    guard.check_action(GOOD, NOW)
+
+
+def test_refusals_are_counted_by_rule() -> None:
+    guard = Guard(MODEL)
+    assert guard.counts == {}
+    for _ in range(3):
+        with pytest.raises(Refused):
+            guard.check_action(replace(GOOD, stamp_ns=0), NOW)
+    with pytest.raises(Refused) as refusal:
+        guard.check_motion(MOTION, MODEL.home + 1, NOW, NOW)
+    guard.count(refusal.value)
+    guard.count(Refused("unreachable", "pose", 1, 0, "choose another"))
+    assert guard.counts == {"stale_observation": 3, "jump": 1, "unreachable": 1}
+
+
+def test_every_brake_of_every_segment_passes() -> None:
+    guard = Guard(MODEL)
+    for segment in MOTION.segments:
+        for t in np.linspace(0.0, segment.trajectory.duration, 9):
+            stop = brake(segment.trajectory, float(t), MODEL.limits)
+            guard.check_trajectory(stop, stop.positions[0], NOW, NOW)
