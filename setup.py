@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = "embodied_vision"
-NODES = ("arm", "camera", "encoder", "policy", "recorder", "replay", "task")
+NODES = ("arm", "camera", "composed", "encoder", "markers", "monitor", "policy", "recorder", "replay", "task")
 
 ROS = [
     "ros-rclpy",
@@ -18,6 +18,7 @@ ROS = [
     "ros-lifecycle-msgs",
     "ros-action-msgs",
     "ros-diagnostic-msgs",
+    "ros-visualization-msgs",
     "ros-rmw-fastrtps-cpp",
 ]
 ARM = ["pin>=3", "ruckig>=0.14"]
@@ -113,6 +114,7 @@ setup(
             "embodied-vision = embodied_vision.cli.main:main",
             *(f"{node}_node = embodied_vision.nodes.{node}:main" for node in NODES),
             "cell_node = embodied_vision_sim.node:main",
+            "driver_node = embodied_vision_sim.driver_node:main",
         ],
         "zarr.codecs": [
             "embodied_vision.jpeg = embodied_vision.episodes.zarr_codecs:JpegCodec",

@@ -70,19 +70,21 @@ def in_use(domain: int, ports: Iterable[int]) -> bool:
     return any(low <= port < low + DOMAIN_GAIN for port in ports)
 
 
-def hold_domain(domain: int) -> DomainLock:
-    """Hold the domain that the user asked for, whether or not somebody talks there.
+def hold_domain(domain: int, namespace: str = "") -> DomainLock:
+    """Hold a namespace of the domain that the user asked for, whether or not somebody talks there.
+
+    Runs in several namespaces share a domain: two arms in one graph.
 
     Raises:
-        BadInput: the number is out of range, or another run holds it.
+        BadInput: the number is out of range, or another run holds the domain's namespace.
     """
     if domain not in range(233):
         raise BadInput(f"ROS domain id {domain} is out of range; give 0 to 232, or none for a free one")
-    held = hold_name(f"embodied_vision_domain_{domain}")
+    held = hold_name(f"embodied_vision_domain_{domain}{f'/{namespace}' if namespace else ''}")
     if held is None:
         raise BadInput(
-            f"ROS domain id {domain} is held by another running cell; stop that one, give another number, "
-            "or none for a free one"
+            f"ROS domain id {domain}{f' with namespace /{namespace}' if namespace else ''} is held by another running "
+            "cell; stop that one, give another number or namespace, or no number for a free one"
         )
     return DomainLock(domain, held)
 

@@ -95,12 +95,11 @@ class Supervisor:
         (self.run_dir / "logs").mkdir(parents=True, exist_ok=True)
         freed = clean_stale()
         domain = self.config.domain
-        self._lock: DomainLock = hold_free_domain() if domain is None else hold_domain(domain)
+        namespace = self.config.namespace.strip("/")
+        self._lock: DomainLock = hold_free_domain() if domain is None else hold_domain(domain, namespace)
         self.domain = self._lock.domain
         self.environment = process_environment(self.run_dir, self.domain, isolated=domain is None)
-        (self.run_dir / "environment.sh").write_text(
-            self.environment.exports(self.config.namespace.strip("/")), encoding="utf-8"
-        )
+        (self.run_dir / "environment.sh").write_text(self.environment.exports(namespace), encoding="utf-8")
         self._log = EventLog(self.run_dir / "logs" / "events.jsonl", self._on_event)
         for note in self.environment.notes:
             self._log.add("note", "", note)
