@@ -108,8 +108,7 @@ class Goals:
             self._handle = None
 
     def close(self) -> None:
-        """Cancel and let go."""
-        self.cancel()
+        """Let go. What is under way ends at rest by itself: a cancelled goal would end it with a jerk."""
         self._client.destroy()
 
     def _take_answer(self, number: int, future: Future[Any]) -> None:

@@ -77,7 +77,7 @@ class ArmOutput:
             )
 
     def close(self) -> None:
-        """Cancel what is under way and let go of the action clients."""
+        """Let go of the action clients."""
         for goals in (self._arm_goals, self._gripper_goals):
             if goals is not None:
                 goals.close()

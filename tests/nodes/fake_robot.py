@@ -33,6 +33,7 @@ class FakeRobot:
         pace: how fast its own time runs.
         reject, abort: what the next goal meets, or the running one at the next moment: an error code.
         mute: goals are followed, but their results never come.
+        server: of the trajectory action, once it is offered.
         cancelled: how many goals were cancelled on request.
         fingers: (name, position) told with the joints, None for none.
     """
@@ -112,7 +113,7 @@ class FakeRobot:
     def serve_actions(self, actions: Any) -> None:
         """Offer FollowJointTrajectory and ParallelGripperCommand, types out of control_msgs.action."""
         self._actions = actions
-        ActionServer(
+        self.server: ActionServer[Any, Any, Any] = ActionServer(
             self._node,
             actions.FollowJointTrajectory,
             "arm/follow_joint_trajectory",

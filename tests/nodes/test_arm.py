@@ -287,6 +287,13 @@ def test_goals_replace_each_other_and_what_goes_wrong_stops_the_arm(acted: Desk)
     assert acted.status["reason"] == "stopped by ~/stop"
     until(lambda: robot.speed == 0.0, 1.0, "the brake")
     assert robot.goals <= goals + 1
+    acted.back()
+
+    acted.decide()
+    until(lambda: robot.speed > 0.2, what="motion")
+    robot.server.destroy()
+    assert "no action server" in acted.wait(lambda s: s["state"] == "stopped")["reason"]
+    until(lambda: robot.speed == 0.0, 1.0, "the horizon's own end")
 
 
 def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:
