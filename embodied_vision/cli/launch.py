@@ -32,6 +32,14 @@ from embodied_vision.launching.supervisor import Supervisor
 app = typer.Typer(help="Start the nodes, each a process of its own, and watch them until Ctrl-C.", no_args_is_help=True)
 
 
+class Discovery(StrEnum):
+    """How far a graph may be found."""
+
+    LOCALHOST = "localhost"
+    SUBNET = "subnet"
+    SYSTEM_DEFAULT = "system_default"
+
+
 class LogLevel(StrEnum):
     """Least severity that nodes log."""
 
@@ -77,6 +85,15 @@ DOMAIN = typer.Option(
     help="ROS domain id. Without one a free domain is held, and the graph stays on this machine.",
     show_default="a free one",
 )
+DISCOVERY = typer.Option(
+    None,
+    help="How far the graph may be found: localhost, subnet or system_default; see docs/security.md.",
+    show_default="localhost, or as the environment says with a domain id",
+)
+PEER = typer.Option([], help="Host that may join beside those; may be repeated.", show_default="none")
+ENCLAVE = typer.Option(
+    "", help="Parent of the nodes' SROS 2 enclaves, such as /cell; security is then enforced.", show_default="none"
+)
 TIMEOUT = typer.Option(90.0, min=1.0, help="How long all nodes may take to become active, s.")
 
 
@@ -97,6 +114,9 @@ def cell(
     log_level: LogLevel = LOG_LEVEL,
     run_dir: Path | None = RUN_DIR,
     domain_id: int | None = DOMAIN,
+    discovery: Discovery | None = DISCOVERY,
+    peer: list[str] = PEER,
+    enclave: str = ENCLAVE,
     timeout: float = TIMEOUT,
 ) -> None:
     """Start the simulated cell: cell, encoder, policy, arm, recorder, task."""
@@ -115,6 +135,9 @@ def cell(
         use_composition=use_composition,
         log_level=log_level.value,
         domain=domain_id,
+        discovery=discovery.value if discovery else "",
+        peers=tuple(peer),
+        enclave=enclave,
     )
     _watch(config, timeout, "task/run" if run else None)
 
@@ -136,6 +159,9 @@ def arm(
     log_level: LogLevel = LOG_LEVEL,
     run_dir: Path | None = RUN_DIR,
     domain_id: int | None = DOMAIN,
+    discovery: Discovery | None = DISCOVERY,
+    peer: list[str] = PEER,
+    enclave: str = ENCLAVE,
     timeout: float = TIMEOUT,
 ) -> None:
     """Drive a real arm whose drivers run in this ROS domain: encoder, policy, arm, recorder; see docs/real_robot.md."""
@@ -160,6 +186,9 @@ def arm(
         use_composition=use_composition,
         log_level=log_level.value,
         domain=domain_id,
+        discovery=discovery.value if discovery else "",
+        peers=tuple(peer),
+        enclave=enclave,
     )
     _watch(config, timeout, None)
 
@@ -183,6 +212,9 @@ def camera(
     log_level: LogLevel = LOG_LEVEL,
     run_dir: Path | None = RUN_DIR,
     domain_id: int | None = DOMAIN,
+    discovery: Discovery | None = DISCOVERY,
+    peer: list[str] = PEER,
+    enclave: str = ENCLAVE,
     timeout: float = TIMEOUT,
 ) -> None:
     """Publish, encode and log real images: camera, encoder, recorder. No arm moves."""
@@ -208,6 +240,9 @@ def camera(
         use_composition=use_composition,
         log_level=log_level.value,
         domain=domain_id,
+        discovery=discovery.value if discovery else "",
+        peers=tuple(peer),
+        enclave=enclave,
     )
     _watch(config, timeout, "recorder/start" if record else None)
 
@@ -316,7 +351,7 @@ def _watch(config: GraphConfig, timeout_s: float, service: str | None) -> None:
                 f"embodied-vision launch status {escape(str(folder))}. Ctrl-C ends all."
             )
             wanted = service if config.autostart else None
-            if wanted is not None and _call([wanted], graph.environment.variables, config.namespace) != 0:
+            if wanted is not None and _call([wanted], graph.environment.joined, config.namespace) != 0:
                 raise RunFailed(f"{wanted} failed; read the logs in {graph.run_dir / 'logs'}")
             graph.wait()
         except KeyboardInterrupt:

@@ -7,11 +7,14 @@ import re
 import shlex
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embodied_vision.errors import BadInput
+from embodied_vision.launching.security import OVERRIDE as ENCLAVE_OVERRIDE
+from embodied_vision.launching.security import VARIABLES as SECURITY_VARIABLES
+from embodied_vision.launching.security import enclave_of, secure
 from embodied_vision.launching.shared_memory import FOLDER as SHARED_MEMORY
 from embodied_vision.launching.shared_memory import free_bytes
 from embodied_vision.paths import PACKAGE
@@ -40,9 +43,17 @@ _SOURCED = (
     "ROS_MASTER_URI",
 )
 _REACH = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
+"""What makes a graph reach further than its range says, or less far."""
+
 _SEARCH_PATHS = ("PYTHONPATH", "LD_LIBRARY_PATH")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_SHOWN = ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "RMW_IMPLEMENTATION", *PROFILE_VARIABLES)
+RANGE, PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
+_SHOWN = ("ROS_DOMAIN_ID", RANGE, PEERS, "RMW_IMPLEMENTATION", *PROFILE_VARIABLES, *SECURITY_VARIABLES)
+
+DISCOVERY = ("localhost", "subnet", "system_default")
+"""How far a graph may be found; what each means is written in docs/security.md."""
+
+_LOOPBACK = "<interfaceWhiteList><address>127.0.0.1</address></interfaceWhiteList>"
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,30 @@ class Environment:
     Attributes:
         variables: the whole environment.
         notes: what was changed, kept or cleared against the user's own, one sentence each.
+        enclave: parent of the processes' enclaves, empty where DDS Security is off.
     """
 
     variables: Mapping[str, str]
     notes: tuple[str, ...]
+    enclave: str = ""
+
+    def secured(self, enclave: str, processes: Sequence[str]) -> Environment:
+        """The same, protected by DDS Security where that is asked for.
+
+        Raises:
+            BadInput: it cannot be; see `secure`.
+        """
+        variables, notes = secure(self.variables, enclave, processes)
+        return Environment(variables, (*self.notes, *notes), enclave)
+
+    @property
+    def joined(self) -> Mapping[str, str]:
+        """The environment of a tool beside the graph: it has an enclave of its own."""
+        return {**self.variables, **({ENCLAVE_OVERRIDE: enclave_of(self.enclave, "tools")} if self.enclave else {})}
 
     def exports(self, namespace: str = "") -> str:
         """Shell lines that let a terminal join the same graph."""
-        shown = {name: self.variables[name] for name in _SHOWN if name in self.variables}
+        shown = {name: self.joined[name] for name in _SHOWN if name in self.joined}
         if namespace:
             shown[NAMESPACE_VARIABLE] = namespace
         return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in shown.items())
@@ -111,25 +138,32 @@ def segment_bytes(free: int, wanted: int) -> int:
     return size if size >= SMALLEST_SEGMENT else 0
 
 
-def _profile(run_dir: Path, free: int) -> tuple[Path, list[str]]:
-    """The shipped profile, or one in the run folder whose segments fit into /dev/shm."""
+def _profile(run_dir: Path, free: int, *, confined: bool) -> tuple[Path, list[str]]:
+    """The shipped profile, or one in the run folder: its segments fit into /dev/shm, its sockets hear this machine."""
     text = PROFILE.read_text(encoding="utf-8")
     found = re.search(r"<segment_size>(\d+)</segment_size>", text)
     if found is None:
         raise BadInput(f"{PROFILE} lacks <segment_size>; install the package again")
     wanted = int(found.group(1))
+    notes = []
+    if confined:
+        text = text.replace("<type>UDPv4</type>", f"<type>UDPv4</type>\n        {_LOOPBACK}", 1)
     size = segment_bytes(free, wanted)
     if size == wanted:
-        return PROFILE, []
-    if size:
+        note = ""
+    elif size:
         text = text.replace(found.group(0), f"<segment_size>{size}</segment_size>")
         note = f"{SHARED_MEMORY} has {free >> 20} MB free: shared-memory segments of {size >> 10} kB instead of 64 MB"
     else:
         text = text.replace("<transport_id>shared_memory</transport_id>\n          ", "", 1)
         note = f"{SHARED_MEMORY} has {free >> 20} MB free: images go over UDP, and large ones may get lost"
+    if note:
+        notes.append(note + "; give the container more, such as --shm-size=1g")
+    elif not confined:
+        return PROFILE, []
     path = run_dir / "fastdds.xml"
     path.write_text(text, encoding="utf-8")
-    return path, [note + "; give the container more, such as --shm-size=1g"]
+    return path, notes
 
 
 def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
@@ -141,13 +175,39 @@ def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
         if name in variables:
             there = "" if Path(variables[name]).is_file() else ", and that file is missing"
             return [*notes, f"{name}={variables[name]} was kept instead of the shipped profile{there}"]
-    path, profile_notes = _profile(run_dir, free_bytes())
+    confined = variables[RANGE] == "LOCALHOST" and not any(variables.get(name) for name in _REACH)
+    path, profile_notes = _profile(run_dir, free_bytes(), confined=confined)
     variables[PROFILE_VARIABLES[0]] = str(path)
     return notes + profile_notes
 
 
+def _reach(variables: dict[str, str], discovery: str, peers: Sequence[str]) -> list[str]:
+    """Set how far the graph may be found."""
+    notes = []
+    cleared = {"localhost": _REACH, "subnet": _REACH[:1]}.get(discovery, ())
+    for name in cleared:
+        if name in variables:
+            notes.append(f"cleared {name}={variables.pop(name)}: the graph is to be found by {discovery}")
+    if discovery:
+        variables[RANGE] = discovery.upper()
+    else:
+        variables.setdefault(RANGE, "LOCALHOST")
+    if peers:
+        variables[PEERS] = ";".join(peers)
+    if variables[RANGE] not in ("LOCALHOST", "OFF") or variables.get(PEERS):
+        others = f" and {variables[PEERS]}" if variables.get(PEERS) else ""
+        notes.append(f"nodes on other machines can join: discovery {variables[RANGE]}{others}; see docs/security.md")
+    return notes
+
+
 def process_environment(
-    run_dir: Path, domain: int, *, isolated: bool = True, base: Mapping[str, str] | None = None
+    run_dir: Path,
+    domain: int,
+    *,
+    isolated: bool = True,
+    discovery: str = "",
+    peers: Sequence[str] = (),
+    base: Mapping[str, str] | None = None,
 ) -> Environment:
     """Build the environment for the processes of one run.
 
@@ -155,20 +215,21 @@ def process_environment(
         run_dir: existing folder of the run; logs go below it.
         domain: ROS_DOMAIN_ID, held by the caller.
         isolated: keep the graph on this machine. Otherwise the user's discovery settings stay.
+        discovery: one of `DISCOVERY`, wins over both; empty for neither.
+        peers: hosts that may be found beside those.
         base: what to start from, the own environment by default.
+
+    Raises:
+        BadInput: there is no such discovery.
     """
+    if discovery not in ("", *DISCOVERY):
+        raise BadInput(f"discovery {discovery!r} is unknown; give one of {', '.join(DISCOVERY)}")
     variables = dict(os.environ if base is None else base)
     notes = _clear_sourced(variables) if rclpy_is_ours() else []
     if variables.get("ROS_DOMAIN_ID", str(domain)) != str(domain):
         notes.append(f"ROS_DOMAIN_ID={domain} instead of {variables['ROS_DOMAIN_ID']}")
     variables["ROS_DOMAIN_ID"] = str(domain)
-    if isolated:
-        for name in _REACH:
-            if name in variables:
-                notes.append(f"cleared {name}={variables.pop(name)}: this graph stays on this machine")
-        variables["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    else:
-        variables.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    notes += _reach(variables, discovery or ("localhost" if isolated and not peers else ""), peers)
     notes += _transport(variables, run_dir)
     logs = run_dir / "logs" / "ros"
     logs.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import yaml
 
 from embodied_vision.errors import BadInput
 from embodied_vision.launching.parameters import check_files
+from embodied_vision.launching.security import enclave_arguments
 from embodied_vision.paths import PACKAGE
 
 PARAMETERS = PACKAGE / "config" / "cell.yaml"
@@ -133,6 +134,8 @@ class GraphConfig:
         hang_s: a node whose heartbeat is silent for so long is killed, and so counts as dead.
         stop_s: how long each node may take to end by itself, SIGINT first, before it is killed.
         domain: a ROS_DOMAIN_ID to use; None holds a free one and keeps the graph on this machine.
+        discovery, peers: how far the graph may be found, see `process_environment`.
+        enclave: parent of the enclaves of the processes, where the graph is protected by DDS Security.
     """
 
     nodes: tuple[NodeSpec, ...]
@@ -150,8 +153,16 @@ class GraphConfig:
     hang_s: float = 15.0
     stop_s: float = 5.0
     domain: int | None = None
+    discovery: str = ""
+    peers: tuple[str, ...] = ()
+    enclave: str = ""
 
     def __post_init__(self) -> None:
+        if self.domain is None and (self.peers or self.discovery not in ("", "localhost")):
+            raise BadInput(
+                "a graph that other machines may join needs a ROS domain that they know; give --domain-id or set "
+                "ROS_DOMAIN_ID"
+            )
         if self.log_level not in LOG_LEVELS:
             raise BadInput(f"log level {self.log_level!r} is unknown; give one of {', '.join(LOG_LEVELS)}")
         for path in self.params_files:
@@ -189,6 +200,7 @@ class GraphConfig:
     def command(self, process: ProcessSpec, overrides: Path, *, respawned: bool) -> list[str]:
         """The command line of a process."""
         arguments = self.ros_arguments(process.nodes[0].name if len(process.nodes) == 1 else None)
+        arguments += enclave_arguments(self.enclave, process.name)
         again = [self.run_dir / _RESPAWN_FILE] if respawned and any(node.respawn for node in process.nodes) else []
         for path in (*self.params_files, overrides, *again):
             arguments += ["--params-file", str(path)]

@@ -13,6 +13,7 @@ from typing import Any
 from embodied_vision.launching.environment import Environment
 from embodied_vision.launching.graph import GraphConfig
 from embodied_vision.launching.process import ManagedProcess
+from embodied_vision.launching.security import enclave_arguments
 
 MODULE = "embodied_vision.nodes.monitor"
 
@@ -23,6 +24,7 @@ class Heartbeats:
     def __init__(self, config: GraphConfig, environment: Environment, log: Path) -> None:
         names = [node.name for node in config.nodes]
         command = [sys.executable, "-m", MODULE, *names, *config.ros_arguments("monitor")]
+        command += enclave_arguments(config.enclave, "monitor")
         self._process = ManagedProcess("monitor", command, environment.variables, log, read=True)
         self._pipe = self._process.output.fileno()
         os.set_blocking(self._pipe, False)

@@ -98,7 +98,15 @@ class Supervisor:
         namespace = self.config.namespace.strip("/")
         self._lock: DomainLock = hold_free_domain() if domain is None else hold_domain(domain, namespace)
         self.domain = self._lock.domain
-        self.environment = process_environment(self.run_dir, self.domain, isolated=domain is None)
+        made = process_environment(
+            self.run_dir,
+            self.domain,
+            isolated=domain is None,
+            discovery=self.config.discovery,
+            peers=self.config.peers,
+        )
+        names = [*(process.name for process in self.config.processes), "monitor"]
+        self.environment = made.secured(self.config.enclave, names)
         (self.run_dir / "environment.sh").write_text(self.environment.exports(namespace), encoding="utf-8")
         self._log = EventLog(self.run_dir / "logs" / "events.jsonl", self._on_event)
         for note in self.environment.notes:

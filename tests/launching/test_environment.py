@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from embodied_vision.errors import BadInput
 from embodied_vision.launching import environment
 from embodied_vision.launching.environment import PROFILE, process_environment, segment_bytes
 
@@ -51,7 +53,7 @@ def test_every_process_gets_domain_range_profile_logs_and_threads(tmp_path: Path
     made = process_environment(tmp_path, 41, base={"OMP_NUM_THREADS": "2"}).variables
     assert made["ROS_DOMAIN_ID"] == "41"
     assert made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert made["FASTDDS_DEFAULT_PROFILES_FILE"] == str(PROFILE)
+    assert made["FASTDDS_DEFAULT_PROFILES_FILE"] == str(tmp_path / "fastdds.xml")
     assert Path(made["ROS_LOG_DIR"]).is_relative_to(tmp_path)
     assert (made["OMP_NUM_THREADS"], made["MKL_NUM_THREADS"]) == ("2", "1")
 
@@ -67,6 +69,46 @@ def test_discovery_settings_stay_when_the_user_chose_the_domain(tmp_path: Path) 
     base = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_STATIC_PEERS": "10.0.0.1"}
     made = process_environment(tmp_path, 41, isolated=False, base=base).variables
     assert (made["ROS_AUTOMATIC_DISCOVERY_RANGE"], made["ROS_STATIC_PEERS"]) == ("SUBNET", "10.0.0.1")
+
+
+def loopback_alone(made: environment.Environment) -> bool:
+    profile = ET.parse(made.variables["FASTDDS_DEFAULT_PROFILES_FILE"])
+    return [e.text for e in profile.findall(".//{*}interfaceWhiteList/{*}address")] == ["127.0.0.1"]
+
+
+def test_a_graph_of_this_machine_has_sockets_on_the_loopback_alone(tmp_path: Path) -> None:
+    assert loopback_alone(process_environment(tmp_path, 41, base={}))
+    assert loopback_alone(process_environment(tmp_path, 41, isolated=False, base={}))
+    assert loopback_alone(
+        process_environment(tmp_path, 41, discovery="localhost", base={"ROS_STATIC_PEERS": "10.0.0.1"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "base", "reach", "peers"),
+    [
+        ({"discovery": "subnet"}, {}, "SUBNET", None),
+        ({"discovery": "subnet"}, {"ROS_STATIC_PEERS": "10.0.0.1", "ROS_LOCALHOST_ONLY": "1"}, "SUBNET", "10.0.0.1"),
+        ({"discovery": "system_default"}, {"ROS_DISCOVERY_SERVER": "10.0.0.1:11811"}, "SYSTEM_DEFAULT", None),
+        ({"peers": ["10.0.0.2", "gpu"]}, {}, "LOCALHOST", "10.0.0.2;gpu"),
+        ({"discovery": "localhost", "peers": ["gpu"]}, {"ROS_STATIC_PEERS": "10.0.0.1"}, "LOCALHOST", "gpu"),
+    ],
+)
+def test_a_graph_that_others_may_join_says_so(
+    tmp_path: Path, options: dict[str, Any], base: dict[str, str], reach: str, peers: str | None
+) -> None:
+    made = process_environment(tmp_path, 41, base=base, **options)
+    assert made.variables["ROS_AUTOMATIC_DISCOVERY_RANGE"] == reach
+    assert made.variables.get("ROS_STATIC_PEERS") == peers
+    assert "ROS_LOCALHOST_ONLY" not in made.variables
+    assert made.variables["FASTDDS_DEFAULT_PROFILES_FILE"] == str(PROFILE)
+    assert "nodes on other machines can join" in "\n".join(made.notes)
+    assert f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}" in made.exports()
+
+
+def test_an_unknown_discovery_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="localhost, subnet"):
+        process_environment(tmp_path, 41, discovery="off", base={})
 
 
 def test_segments_shrink_to_fit_a_small_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
