@@ -19,6 +19,7 @@ SOURCES = {
     "cell": ROOT / "embodied_vision_sim" / "node.py",
     "driver": ROOT / "embodied_vision_sim" / "driver_node.py",
     **{name: PACKAGE / "nodes" / f"{name}.py" for name in ("camera", "encoder", "policy", "arm", "recorder", "task")},
+    "markers": PACKAGE / "nodes" / "markers.py",
     "replay": PACKAGE / "nodes" / "replay.py",
 }
 
