@@ -42,7 +42,7 @@ _SOURCED = (
     "ROS_ETC_DIR",
     "ROS_MASTER_URI",
 )
-_REACH = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
+REACH = ("ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER")
 """What makes a graph reach further than its range says, or less far."""
 
 _SEARCH_PATHS = ("PYTHONPATH", "LD_LIBRARY_PATH")
@@ -175,7 +175,7 @@ def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
         if name in variables:
             there = "" if Path(variables[name]).is_file() else ", and that file is missing"
             return [*notes, f"{name}={variables[name]} was kept instead of the shipped profile{there}"]
-    confined = variables[RANGE] == "LOCALHOST" and not any(variables.get(name) for name in _REACH)
+    confined = variables[RANGE] == "LOCALHOST" and not any(variables.get(name) for name in REACH)
     path, profile_notes = _profile(run_dir, free_bytes(), confined=confined)
     variables[PROFILE_VARIABLES[0]] = str(path)
     return notes + profile_notes
@@ -184,7 +184,7 @@ def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
 def _reach(variables: dict[str, str], discovery: str, peers: Sequence[str]) -> list[str]:
     """Set how far the graph may be found."""
     notes = []
-    cleared = {"localhost": _REACH, "subnet": _REACH[:1]}.get(discovery, ())
+    cleared = {"localhost": REACH, "subnet": REACH[:1]}.get(discovery, ())
     for name in cleared:
         if name in variables:
             notes.append(f"cleared {name}={variables.pop(name)}: the graph is to be found by {discovery}")

@@ -30,7 +30,7 @@ from launch_ros.actions import Node
 
 from embodied_vision.launching import die_with_parent
 from embodied_vision.launching.arguments import COMMON, LAUNCHABLE, Argument
-from embodied_vision.launching.environment import PROFILE, PROFILE_VARIABLES, THREAD_VARIABLES
+from embodied_vision.launching.environment import PROFILE, PROFILE_VARIABLES, RANGE, REACH, THREAD_VARIABLES
 from embodied_vision.launching.graph import PARAMETERS, ProcessSpec, active_before, processes, write_parameters
 from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.launching.parameters import check_files
@@ -60,6 +60,8 @@ def _environment() -> list[Action]:
     wanted = {name: "1" for name in THREAD_VARIABLES} | {"PYTHONUNBUFFERED": "1"}
     if not any(name in os.environ for name in PROFILE_VARIABLES):
         wanted[PROFILE_VARIABLES[0]] = str(PROFILE)
+    if not any(name in os.environ for name in REACH):
+        wanted[RANGE] = "LOCALHOST"
     return [SetEnvironmentVariable(name, value) for name, value in wanted.items() if name not in os.environ]
 
 

@@ -36,6 +36,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import String
 
 from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.launching.security import require_enforced
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json, stamp_to_ns, to_json
 from embodied_vision.nodes.given import Given
@@ -537,6 +538,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
         signal.signal(number, stop)
     given = Given(sys.argv if args is None else args)
     try:
+        require_enforced(os.environ)
         given.read()
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         for make_node in makers:

@@ -92,3 +92,13 @@ def test_launch_starts_nothing_then(tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "Nothing was started" in done.stderr.replace("\n", " ")
     assert not list((tmp_path / "run" / "logs").glob("*.log"))
+
+
+@pytest.mark.parametrize("asked", [{"ROS_SECURITY_ENABLE": "True"}, ASKED])
+def test_a_node_by_hand_never_runs_unprotected_unasked(tmp_path: Path, asked: dict[str, str]) -> None:
+    pytest.importorskip("rclpy", reason="ROS is not installed (extra `ros`)")
+    variables = {**process_environment(tmp_path, 41).variables, **asked}
+    command = [sys.executable, "-m", "embodied_vision.nodes.task"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "ROS_SECURITY_ENABLE" in done.stderr
