@@ -1,4 +1,4 @@
-"""`embodied-vision encoder`: train, probe and describe encoders; `encoder_export` holds two more verbs."""
+"""`embodied-vision encoder`: train, probe and describe encoders; the other verbs stand in files of their own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from embodied_vision.cli.encoder_export import bench_command, export_command
+from embodied_vision.cli.encoder_gate import gate_command
 from embodied_vision.errors import BadInput, EncoderError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train, probe, export, time and describe encoders.", no_args_is_help=True)
 app.command("export")(export_command)
 app.command("bench")(bench_command)
+app.command("gate")(gate_command)
 
 TASKS = ("block-insertion", "place-red-in-green")
 PROBE_FIRST_INDEX = 500_000

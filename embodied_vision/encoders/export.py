@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
+import os
 import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +22,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
-from embodied_vision.encoders.artefact import write_files
+from embodied_vision.encoders.artefact import MANIFEST, read_manifest, write_files
 from embodied_vision.encoders.front import Front
-from embodied_vision.encoders.runtimes import installed, open_runtime
+from embodied_vision.encoders.runtimes import REDUCED, installed, open_runtime
 from embodied_vision.errors import EncoderError
 
 KIND = "graph"
-MODEL, SAMPLE = "model.onnx", "sample.safetensors"
+MODEL, INTEGERS, SAMPLE = "model.onnx", "model-int8.onnx", "sample.safetensors"
 LEAST_COSINE, LARGEST_ERROR = 0.9999, 1e-3
 """Of every patch's features, and of every value as a share of the features' root mean square."""
+REDUCED_COSINE = 0.99
+"""Least cosine of a patch's features where less than float32 is computed."""
+FLOAT_SHARES = (0.0, 0.125, 0.25, 0.5)
+"""Of the products in the network, so many stay float until the features are near enough: the most sensitive ones."""
 
 
 class TorchEncoder(Protocol):
@@ -61,6 +69,11 @@ class Parity:
     def exact(self) -> bool:
         """Whether the runtime computes the same encoder. Not where a figure is NaN."""
         return self.cosine >= LEAST_COSINE and self.max_error <= LARGEST_ERROR
+
+    @property
+    def near(self) -> bool:
+        """Whether its features may be tried on a task."""
+        return self.cosine >= REDUCED_COSINE
 
 
 def parity(features: NDArray[np.float32], reference: NDArray[np.float32]) -> Parity:
@@ -146,6 +159,7 @@ def export(
     *,
     threads: int = 2,
     source: str = "",
+    reduced: bool = False,
 ) -> dict[str, Parity]:
     """Write an artefact of an encoder, for images of one size where its input depends on that.
 
@@ -156,9 +170,11 @@ def export(
             first is kept in the artefact, and checked again whenever it is loaded.
         threads: of the runtimes.
         source: name or path of the encoder, for the record.
+        reduced: add bfloat16 and 8-bit integers, calibrated on the images. They give other features, so each is used
+            only for policies that it was measured with.
 
     Returns:
-        By runtime, its agreement over all images. One that does not agree is left out of the artefact.
+        By runtime, its agreement over all images. One that does not agree, or is not near, is left out of the artefact.
 
     Raises:
         EncoderError: no image, none of the runtimes is installed or agrees, or the network cannot be written.
@@ -173,18 +189,23 @@ def export(
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
         model = Path(scratch) / MODEL
         to_onnx(encoder, prepared[0].pixels, model)
-        found = {}
-        for name in installed():
-            runtime = open_runtime(name, model, threads)
-            each = [parity(runtime.run(p.pixels), grid) for p, grid in zip(prepared, expected, strict=True)]
-            found[name] = Parity(min(p.cosine for p in each), max(p.max_error for p in each))
+        compare = partial(_compare, [p.pixels for p in prepared], expected, threads)
+        found = {name: compare(name, model) for name in installed()}
         agreed = {name: measured for name, measured in found.items() if measured.exact}
+        kept_float: list[str] = []
         if not agreed:
             raise EncoderError(
                 f"no runtime computes {encoder.encoder_id} as torch does, so nothing is written: "
                 + "; ".join(f"{name}: {_words(measured)}" for name, measured in found.items())
             )
         contents = {MODEL: model.read_bytes(), SAMPLE: save_tensors({"color": images[0], "features": expected[0]})}
+        near: dict[str, dict[str, Any]] = {}
+        if reduced:
+            tried, kept_float = _reduce(model, [p.pixels for p in prepared], compare)
+            found |= tried
+            near = {name: {**asdict(p), "passed": []} for name, p in tried.items() if p.near}
+            if any(name.endswith("int8") for name in near):
+                contents[INTEGERS] = (Path(scratch) / INTEGERS).read_bytes()
     manifest = {
         "schema": 1,
         "kind": KIND,
@@ -196,9 +217,72 @@ def export(
         "torch": torch.__version__,
         "images": {"count": len(images), "sha256": _digest(images)},
         "runtimes": {name: asdict(measured) for name, measured in agreed.items()},
+        "reduced": near,
     }
+    if INTEGERS in contents:
+        manifest["kept_float"] = kept_float
     write_files(folder, contents, manifest)
     return found
+
+
+def read_reduced(folder: Path) -> dict[str, dict[str, Any]]:
+    """What an artefact says of each runtime of less precision that it holds.
+
+    Raises:
+        EncoderError: it is no artefact.
+    """
+    manifest = read_manifest(folder)
+    try:
+        return {str(name): dict(entry) for name, entry in manifest["reduced"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EncoderError(f"{folder / MANIFEST} is no exported encoder ({error!r}); export it again") from error
+
+
+def note_passed(folder: Path, runtime: str, policy: Mapping[str, Any]) -> None:
+    """List a policy that a runtime of less precision was measured with; the former entry of that policy goes."""
+    manifest = read_manifest(folder)
+    entry = manifest["reduced"][runtime]
+    others = [one for one in entry["passed"] if one.get("checkpoint_id") != policy["checkpoint_id"]]
+    entry["passed"] = [*others, dict(policy)]
+    beside = folder / f".{MANIFEST}.{uuid.uuid4().hex[:8]}"
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(folder / MANIFEST)
+
+
+def _compare(
+    pixels: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], threads: int, name: str, model: Path
+) -> Parity:
+    """Agreement of a runtime over all inputs."""
+    runtime = open_runtime(name, model, threads)
+    each = [parity(runtime.run(one), grid) for one, grid in zip(pixels, expected, strict=True)]
+    return Parity(min(p.cosine for p in each), max(p.max_error for p in each))
+
+
+def _reduce(
+    model: Path, pixels: Sequence[NDArray[np.float32]], compare: Callable[[str, Path], Parity]
+) -> tuple[dict[str, Parity], list[str]]:
+    """Agreement of the reduced runtimes, and the nodes that stayed float in the quantised model beside `model`."""
+    names = [name for name, (kind, _) in REDUCED.items() if kind in installed()]
+    found = {name: compare(name, model) for name in names if not name.endswith("int8")}
+    integers = [name for name in names if name.endswith("int8")]
+    try:
+        from embodied_vision.encoders import quantise
+    except ImportError:  # onnxruntime's own tools want onnx
+        return found, []
+    ready, target = model.with_name("prepared.onnx"), model.with_name(INTEGERS)
+    quantise.prepare(model, ready)
+    order = quantise.by_sensitivity(ready, pixels)
+    keep: list[str] = []
+    for share in FLOAT_SHARES:
+        keep = order[: round(share * len(order))]
+        quantise.quantise(ready, target, pixels, keep)
+        found |= {name: compare(name, target) for name in integers}
+        if all(found[name].near for name in integers):
+            break
+    return found, sorted(keep)
 
 
 def _words(measured: Parity) -> str:

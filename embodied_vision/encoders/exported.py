@@ -12,9 +12,9 @@ from safetensors.numpy import load as load_tensors
 
 from embodied_vision.digests import read_verified
 from embodied_vision.encoders.artefact import MANIFEST, read_manifest
-from embodied_vision.encoders.export import KIND, MODEL, SAMPLE, parity
+from embodied_vision.encoders.export import INTEGERS, KIND, MODEL, SAMPLE, parity
 from embodied_vision.encoders.front import Front, front_from_dict
-from embodied_vision.encoders.runtimes import AUTO, Runtime, choose_runtime, installed, open_runtime
+from embodied_vision.encoders.runtimes import AUTO, REDUCED, Runtime, choose_runtime, installed, open_runtime
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
@@ -39,12 +39,13 @@ class ExportedEncoder:
         self._dimension, self.image_size, self._where = dimension, image_size, where
 
     @classmethod
-    def load(cls, folder: str | Path, runtime: str = AUTO) -> ExportedEncoder:
+    def load(cls, folder: str | Path, runtime: str = AUTO, *, trial: bool = False) -> ExportedEncoder:
         """Load an artefact and compute its sample image; the runtime must give what torch gave.
 
         Args:
             folder: as `export` wrote it.
-            runtime: `onnxruntime`, `openvino`, or `auto` for the fastest one here.
+            runtime: `onnxruntime`, `openvino`, `auto` for the faster of both here, or one of less precision.
+            trial: take one of less precision also before a policy was measured with it.
 
         Raises:
             EncoderError: the folder is damaged, the runtime is missing, or it computes something else.
@@ -58,23 +59,35 @@ class ExportedEncoder:
             encoder_id, dimension = str(manifest["encoder_id"]), int(manifest["dimension"])
             rows_columns = manifest["image_size"]
             image_size = None if rows_columns is None else (int(rows_columns[0]), int(rows_columns[1]))
-            hashes, passed = dict(manifest["sha256"]), list(manifest["runtimes"])
+            hashes, exact, reduced = dict(manifest["sha256"]), list(manifest["runtimes"]), dict(manifest["reduced"])
+            untried = runtime in reduced and not list(reduced[runtime]["passed"])
             front = front_from_dict(manifest["front"], where)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise EncoderError(f"{where} is no exported encoder ({error!r}); export it again") from error
-        color, expected = _sample(folder, hashes)
-        names = [name for name in passed if name in installed()] if runtime == AUTO else [runtime]
+        if runtime in REDUCED and runtime not in reduced:
+            raise EncoderError(
+                f"{folder} was not exported for {runtime}, or its features were too far off; it has "
+                f"{', '.join([*exact, *reduced])}. Export it with --reduced"
+            )
+        if untried and not trial:
+            raise EncoderError(
+                f"{folder}: no policy was measured with {runtime}, whose features differ from those of training; run "
+                f"`embodied-vision encoder gate {folder} --runtime {runtime} --task TASK` first"
+            )
+        model = INTEGERS if runtime.endswith("int8") else MODEL
+        color, expected = _sample(folder, hashes, model)
+        names = [name for name in exact if name in installed()] if runtime == AUTO else [runtime]
         if not names:
             raise EncoderError(
-                f"{folder} was exported for {', '.join(passed)}, of which none is installed; pip install "
+                f"{folder} was exported for {', '.join(exact)}, of which none is installed; pip install "
                 "'embodied-vision[onnx]' or 'embodied-vision[openvino]', or run the encoder it was made from"
             )
         pixels, threads = front.prepare(color).pixels, torch.get_num_threads()
         candidates, refused = [], []
         for name in names:
-            candidate = open_runtime(name, folder / MODEL, threads)
+            candidate = open_runtime(name, folder / model, threads)
             measured = parity(candidate.run(pixels), expected)
-            if measured.exact:
+            if measured.near if name in REDUCED else measured.exact:
                 candidates.append(candidate)
             else:
                 refused.append(f"{name} (cosine {measured.cosine:.6f}, error {measured.max_error:.2e})")
@@ -120,9 +133,9 @@ class ExportedEncoder:
         return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
 
 
-def _sample(folder: Path, hashes: Mapping[str, str]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The artefact's image and what torch made of it, after both files were checked."""
-    wanted = {name: hashes.get(name, "") for name in (MODEL, SAMPLE)}
+def _sample(folder: Path, hashes: Mapping[str, str], model: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The artefact's image and what torch made of it, after its file and that of the model were checked."""
+    wanted = {name: hashes.get(name, "") for name in (model, SAMPLE)}
     contents = read_verified(folder, wanted, "encoder", EncoderError)
     try:
         sample = load_tensors(contents[SAMPLE])

@@ -17,14 +17,14 @@ class OnnxRuntime:
     Its threads sleep between runs: spinning would take a core away from whoever moves the arm.
     """
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, precision: str = "float32") -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
-        self.artefact_id = artefact_name("onnxruntime")
+        self.artefact_id = artefact_name("onnxruntime", precision)
 
     def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(1, 3, rows, columns) to (1, h, w, D)."""

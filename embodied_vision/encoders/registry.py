@@ -33,7 +33,8 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
 
             - `size=448` or `size=480x640` (rows x columns): input size of a transformers model, px
             - `layers=-1,-4`: hidden states of a transformers model, side by side
-            - `runtime=openvino`: of an exported encoder, instead of the fastest one here
+            - `runtime=openvino`: of an exported encoder, instead of the faster exact one here; those of less
+              precision (`openvino-int8`) must have passed `encoder gate`, or `trial=yes` is given
             - `tile=448`, `overlap=112`: encode large images in tiles of so many px
             - `dense=2`: twice as many features along each side, for four times the time
 
@@ -71,7 +72,8 @@ def _load(name: str, options: dict[str, str]) -> Encoder:
             return CompactEncoder.load(path)
         from embodied_vision.encoders.exported import ExportedEncoder
 
-        return ExportedEncoder.load(path, options.pop("runtime", AUTO))
+        trial = options.pop("trial", "no") == "yes"
+        return ExportedEncoder.load(path, options.pop("runtime", AUTO), trial=trial)
     if path.is_dir() and not (path / "config.json").is_file():
         raise EncoderError(
             f"{path} holds neither {MANIFEST} (written by `embodied-vision encoder pretrain` or `export`) "

@@ -38,43 +38,56 @@ class Runtime(Protocol):
         """(1, 3, rows, columns) to (1, h, w, D)."""
 
 
-def _onnxruntime(model: Path, threads: int) -> Runtime:
+def _onnxruntime(model: Path, threads: int, precision: str) -> Runtime:
     from embodied_vision.encoders.onnx_runtime import OnnxRuntime
 
-    return OnnxRuntime(model, threads)
+    return OnnxRuntime(model, threads, precision)
 
 
-def _openvino(model: Path, threads: int) -> Runtime:
+def _openvino(model: Path, threads: int, precision: str) -> Runtime:
     from embodied_vision.encoders.openvino_runtime import OpenVinoRuntime
 
-    return OpenVinoRuntime(model, threads)
+    return OpenVinoRuntime(model, threads, precision)
 
 
-_OPENERS: dict[str, Callable[[Path, int], Runtime]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+_OPENERS: dict[str, Callable[[Path, int, str], Runtime]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
-NAMES = (AUTO, *_OPENERS)
+EXACT = tuple(_OPENERS)
+REDUCED = {
+    "openvino-bfloat16": ("openvino", "bfloat16"),
+    "openvino-int8": ("openvino", "int8"),
+    "onnxruntime-int8": ("onnxruntime", "int8"),
+}
+"""Runtime and precision of those that compute less than float32."""
+NAMES = (AUTO, *EXACT, *REDUCED)
 
 
 def installed() -> tuple[str, ...]:
-    """Names of the runtimes that can be imported here."""
+    """Names of the exact runtimes that can be imported here."""
     return tuple(name for name in _OPENERS if importlib.util.find_spec(name) is not None)
 
 
 def open_runtime(name: str, model: Path, threads: int) -> Runtime:
     """Open an ONNX model.
 
+    Args:
+        name: one of `EXACT` or `REDUCED`.
+        model: the file; quantised where the name ends in int8.
+        threads: CPU threads.
+
     Raises:
         EncoderError: unknown or missing runtime, or a model that it does not take.
     """
-    if name not in _OPENERS:
+    if name not in NAMES or name == AUTO:
         raise EncoderError(f"runtime {name!r} is unknown; give one of {', '.join(NAMES)}")
-    if name not in installed():
+    kind, precision = REDUCED.get(name, (name, "float32"))
+    if kind not in installed():
         raise EncoderError(
-            f"runtime {name!r} is not installed; pip install 'embodied-vision[{_EXTRAS[name]}]', or give one of "
+            f"runtime {kind!r} is not installed; pip install 'embodied-vision[{_EXTRAS[kind]}]', or give one of "
             f"{', '.join(installed()) or 'the folder that was exported from, which torch runs'}"
         )
     try:
-        return _OPENERS[name](model, threads)
+        return _OPENERS[kind](model, threads, precision)
     except Exception as error:  # each runtime raises errors of its own
         text = " ".join(str(error).split())[:300]
         raise EncoderError(f"{name} cannot open {model} ({text}); export the encoder again") from error
