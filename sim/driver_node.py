@@ -37,16 +37,13 @@ from embodied_vision.nodes.conversions import (
     to_json,
 )
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.paired_clocks import PairedClocks
 from embodied_vision_sim.driver import LIMITS, Driver, DriverLimits, Ending, Goal, Result
 from embodied_vision_sim.node import to_path
 
 NS = 1e-9
 SILENT_S = 0.2
 """A driver that does not know where its arm is for so long brakes."""
-
-QUICK_NS, SET_NS = 100_000, 2_000_000
-"""Two clocks are read together when that takes less than the first; the system's clock was set when they have come
-apart by more than the second."""
 
 
 def control_actions() -> Any:
@@ -79,7 +76,7 @@ class DriverNode(ManagedNode):
         self._driver: Driver | None = None
         self._limits: DriverLimits | None = None
         self._heard_s = -math.inf
-        self._offset_ns = 0
+        self._clocks = PairedClocks(self.now_ns)
         self._actual: tuple[NDArray[np.float64], float] | None = None
         self._sent_s = -math.inf
         self._held = False
@@ -147,14 +144,14 @@ class DriverNode(ManagedNode):
         if self._driver is None:
             self._driver = Driver(self._limits, q)
         self._heard_s = now_s
-        measured_s = self._steady_of(stamp_to_ns(message.header.stamp))
+        measured_s = self._clocks.steady_s(stamp_to_ns(message.header.stamp))
         self._actual = (q, measured_s)
         self._driver.measure(q, measured_s, now_s)
         self._conclude()
 
     def _tick(self) -> None:
         """The next setpoint. Ticks that a busy machine held back are not made up for: the arm goes on in time."""
-        now_s = time.monotonic()
+        now_s, now_ns = self._clocks.now()
         if self._driver is None or now_s - self._sent_s < 0.25 / self.value("rate"):
             return
         if now_s - self._heard_s > SILENT_S and self._moves(now_s):
@@ -165,21 +162,11 @@ class DriverNode(ManagedNode):
         point = self._driver.setpoint(now_s)
         assert self._limits is not None
         self._setpoints.publish(
-            joint_state_message(self._limits.joint_names, point.positions, point.velocities, self.now_ns())
+            joint_state_message(self._limits.joint_names, point.positions, point.velocities, now_ns)
         )
 
     def _moves(self, now_s: float) -> bool:
         return self._driver is not None and bool(self._driver.desired(now_s).velocities.any())
-
-    def _steady_of(self, stamp_ns: int) -> float:
-        """The steady time of a stamp; stamps are as far apart in it as they are, until the system's clock is set."""
-        while True:
-            before_ns, now_ns = time.monotonic_ns(), self.now_ns()
-            if time.monotonic_ns() - before_ns < QUICK_NS:
-                break
-        if abs(before_ns - now_ns - self._offset_ns) > SET_NS:
-            self._offset_ns = before_ns - now_ns
-        return (stamp_ns + self._offset_ns) * NS
 
     def _offer(self, message: JointTrajectory, goal: Goal | None = None) -> None:
         """Have a trajectory followed: from its stamp on, or from now on where that is 0.
@@ -190,7 +177,7 @@ class DriverNode(ManagedNode):
         if self._driver is None:
             raise BadInput("the driver has heard no joint states yet; start the cell")
         now_s, stamp_ns = time.monotonic(), stamp_to_ns(message.header.stamp)
-        start_s = now_s if stamp_ns == 0 else self._steady_of(stamp_ns)
+        start_s = now_s if stamp_ns == 0 else self._clocks.steady_s(stamp_ns)
         self._driver.offer(to_path(message, self._driver.limits.joint_names), start_s, now_s, goal)
 
     def _on_trajectory(self, message: JointTrajectory) -> None:

@@ -143,14 +143,14 @@ class LiveCell:
         return self._target.end_s > self.pacer.time_s
 
     def follow(self, path: JointPath, start_s: float) -> None:
-        """Execute a trajectory from the simulated time `start_s` on, or from now where that has passed.
+        """Execute a trajectory that starts at the simulated time `start_s`, midway where that has passed.
 
         Raises:
             BadInput: it is malformed; the running one goes on. Or the arm has a driver.
         """
         if not isinstance(self._target, JointTrajectoryController):
             raise BadInput("the arm of this cell has a driver; send trajectories there")
-        self._target.accept(path, max(start_s, self.pacer.time_s))
+        self._target.take(self._target.plan(path, start_s, max(start_s, self.pacer.time_s)))
         self._moved, self._unsettled = True, 0
 
     def setpoint(self, point: Setpoint) -> None:

@@ -146,7 +146,7 @@ class ArmExecutive:
         guard: Guard,
         watchdog: Watchdog,
         settings: ExecutiveSettings,
-        send: Callable[[Trajectory], None],
+        send: Callable[[Trajectory, int], None],
         grip: Callable[[float], None],
         drop: Callable[[], None] = _nothing,
         *,
@@ -471,7 +471,7 @@ class ArmExecutive:
 
     def _checked(self, trajectory: Trajectory, joints: Joints, now_ns: int) -> None:
         self.guard.check_trajectory(trajectory, joints.at(now_ns), joints.stamp_ns, now_ns)
-        self._send(trajectory)
+        self._send(trajectory, now_ns)
         self._sent_ns = now_ns
 
     def _brake(self, joints: Joints | None, now_s: float, now_ns: int) -> bool:

@@ -18,6 +18,9 @@ from embodied_vision.errors import RunFailed
 RAMP_S = 4 * BRAKE_S
 """Time in which an interrupted motion comes back to its pace; four brakes long, it stays within the limits."""
 
+START_S = 0.06
+"""Every leg begins with so much rest: a controller that gets its beginning late need not catch up with it."""
+
 _EPSILON_S = 1e-6
 
 Load = Literal["none", "lifted", "carried"]
@@ -64,7 +67,8 @@ class _Leg:
 
     Attributes:
         segment: as planned.
-        trajectory: what is streamed: the planned one, or the rest of it, restarted at its time `restarted_s`.
+        trajectory: what is streamed, from `START_S` on: the planned one, or the rest of it, restarted at its time
+            `restarted_s`.
         last: the motion ends with it.
     """
 
@@ -75,11 +79,12 @@ class _Leg:
 
     def planned_s(self, time_s: float) -> float:
         """Time in the plan that a time in `trajectory` stands for."""
-        return time_s if self.restarted_s is None else self.restarted_s + restarted_path_s(time_s)
+        moving_s = max(0.0, time_s - START_S)
+        return moving_s if self.restarted_s is None else self.restarted_s + restarted_path_s(moving_s)
 
     def restart(self, planned_s: float) -> _Leg:
         """The rest of the path from rest. Always made from the plan: ramps upon ramps would exceed the limits."""
-        return replace(self, trajectory=restart(self.segment.trajectory, planned_s), restarted_s=planned_s)
+        return replace(self, trajectory=_from_rest(restart(self.segment.trajectory, planned_s)), restarted_s=planned_s)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,15 @@ class _Sent:
     rests_s: float
     complete: bool
     goal: NDArray[np.float64]
+
+
+def _from_rest(trajectory: Trajectory) -> Trajectory:
+    """The motion after a rest of `START_S`, which its acceleration reaches into by 1 ms at most."""
+    times = np.concatenate([[0.0, START_S - 1e-3], START_S + trajectory.times_s])
+    still = np.zeros((2, trajectory.positions.shape[1]))
+    parts = (trajectory.positions, trajectory.velocities, trajectory.accelerations)
+    before = (still + trajectory.positions[0], still, still)
+    return Trajectory(times, *(np.concatenate([rest, part]) for rest, part in zip(before, parts, strict=True)))
 
 
 def restart(trajectory: Trajectory, path_s: float, ramp_s: float = RAMP_S, period_s: float = 0.01) -> Trajectory:
@@ -136,7 +150,7 @@ class MotionPlayer:
         self._limits = limits
         self._settings = settings or PlayerSettings()
         count = len(motion.segments)
-        self._legs = [_Leg(s, s.trajectory, i == count - 1) for i, s in enumerate(motion.segments)]
+        self._legs = [_Leg(s, _from_rest(s.trajectory), i == count - 1) for i, s in enumerate(motion.segments)]
         self._sent: _Sent | None = None
         self._former: _Sent | None = None
         self._path_s = 0.0

@@ -37,6 +37,7 @@ from embodied_vision.nodes.arm_output import ArmOutput
 from embodied_vision.nodes.conversions import (
     JointSamples,
     from_json,
+    ns_to_stamp,
     poses_to_pick_place,
     samples_to_trajectory,
     stamp_to_ns,
@@ -45,6 +46,7 @@ from embodied_vision.nodes.conversions import (
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.exclusive import Exclusive
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.paired_clocks import PairedClocks
 from embodied_vision.nodes.robot_reports import RobotReports
 from embodied_vision.nodes.trace import Tracer
 
@@ -98,10 +100,11 @@ class ArmNode(ManagedNode):
         self.param("path_margin", 0.2, "how far the tip may leave the workspace in x, y, m", (0.0, 2.0), read_only=True)
         self.param("ceiling", 0.9, "greatest height of the tip, m", (0.05, 3.0), read_only=True)
         self.param("speed", 1.0, "pace of pick and place, 1 the default", (0.05, 1.0))
-        self.param("home_speed", 0.5, "pace of the way home after a fault", (0.05, 1.0))
+        self.param("home_speed", 0.5, "pace of the way home after a fault; never above `speed`", (0.05, 1.0))
         self.param("rate", 40.0, "looks a second; a horizon is sent at every second one", (10.0, 200.0), read_only=True)
         self.param("horizon", 0.15, "how long the arm goes on without news before it brakes, s", (0.05, 0.5))
         self.param("lead", 0.04, "time that the controller has to join a new horizon, s", (0.0, 0.1))
+        self.param("stamp_trajectories", True, "say when a trajectory began; false: 0, which is when it arrives")
         self.param("resume_within", 3.0, "a motion interrupted for less than this goes on, s", (0.0, 10.0))
         self.param("clearance", 0.19, "height of the tip above the base at which the arm travels, m", (0.0, 1.0))
         self.param("approach", 0.08, "length of the straight way down to a pose, m", (0.0, 0.5))
@@ -137,6 +140,7 @@ class ArmNode(ManagedNode):
         self._exclusive = Exclusive(self)
         self._output = ArmOutput(self, self._exclusive, self._on_fault, self._on_gripper)
         self._shadow = ShadowArm() if self.value("dry_run") else None
+        self._clocks = PairedClocks(self.now_ns)
         self._clock_watch = ClockWatch()
         self._clock_doubtful_until_s = 0.0
         self._ended_for = ""
@@ -195,7 +199,7 @@ class ArmNode(ManagedNode):
             reports.driver.report(name, f"{name} was not looked for yet")
         settings = ExecutiveSettings(
             motion=self._motion(self.value("speed")),
-            homing=self._motion(self.value("home_speed")),
+            homing=self._motion(min(self.value("home_speed"), self.value("speed"))),
             player=PlayerSettings(horizon_s=self.value("horizon")),
             resume_within_s=self.value("resume_within"),
         )
@@ -244,7 +248,7 @@ class ArmNode(ManagedNode):
             self._homing.give(False, "the arm node was deactivated")
             self._homing = self._home_until_s = None
         if self._arm is not None and self._arm.status.state in ("moving", "paused"):
-            self._arm.stop("the arm node was deactivated", time.monotonic(), self.now_ns(), self._seen_joints())
+            self._arm.stop("the arm node was deactivated", *self._clocks.now(), self._seen_joints())
             self._say()
 
     def teardown(self) -> None:
@@ -400,7 +404,7 @@ class ArmNode(ManagedNode):
                 self._executive.note_refusal(refusal, name)
                 raise refusal from error
             self._untraced_ns = stamp_ns
-            self._executive.begin(action, self._seen_joints(), time.monotonic(), self.now_ns())
+            self._executive.begin(action, self._seen_joints(), *self._clocks.now())
         except Refused as error:
             self._untraced_ns = None
             self.get_logger().error(f"decision {name or '(unnamed)'} refused: {error}")
@@ -413,7 +417,7 @@ class ArmNode(ManagedNode):
         self._watch_publishers()
         self._take_waiting()
         self._go_home()
-        self._executive.tick(self._seen_joints(), time.monotonic(), self.now_ns())
+        self._executive.tick(self._seen_joints(), *self._clocks.now())
         self._say()
 
     # ---- what nobody announces
@@ -424,7 +428,7 @@ class ArmNode(ManagedNode):
         self._executive.watchdog.set_problem("exclusive command", "" if intruder is None else intruder.words)
         if intruder is not None and (intruder.lives or self._executive.status.state == "moving"):
             self._end_work(f"{intruder.words}; end it, then call ~/resume")
-            self._executive.hold_still(self._seen_joints(), time.monotonic(), self.now_ns())
+            self._executive.hold_still(self._seen_joints(), *self._clocks.now())
 
     def _has_rival(self, topic: str, info: MessageInfo) -> bool:
         """Whether two nodes make decisions. Then neither's is carried out, and the arm stops."""
@@ -442,7 +446,7 @@ class ArmNode(ManagedNode):
         """Stop for good. A better reason replaces the former one, as when the name of a publisher becomes known."""
         status = self._executive.status
         if status.state != "stopped":
-            self._executive.stop(reason, time.monotonic(), self.now_ns(), self._seen_joints())
+            self._executive.stop(reason, *self._clocks.now(), self._seen_joints())
         elif status.reason == self._ended_for:
             self._executive.explain(reason)
         else:
@@ -472,16 +476,22 @@ class ArmNode(ManagedNode):
 
     # ---- what the guard let through
 
-    def _send(self, trajectory: Trajectory) -> None:
+    def _send(self, trajectory: Trajectory, now_ns: int) -> None:
         assert self._model is not None
-        # Points nearer than the lead are left out: the controller joins the others from where it is.
+        # Points nearer than the lead are left out: the controller joins the others from where it is. It lays cubics
+        # through points without accelerations; quintics would overshoot the limits where a brake begins.
         first = min(int(np.searchsorted(trajectory.times_s, self.value("lead"))), len(trajectory.times_s) - 1)
         parts = (trajectory.times_s, trajectory.positions, trajectory.velocities, trajectory.accelerations)
         samples = JointSamples(*(part[first:] for part in parts))
+        message = samples_to_trajectory(self._model.joint_names, samples)
+        for point in message.points:
+            point.accelerations = []
+        if self.value("stamp_trajectories"):
+            message.header.stamp = ns_to_stamp(now_ns)
         now_s = time.monotonic()
         if self._shadow is not None:
             self._shadow.send(trajectory, now_s)
-        self._output.send(samples_to_trajectory(self._model.joint_names, samples), now_s)
+        self._output.send(message, now_s)
         if self._untraced_ns is not None:
             self._tracer.mark("arm.publish", self._untraced_ns)
             self._untraced_ns = None
@@ -492,7 +502,7 @@ class ArmNode(ManagedNode):
     # ---- services
 
     def _on_stop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._executive.stop("stopped by ~/stop", time.monotonic(), self.now_ns(), self._seen_joints())
+        self._executive.stop("stopped by ~/stop", *self._clocks.now(), self._seen_joints())
         self._say()
         response.success, response.message = True, "stopped; ~/resume goes on"
         return response
@@ -521,12 +531,12 @@ class ArmNode(ManagedNode):
         """Begin the way home that somebody waits for; an arm node just started has to hear the others first."""
         if self._homing is None or self._home_until_s is None:
             return
-        now_s = time.monotonic()
-        if now_s < self._home_until_s and not self._executive.can_begin(self._seen_joints(), now_s, self.now_ns()):
+        now_s, now_ns = self._clocks.now()
+        if now_s < self._home_until_s and not self._executive.can_begin(self._seen_joints(), now_s, now_ns):
             return
         self._home_until_s = None
         try:
-            self._executive.home(self._seen_joints(), now_s, self.now_ns())
+            self._executive.home(self._seen_joints(), now_s, now_ns)
         except Refused as error:
             self.get_logger().error(f"the way home is refused: {error}")
             self._homing.give(False, str(error))

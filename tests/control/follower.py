@@ -40,7 +40,7 @@ class Follower:
         self._behind_s += seconds * (1.0 - pace)
         self._pace = pace
 
-    def send(self, trajectory: Trajectory) -> None:
+    def send(self, trajectory: Trajectory, _now_ns: int = 0) -> None:
         self.sent.append((self.now_s, trajectory))
         self._starts.append(self.now_s - self._behind_s)
 
