@@ -30,9 +30,13 @@ class SeenTip:
         self._seen: deque[tuple[int, Pixel | None]] = deque(maxlen=keep)
 
     def add(self, q: NDArray[np.float64], stamp_ns: int) -> None:
-        """The joints were at q (J,) in rad; one that is older than the last, or not finite, is left out."""
-        if (self._seen and stamp_ns <= self._seen[-1][0]) or not np.isfinite(q).all():
+        """The joints were at q (J,) in rad; left out when not finite. A stamp that goes back begins a new history."""
+        if not np.isfinite(q).all():
             return
+        if self._seen and stamp_ns <= self._seen[-1][0]:
+            if stamp_ns == self._seen[-1][0]:
+                return
+            self._seen.clear()
         camera = self._camera
         pixels, depth = project(self._model.forward(q)[:3, 3][None], camera.K, camera.T_base_camera)
         pixel = np.asarray(pixels[0], float)
