@@ -37,6 +37,7 @@ def check_graph(observation: Observation, expected: Expected) -> Iterator[Check]
     for camera in _cameras(observation, expected):
         yield from _check_camera(camera, observation, expected)
     yield from _check_joint_states(observation, expected)
+    yield from _check_speakers(observation)
     yield from check_clocks(observation)
 
 
@@ -70,6 +71,16 @@ def _check_rate(name: str, stream: Heard, seconds: float, limit_s: float, timeou
     late = stream.longest_gap_s > limit_s
     remedy = f"the gap would have stopped the arm ({timeout} {limit_s:g} s): free the processor, or raise it"
     return Check(name, True, value, remedy if late else "")
+
+
+def _check_speakers(observation: Observation) -> Iterator[Check]:
+    """One voice a command topic: the arm halts for a second one."""
+    for topic, speakers in observation.speakers.items():
+        if len(speakers) > 1:
+            value = f"{', '.join(speakers)} publish on {topic}"
+            yield Check(f"publishers of {topic}", False, value, "end all but one: the arm stops for a second one")
+        elif speakers:
+            yield Check(f"publishers of {topic}", True, f"{speakers[0]} alone")
 
 
 # ---- cameras

@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
 from embodied_vision.doctor.check import Check
-from embodied_vision.errors import EmbodiedVisionError
+from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching import shared_memory
 from embodied_vision.launching.environment import (
     PROFILE,
@@ -24,6 +24,7 @@ from embodied_vision.launching.environment import (
     segment_bytes,
 )
 from embodied_vision.launching.loopback import image_loopback
+from embodied_vision.launching.security import is_asked_for, require_enforced
 from embodied_vision.paths import PACKAGE
 
 DISTRIBUTION = "embodied_vision"
@@ -140,8 +141,23 @@ def _middleware(environment: Environment) -> Check:
         return Check("middleware", False, value, "unset RMW_IMPLEMENTATION, or install the middleware that it names")
     if "fastrtps" not in value:
         return Check("middleware", True, value, "the Fast DDS profile has no effect; see whether images arrive")
-    reach = environment.variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
-    return Check("middleware", True, f"{value}{' as RMW_IMPLEMENTATION says' if name else ''}, discovery {reach}")
+    return Check("middleware", True, f"{value}{' as RMW_IMPLEMENTATION says' if name else ''}")
+
+
+def check_protection(variables: Mapping[str, str]) -> Check:
+    """Who may speak: what a graph in this environment is protected by."""
+    name = "who may speak"
+    try:
+        require_enforced(variables)
+        protected = is_asked_for(variables, "")
+    except BadInput as error:
+        return Check(name, False, str(error), "ROS would go on unprotected without a word")
+    reach = variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    peers = variables.get("ROS_STATIC_PEERS", "")
+    value = f"discovery {reach}{f' and {peers}' if peers else ''}, DDS Security {'enforced' if protected else 'off'}"
+    open_ = not protected and (reach not in ("LOCALHOST", "OFF") or bool(peers))
+    note = "anybody on that network can command the arm; see docs/security.md" if open_ else ""
+    return Check(name, True, value, note)
 
 
 def _profile(environment: Environment) -> Check:

@@ -72,6 +72,7 @@ class Observation:
         nodes: full names.
         parameters: node → parameter → value, of our nodes in the namespace that answered.
         streams: topic → what was heard.
+        speakers: topic that takes one voice → full names of its publishers.
         seconds: how long was listened.
         sim_time: whether nodes follow simulated time; then ages are of that clock.
     """
@@ -79,6 +80,7 @@ class Observation:
     nodes: Sequence[str]
     parameters: Mapping[str, Mapping[str, Any]]
     streams: Mapping[str, Heard]
+    speakers: Mapping[str, Sequence[str]]
     seconds: float
     sim_time: bool
 
@@ -119,4 +121,4 @@ def from_json(line: str, seconds: float) -> Observation:
         topic: Heard(**{**heard, "publishers": [Publisher(**one) for one in heard["publishers"]]})
         for topic, heard in content["streams"].items()
     }
-    return Observation(content["nodes"], content["parameters"], streams, seconds, content["sim_time"])
+    return Observation(**{**content, "streams": streams}, seconds=seconds)

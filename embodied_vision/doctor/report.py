@@ -13,7 +13,7 @@ from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.expected import Expected, expected
 from embodied_vision.doctor.files import check_files
 from embodied_vision.doctor.graph import check_graph
-from embodied_vision.doctor.machine import check_machine, check_transport
+from embodied_vision.doctor.machine import check_machine, check_protection, check_transport
 from embodied_vision.doctor.observation import Observation, observe
 from embodied_vision.doctor.store import check_store
 from embodied_vision.errors import BadInput, EmbodiedVisionError
@@ -82,6 +82,7 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
     with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
         transport = list(check_transport(process_environment(Path(folder), lock.domain)))
     yield from transport
+    yield check_protection(run.variables)
     seen: Observation | None = None
     if seconds > 0 and all(check.ok for check in transport if check.name == "rclpy"):
         found = _look(run, wanted, seconds)

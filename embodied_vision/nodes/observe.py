@@ -31,6 +31,9 @@ DISCOVERY_S, SETTLED_S = 5.0, 1.0
 """Longest wait for the graph, which is complete when nothing new was seen for the second time."""
 
 ANSWER_S = 2.0
+COMMANDS = ("arm/joint_trajectory", "gripper/command", "pick_place", "policy/decision")
+"""Topics on which one node alone may speak."""
+
 NODES = ("cell", "camera", "encoder", "policy", "arm", "recorder", "task")
 """Nodes that are asked for their parameters."""
 
@@ -131,6 +134,11 @@ class Observer(Node):
         while (left_s := end_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left_s)
 
+    def speakers(self) -> dict[str, list[str]]:
+        """Topic → full names of those who publish on it, of the topics that take one voice."""
+        found = {topic: self.get_publishers_info_by_topic(topic) for topic in COMMANDS}
+        return {topic: [_full_name(one) for one in publishers] for topic, publishers in found.items()}
+
     def _hear(self, kind: Any, topic: str, take: Callable[[Stream, Any], None]) -> None:
         publishers = self.get_publishers_info_by_topic(topic)
         own = self._own_host()
@@ -138,7 +146,7 @@ class Observer(Node):
             publishers[0].topic_type if publishers else "",
             [
                 {
-                    "node": f"{one.node_namespace.rstrip('/')}/{one.node_name}",
+                    "node": _full_name(one),
                     "reliable": one.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
                     "elsewhere": bool(own) and _host(bytes(one.endpoint_gid)) not in ("", own),
                 }
@@ -188,6 +196,10 @@ class Observer(Node):
             joints[name] = {"position": value if np.isfinite(value) else None, "velocity": velocities}
 
 
+def _full_name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
 def _host(gid: bytes) -> str:
     """Mark of the machine in a GID, where the middleware is Fast DDS; empty otherwise."""
     return gid[2:4].hex() if gid.startswith(_FASTDDS) else ""
@@ -205,7 +217,8 @@ def main() -> None:
         node.set_parameters([rclpy.parameter.Parameter("use_sim_time", value=True)])
     node.listen(float(seconds) if nodes else 0.0, cameras, sim_time=sim_time)
     streams = {topic: stream.to_dict() for topic, stream in node.streams.items()}
-    print(json.dumps({"nodes": nodes, "parameters": parameters, "streams": streams, "sim_time": sim_time}))
+    found = {"nodes": nodes, "parameters": parameters, "streams": streams, "speakers": node.speakers()}
+    print(json.dumps({**found, "sim_time": sim_time}))
     rclpy.try_shutdown()
 
 

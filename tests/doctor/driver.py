@@ -1,7 +1,7 @@
 """Drivers of a cell with faults, as a process: `python -m tests.doctor.driver JSON`.
 
-The JSON holds `cameras`: name → rate, stamp_offset_s, K_scale, depth_frame, encoding (each may be left out), and
-`joints`: name → position or null for NaN.
+The JSON holds `cameras`: name → rate, stamp_offset_s, K_scale, depth_frame, encoding (each may be left out),
+`joints`: name → position or null for NaN, and `commanders`: so many nodes that publish commands.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision import topics
 from embodied_vision.nodes import qos
@@ -77,7 +78,9 @@ def main() -> None:
             1 / JOINT_RATE_HZ,
             lambda: states.publish(joint_state_message(list(joints), q, np.zeros_like(q), time.time_ns())),
         )
-    print("up", flush=True)
+    others = [rclpy.create_node(f"commander_{number}") for number in range(asked.get("commanders", 0))]
+    commands = [other.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.COMMAND) for other in others]
+    print("up", len(commands), flush=True)
     rclpy.spin(node)
 
 

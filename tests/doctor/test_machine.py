@@ -109,3 +109,20 @@ def test_a_process_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     ok, value = machine._run("import time; time.sleep(60)", Environment({"PATH": sys.prefix}, ()))
     assert not ok
     assert "no answer within 0.2 s" in value
+
+
+@pytest.mark.parametrize(
+    ("variables", "ok", "words"),
+    [
+        ({}, True, "discovery LOCALHOST, DDS Security off"),
+        ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}, True, "anybody on that network can command the arm"),
+        ({"ROS_STATIC_PEERS": "10.0.0.1"}, True, "anybody on that network can command the arm"),
+        ({"ROS_SECURITY_ENABLE": "1"}, False, "would run unprotected"),
+        ({"ROS_SECURITY_ENABLE": "true"}, False, "set it to Enforce"),
+        ({"ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}, True, "DDS Security enforced"),
+    ],
+)
+def test_it_is_said_who_may_speak(variables: dict[str, str], ok: bool, words: str) -> None:
+    check = machine.check_protection(variables)
+    assert check.ok is ok
+    assert words in f"{check.value} {check.remedy}"
