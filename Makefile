@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-episodes
 
 setup: $(INSTALLED)
 
@@ -49,6 +49,12 @@ test: lint
 	@mkdir -p $(TMPDIR)
 	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 -m 'not system' tests
 	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
+
+# Every fault of docs/faults.md; prints what was measured beside what is allowed.
+faults: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	rm -f $(TMPDIR)/faults.jsonl
+	EMBODIED_VISION_FAULTS=all EMBODIED_VISION_FAULT_RESULTS=$(TMPDIR)/faults.jsonl $(BIN)/pytest -m system tests/system/test_faults.py tests/system/test_faults_apart.py; status=$$?; $(BIN)/python -m tests.system.faults_table $(TMPDIR)/faults.jsonl && exit $$status
 
 # SMALL=1 takes the smallest form.
 bench-ros: $(INSTALLED)
