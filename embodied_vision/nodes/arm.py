@@ -202,6 +202,7 @@ class ArmNode(ManagedNode):
             homing=self._motion(min(self.value("home_speed"), self.value("speed"))),
             player=PlayerSettings(horizon_s=self.value("horizon")),
             resume_within_s=self.value("resume_within"),
+            healthy_s=1.5 * max(self.value("camera_timeout"), self.value("joint_state_timeout")),
         )
         self._arm = ArmExecutive(
             model,
