@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from PIL import Image
 
 from embodied_vision.calibrating.board import Board
+from embodied_vision.calibration import write_bytes
 from embodied_vision.errors import BadInput
 
 MARGIN_M = 0.010
@@ -22,14 +24,17 @@ def write_board(board: Board, path: Path) -> str:
 
     Raises:
         BadInput: neither .pdf nor .png.
+        RunFailed: the disk does not take it.
     """
     if path.suffix.lower() == ".pdf":
         paper, content = _pdf(board)
-        path.write_bytes(content)
+        write_bytes(path, content)
         return paper
     if path.suffix.lower() == ".png":
         picture = Image.fromarray(board.draw(PNG_DPI / 0.0254, MARGIN_M))
-        picture.save(path, dpi=(PNG_DPI, PNG_DPI))
+        png = io.BytesIO()
+        picture.save(png, "PNG", dpi=(PNG_DPI, PNG_DPI))
+        write_bytes(path, png.getvalue())
         return _paper(board)[0]
     raise BadInput(f"{path} ends in {path.suffix!r}; give the name of a .pdf or .png file")
 

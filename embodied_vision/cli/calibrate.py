@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import time
 from collections.abc import Iterator
 from enum import StrEnum
@@ -11,11 +13,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from embodied_vision.calibrating.board import Board
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.launching.environment import NAMESPACE_VARIABLE
 
 if TYPE_CHECKING:
     from embodied_vision.calibrating.estimate import Calibration
@@ -149,6 +153,64 @@ def hand_eye(
     _tell(result, name, output, page, info)
 
 
+@app.command("collect")
+def collect(
+    folder: Annotated[Path, typer.Argument(help="Folder for pictures and poses.csv.", show_default=False)],
+    count: Annotated[int, typer.Option(min=1, help="Pictures to end with.")] = 20,
+    name: Annotated[str, typer.Option("--camera", help="Name of the camera.")] = "camera",
+    topic: Annotated[str, typer.Option(help="Its color images.", show_default="CAMERA/color/image_raw")] = "",
+    joints: Annotated[str, typer.Option(help="Topic of the joint states.")] = "joint_states",
+    robot: Annotated[str, typer.Option(help="Robot by name or YAML file.")] = "panda_suction",
+    timeout_s: Annotated[float, typer.Option("--timeout", min=1, help="Longest wait for the first messages, s.")] = 10,
+    columns: Columns = DEFAULT.columns,
+    rows: Rows = DEFAULT.rows,
+    square: Square = 1000 * DEFAULT.square_m,
+    marker: Marker = 1000 * DEFAULT.marker_m,
+    dictionary: Dictionary = DEFAULT.dictionary,
+    legacy: Legacy = False,
+) -> None:
+    """Take a picture whenever the arm comes to rest: move it by hand or teach pendant from one view to the next.
+
+    Needs ROS and a running driver; moves nothing. Ended by Ctrl-C or after COUNT pictures; run again, it goes on.
+    """
+    from embodied_vision.calibrating.collect import Collector
+    from embodied_vision.control.robot import RobotModel
+    from embodied_vision.topics import color
+
+    try:
+        from embodied_vision.nodes.client import GraphClient
+        from embodied_vision.nodes.views import Views
+    except ImportError as error:
+        raise BadInput(f"ROS cannot be imported ({error}); pip install 'embodied-vision[ros]'") from error
+    model = RobotModel.load(robot)
+    made = _board(columns, rows, square, marker, dictionary, legacy)
+    collector = Collector(folder, made, model)
+    typer.echo(f"{folder}: {collector.count} pictures; let the arm rest for a second at each view. Ctrl-C ends")
+    with GraphClient(os.environ.get(NAMESPACE_VARIABLE, "")) as client:
+        pictures = topic or color(name)
+        views = Views(client, pictures, joints, model.joint_names)
+        until_s = time.monotonic() + timeout_s
+        while collector.count < count:
+            time.sleep(0.1)
+            if views.silent() and time.monotonic() > until_s:
+                raise RunFailed(
+                    f"no {' and no '.join(views.silent())} within {timeout_s:g} s on {pictures} and {joints}; "
+                    f"{views.problem or 'does the driver run, on this ROS domain?'}"
+                )
+            for stamp_ns, heard in views.take():
+                if heard.ndim == 1:
+                    collector.add_joints(stamp_ns, heard.astype(np.float64, copy=False))
+                else:
+                    collector.add_picture(stamp_ns, heard.astype(np.uint8, copy=False))
+            said = collector.look()
+            if said is not None:
+                typer.echo(
+                    f"{said} ({collector.count} pictures, turned {collector.diversity_deg:.0f}° about a second axis, "
+                    f"{100 * collector.coverage:.0f} % of the picture seen)"
+                )
+    typer.echo(f"embodied-vision calibrate hand-eye {folder} --mount … --robot {robot} --output …")
+
+
 class _Source:
     """Where pictures and poses come from."""
 
@@ -266,6 +328,7 @@ def rectify(
 
     from embodied_vision.calibrating.files import read_lens
     from embodied_vision.calibrating.views import PICTURES, read_picture
+    from embodied_vision.calibration import write_bytes
 
     lens = read_lens(intrinsics, name)
     if not pictures.is_dir():
@@ -275,7 +338,6 @@ def rectify(
     paths = sorted(path for path in pictures.iterdir() if path.suffix.lower() in PICTURES)
     if not paths:
         raise BadInput(f"{pictures} holds no pictures ({', '.join(sorted(PICTURES))})")
-    output.mkdir(parents=True, exist_ok=True)
     for path in paths:
         color = read_picture(path)
         if (color.shape[1], color.shape[0]) != lens.size:
@@ -283,5 +345,7 @@ def rectify(
                 f"{path} has {color.shape[1]}×{color.shape[0]} px, {intrinsics} is for {lens.size[0]}×{lens.size[1]}; "
                 "give the intrinsics of these pictures"
             )
-        Image.fromarray(lens.rectify(color)).save(output / f"{path.stem}.png")
+        png = io.BytesIO()
+        Image.fromarray(lens.rectify(color)).save(png, "PNG")
+        write_bytes(output / f"{path.stem}.png", png.getvalue())
     typer.echo(f"{len(paths)} pictures rectified: {output}")
