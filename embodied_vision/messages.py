@@ -17,6 +17,13 @@ BASE_FRAME = "base"
 """Frame id of poses in the robot base frame."""
 
 _COLOR_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
+_YUV_BYTES = {
+    "uyvy": (1, 0, 2),
+    "yuv422": (1, 0, 2),
+    "yuyv": (0, 1, 3),
+    "yuv422_yuy2": (0, 1, 3),
+}
+"""Where the first of two lumas, U and V stand in the four bytes of two pixels."""
 
 
 def stamp_to_ns(stamp: Any) -> int:
@@ -64,16 +71,21 @@ def pixels(message: Any, dtype: str, channels: int) -> NDArray[Any]:
 
 
 def image_to_color(message: Any) -> NDArray[np.uint8]:
-    """`rgb8`, `bgr8`, `rgba8`, `bgra8` or `mono8` to uint8 (H, W, 3) RGB; read-only where nothing had to be moved.
+    """An image message to uint8 (H, W, 3) RGB; nothing is copied of `rgb8`, which comes as a view.
+
+    Read are `rgb8`, `bgr8`, `rgba8`, `bgra8`, `mono8`, and YUV 4:2:2 as webcams give it (`uyvy`, `yuv422`, `yuyv`,
+    `yuv422_yuy2`; BT.601).
 
     Raises:
         BadInput: another encoding, or too few bytes.
     """
+    if message.encoding in _YUV_BYTES:
+        return _yuv_to_rgb(message)
     channels = _COLOR_CHANNELS.get(message.encoding)
     if channels is None:
         raise BadInput(
             f"color image from {message.header.frame_id!r} has the encoding {message.encoding!r}; "
-            f"let the driver publish one of {', '.join(_COLOR_CHANNELS)}"
+            f"let the driver publish one of {', '.join((*_COLOR_CHANNELS, *_YUV_BYTES))}"
         )
     image: NDArray[np.uint8] = pixels(message, "u1", channels)
     if channels == 1:
@@ -81,6 +93,26 @@ def image_to_color(message: Any) -> NDArray[np.uint8]:
     if message.encoding.startswith("bgr"):
         return np.ascontiguousarray(image[..., 2::-1])
     return image if channels == 3 else np.ascontiguousarray(image[..., :3])
+
+
+def _yuv_to_rgb(message: Any) -> NDArray[np.uint8]:
+    """YUV 4:2:2 in the range of video (BT.601) to RGB, in integers as OpenCV computes it."""
+    height, width = int(message.height), int(message.width)
+    if width % 2:
+        raise BadInput(
+            f"image {message.encoding} {width}x{height} from {message.header.frame_id!r}: two pixels share their "
+            "color, so that the width must be even; check the driver"
+        )
+    pairs = _rows(message, 2 * width).reshape(height, width // 2, 4).astype(np.int32)
+    luma, u, v = _YUV_BYTES[message.encoding]
+    y = 1_220_542 * np.maximum(pairs[..., luma::2] - 16, 0)
+    u_part, v_part = pairs[..., u, None] - 128, pairs[..., v, None] - 128
+    half = 1 << 19
+    red = y + 1_673_527 * v_part
+    green = y - 852_492 * v_part - 409_993 * u_part
+    blue = y + 2_116_026 * u_part
+    rgb = np.stack([red, green, blue], axis=-1) + half >> 20
+    return np.clip(rgb, 0, 255).astype(np.uint8).reshape(height, width, 3)
 
 
 def image_to_raw_depth(message: Any) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import String
 
 from embodied_vision import topics
@@ -20,6 +20,14 @@ from embodied_vision.nodes.conversions import (
     optical_frame,
     to_json,
 )
+from embodied_vision.nodes.image_transport import (
+    RAW,
+    color_stream,
+    declare_color_transport,
+    declare_depth_transport,
+    depth_stream,
+)
+from embodied_vision.nodes.images import compress_color, compress_depth
 from embodied_vision.nodes.lifecycle import OK, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.sources import Source, fit, open_source
@@ -40,6 +48,8 @@ class CameraNode(ManagedNode):
         self.param(
             "readers", 0, "start when so many nodes subscribe to the color images and their camera info", (0, 100)
         )
+        declare_color_transport(self)
+        declare_depth_transport(self)
         self._tracer = Tracer(self)
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         self._source: Source | None = None
@@ -51,8 +61,8 @@ class CameraNode(ManagedNode):
         self._camera = self._choose()
         name = self._camera.name
         self._source = open_source(self.value("source"), (self._camera.width, self._camera.height))
-        self._color = self.create_publisher(Image, topics.color(name), qos.SENSOR)
-        self._depth = self.create_publisher(Image, topics.depth(name), qos.SENSOR)
+        self._color = self.create_publisher(*color_stream(self, topics.color(name)), qos.SENSOR)
+        self._depth = self.create_publisher(*depth_stream(self, topics.depth(name)), qos.SENSOR)
         self._info = self.create_publisher(CameraInfo, topics.color_info(name), qos.SENSOR)
 
     def _choose(self) -> Camera:
@@ -126,8 +136,11 @@ class CameraNode(ManagedNode):
             )
         frame_id = optical_frame(self._camera.name)
         self._info.publish(camera_to_info(self._camera, stamp_ns))
-        self._color.publish(color_to_image(color, stamp_ns, frame_id))
-        self._depth.publish(depth_to_image(depth, stamp_ns, frame_id))
+        color_image = color_to_image(color, stamp_ns, frame_id)
+        depth_image = depth_to_image(depth, stamp_ns, frame_id)
+        raw_color, raw_depth = self.value("image_transport") == RAW, self.value("depth_image_transport") == RAW
+        self._color.publish(color_image if raw_color else compress_color(color_image))
+        self._depth.publish(depth_image if raw_depth else compress_depth(depth_image))
         self._tracer.mark("camera.publish", stamp_ns)
         self._published += 1
         return True

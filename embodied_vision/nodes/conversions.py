@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -20,14 +21,14 @@ from embodied_vision.geometry import pose_to_vector, quantise_depth, vector_to_p
 from embodied_vision.messages import BASE_FRAME as BASE_FRAME
 from embodied_vision.messages import JointSamples as JointSamples
 from embodied_vision.messages import from_json as from_json
-from embodied_vision.messages import image_to_color as image_to_color
-from embodied_vision.messages import image_to_depth as image_to_depth
 from embodied_vision.messages import info_to_K as info_to_K
 from embodied_vision.messages import joint_state_to_positions as joint_state_to_positions
 from embodied_vision.messages import optical_frame as optical_frame
 from embodied_vision.messages import pixels
 from embodied_vision.messages import stamp_to_ns as stamp_to_ns
 from embodied_vision.messages import trajectory_to_samples as trajectory_to_samples
+from embodied_vision.nodes.images import image_to_color as image_to_color
+from embodied_vision.nodes.images import image_to_depth as image_to_depth
 from embodied_vision.types import Camera, Features, FloatArray, PickPlace
 
 _LARGEST_RATIO = 4096
@@ -53,13 +54,14 @@ def to_json(data: Mapping[str, Any]) -> String:
 # ---- images
 
 
-def _image(array: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Image:
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    message = Image(height=array.shape[0], width=array.shape[1], encoding=encoding, is_bigendian=0)
-    message.step = array.shape[1] * int(np.prod(array.shape[2:], dtype=int)) * array.dtype.itemsize
+def _image(values: NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Image:
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    message = Image(height=values.shape[0], width=values.shape[1], encoding=encoding, is_bigendian=0)
+    message.step = values.shape[1] * int(np.prod(values.shape[2:], dtype=int)) * values.dtype.itemsize
     message.header.stamp = ns_to_stamp(stamp_ns)
     message.header.frame_id = frame_id
-    message.data = little.tobytes()
+    message.data = array("B")
+    message.data.frombytes(little.reshape(-1).view(np.uint8))
     return message
 
 
@@ -250,7 +252,7 @@ def joint_state_message(
 
 
 def samples_to_trajectory(joint_names: Sequence[str], samples: JointSamples) -> JointTrajectory:
-    """Samples as a trajectory that starts now: its header stamp is 0."""
+    """Samples as a trajectory that starts when it arrives: its header stamp is 0."""
     message = JointTrajectory(joint_names=list(joint_names))
     for time_s, position, velocity, acceleration in zip(*samples, strict=True):
         seconds, nanoseconds = divmod(round(float(time_s) * 1e9), 1_000_000_000)

@@ -27,6 +27,8 @@ from embodied_vision.nodes.conversions import (
     to_json,
 )
 from embodied_vision.nodes.frame_watch import FrameWatch
+from embodied_vision.nodes.image_transport import color_stream, declare_color_transport
+from embodied_vision.nodes.images import AnyImage
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import FloatArray
@@ -57,6 +59,7 @@ class EncoderNode(ManagedNode):
             (0.0, 1000.0),
         )
         self.param("status_period", 0.5, "time between two messages on encoder/status, s", (0.05, 10.0))
+        declare_color_transport(self)
         self._tracer = Tracer(self)
         self._info = self.create_publisher(String, "encoder/info", qos.STATUS)
         self._status = self.create_publisher(String, "encoder/status", qos.STATUS)
@@ -71,7 +74,7 @@ class EncoderNode(ManagedNode):
         self._watches = {camera: FrameWatch(self, camera) for camera in self._cameras}
         self._encoder: Encoder | None = None
         self._intrinsics: dict[str, FloatArray] = {}
-        self._slots: dict[str, Image] = {}
+        self._slots: dict[str, AnyImage] = {}
         self._arm_moves = False
         self._last_taken_ns: dict[str, int] = {}
         self._changed = threading.Condition()
@@ -103,7 +106,7 @@ class EncoderNode(ManagedNode):
         for camera in self._cameras:
             self._watches[camera].begin()
             self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_info(camera))
-            self.subscribe_sensor(Image, topics.color(camera), self._on_image(camera))
+            self.subscribe_sensor(*color_stream(self, topics.color(camera)), self._on_image(camera))
         self.subscribe(String, "arm/status", qos.STATUS, self._on_arm_status)
         self.every(self.value("status_period"), self._report_counts)
 
@@ -142,20 +145,18 @@ class EncoderNode(ManagedNode):
         self._last_taken_ns[camera] = stamp_ns
         return True
 
-    def _on_image(self, camera: str) -> Callable[[Image], None]:
-        def take(message: Image) -> None:
+    def _on_image(self, camera: str) -> Callable[[AnyImage], None]:
+        def take(message: AnyImage) -> None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             self._tracer.mark("encoder.receive", stamp_ns)
-            self._watches[camera].look(message)
             due = self._is_due(camera, stamp_ns)
             with self._changed:
                 self._counts.received += 1
-                if not due:
-                    self._counts.skipped += 1
-                    return
-                self._counts.skipped += camera in self._slots
-                self._slots[camera] = message
-                self._changed.notify()
+                self._counts.skipped += camera in self._slots if due else 1
+                if due:
+                    self._slots[camera] = message
+                    self._changed.notify()
+            self._watches[camera].look(message)
 
         return take
 
@@ -178,7 +179,7 @@ class EncoderNode(ManagedNode):
 
     # ---- in the worker's thread
 
-    def _next(self) -> tuple[str, Image] | None:
+    def _next(self) -> tuple[str, AnyImage] | None:
         with self._changed:
             while not self._slots and not self._stopping:
                 self._changed.wait()
@@ -210,7 +211,7 @@ class EncoderNode(ManagedNode):
         if new:
             self.get_logger().error(message)
 
-    def _encode(self, camera: str, message: Image) -> None:
+    def _encode(self, camera: str, message: AnyImage) -> None:
         assert self._encoder is not None
         K = self._intrinsics.get(camera)
         if K is None:

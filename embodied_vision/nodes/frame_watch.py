@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from embodied_vision import topics
@@ -12,6 +11,7 @@ from embodied_vision.errors import BadInput
 from embodied_vision.frame_health import FrameHealth, FrameReport
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import image_to_color, stamp_to_ns, to_json
+from embodied_vision.nodes.images import AnyImage
 from embodied_vision.nodes.lifecycle import ManagedNode
 
 INFOS_ALONE = 3
@@ -42,7 +42,7 @@ class FrameWatch:
         """What is wrong with the camera now, in words; empty when nothing is."""
         return self._report.problem
 
-    def look(self, message: Image) -> None:
+    def look(self, message: AnyImage) -> None:
         """Take an image."""
         self._infos = 0
         stamp_ns = stamp_to_ns(message.header.stamp)

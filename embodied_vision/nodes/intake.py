@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.subscription import MessageInfo
-from sensor_msgs.msg import Image
 
 from embodied_vision.episodes.contract import (
     JOINT_STATE,
@@ -22,10 +21,12 @@ from embodied_vision.episodes.contract import (
 from embodied_vision.episodes.frames import RawFrame
 from embodied_vision.errors import BadInput
 from embodied_vision.matching import StampMatcher
-from embodied_vision.messages import image_to_color, image_to_raw_depth, stamp_to_ns, trajectory_to_samples
+from embodied_vision.messages import stamp_to_ns, trajectory_to_samples
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.durations import Durations
 from embodied_vision.nodes.fields import FieldReader, message_class
+from embodied_vision.nodes.image_transport import color_stream, depth_stream
+from embodied_vision.nodes.images import AnyImage, image_to_color, image_to_raw_depth
 from embodied_vision.nodes.lifecycle import ManagedNode
 from embodied_vision.nodes.losses import Losses
 from embodied_vision.types import Camera
@@ -115,8 +116,9 @@ class Intake:
         """Listen from now on; `slop_ns` is how far the stamps of a color and a depth image may be apart."""
         for camera in self._contract.cameras:
             matcher = StampMatcher(("color", "depth"), slop_ns)
-            for part, topic in (("color", camera.color), ("depth", camera.depth)):
-                self._node.subscribe_sensor(Image, topic, self._timed(self._image(camera, matcher, part)), qos.LOG)
+            color, depth = color_stream(self._node, camera.color), depth_stream(self._node, camera.depth)
+            for part, (kind, topic) in (("color", color), ("depth", depth)):
+                self._node.subscribe_sensor(kind, topic, self._timed(self._image(camera, matcher, part)), qos.LOG)
         for stream in self._contract.streams:
             take = self._trajectory if stream.type == JOINT_TRAJECTORY else self._values
             kind = self._kinds[stream.name]
@@ -126,10 +128,12 @@ class Intake:
     def _timed(self, callback: Callable[..., None]) -> Callable[..., None]:
         return self._durations.timed(callback)
 
-    def _image(self, camera: CameraContract, matcher: StampMatcher, part: str) -> Callable[[Image, MessageInfo], None]:
+    def _image(
+        self, camera: CameraContract, matcher: StampMatcher, part: str
+    ) -> Callable[[AnyImage, MessageInfo], None]:
         calibration, losses = self._cameras[camera.name], Losses()
 
-        def take(message: Image, info: MessageInfo) -> None:
+        def take(message: AnyImage, info: MessageInfo) -> None:
             stamp_ns = stamp_to_ns(message.header.stamp)
             if lost := losses.before(info):
                 self._listener.take_lost(camera, lost, stamp_ns)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import signature
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -25,7 +25,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -35,6 +36,7 @@ from rclpy.task import Future
 from rclpy.timer import Timer
 from std_msgs.msg import String
 
+from embodied_vision.allocation import keep_large_blocks
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.security import require_enforced
 from embodied_vision.nodes import qos
@@ -75,7 +77,9 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.exit_code = 0
+        self._choices: dict[str, tuple[str, ...]] = {}
         self.add_on_set_parameters_callback(_refuse_non_finite)
+        self.add_on_set_parameters_callback(self._refuse_other_choices)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_parts: list[Callable[[], object]] = []
         self._stop: Callable[[], None] | None = None
@@ -83,7 +87,15 @@ class ManagedNode(LifecycleNode):
         self._health.name = self.get_fully_qualified_name()
         self._streams: dict[str, _Read] = {}
         self._inbox: deque[Callable[[], None]] = deque()
-        self._wake = self.create_guard_condition(self._drain)
+        self.param(
+            "executor",
+            "single",
+            "what runs the callbacks; events takes less processor time, counts no losses, not for arm and recorder",
+            choices=("single", "events"),
+            read_only=True,
+        )
+        events = self.value("executor") == "events"  # whose executor knows no guard conditions
+        self._wake = None if events else self.create_guard_condition(self._drain)
         self._heartbeat = self.create_publisher(String, f"heartbeat/{self.get_name()}", qos.HEARTBEAT)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self._monitor_pid = 0
@@ -126,10 +138,14 @@ class ManagedNode(LifecycleNode):
         description: str,
         bounds: tuple[float, float] | None = None,
         *,
+        choices: tuple[str, ...] = (),
         read_only: bool = False,
     ) -> None:
-        """Declare a parameter; `bounds` are inclusive. Read it with `value`."""
+        """Declare a parameter; `bounds` are inclusive, of `choices` it must be one. Read it with `value`."""
         descriptor = ParameterDescriptor(name=name, description=description, read_only=read_only)
+        if choices:
+            self._choices[name] = choices
+            descriptor.additional_constraints = f"one of {', '.join(choices)}"
         if bounds is not None and isinstance(default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(bounds[0]), to_value=int(bounds[1]))]
         elif bounds is not None:
@@ -137,6 +153,14 @@ class ManagedNode(LifecycleNode):
                 FloatingPointRange(from_value=float(bounds[0]), to_value=float(bounds[1]))
             ]
         self.declare_parameter(name, default, descriptor)
+
+    def _refuse_other_choices(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            choices = self._choices.get(parameter.name, ())
+            if choices and parameter.value not in choices:
+                reason = f"{parameter.name} must be one of {', '.join(choices)}, not {parameter.value!r}"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
 
     def value(self, name: str) -> Any:
         """Current value of a parameter."""
@@ -224,7 +248,7 @@ class ManagedNode(LifecycleNode):
     def _watched(self, stream: Stream, callback: Callable[..., None]) -> Callable[..., None]:
         """`callback`, after the message was counted."""
         losses = Losses()
-        with_info = _takes_info(callback)
+        with_info = self._can_have_info(stream.topic, callback)
 
         def take(message: Any, info: MessageInfo) -> None:
             header = getattr(message, "header", None)
@@ -238,14 +262,37 @@ class ManagedNode(LifecycleNode):
             stream.note(receipt, losses.before(info))
             callback(message, info) if with_info else callback(message)
 
-        return take
+        if self._wake is not None:
+            return take
+        return lambda message: take(message, cast(MessageInfo, {}))  # rclpy 9.1.2: the events executor passes none
+
+    def _can_have_info(self, topic: str, callback: Callable[..., None]) -> bool:
+        """Whether a callback takes the MessageInfo.
+
+        Raises:
+            BadInput: it does, but the executor passes none.
+        """
+        takes_info = _takes_info(callback)
+        if takes_info and self._wake is None:
+            raise BadInput(
+                f"{self.get_name()} must know who sent a message on {topic}, and when, which the executor `events` "
+                "does not tell; set the parameter executor to single"
+            )
+        return takes_info
 
     # ---- other threads
 
     def post(self, call: Callable[[], None]) -> None:
         """Have `call` run soon on the thread that spins the node; may be called from any thread."""
         self._inbox.append(call)
-        self._wake.trigger()
+        self._kick()
+
+    def _kick(self) -> None:
+        """Have `_drain` run soon."""
+        if self._wake is not None:
+            self._wake.trigger()
+        elif (executor := self.executor) is not None:
+            executor.create_task(self._drain)
 
     def _drain(self) -> None:
         while self._inbox:
@@ -269,6 +316,7 @@ class ManagedNode(LifecycleNode):
         event_callbacks: SubscriptionEventCallbacks | None = None,
     ) -> Subscription[Any]:
         """A subscription with a fixed quality of service; `callback` takes the message, or it and its MessageInfo."""
+        self._can_have_info(topic, callback)
         subscription = self.create_subscription(
             message_type, topic, self._tolerant(topic, callback), profile, event_callbacks=event_callbacks
         )
@@ -468,7 +516,8 @@ class _Host:
     def __init__(self, make_node: Callable[[], ManagedNode], stop_all: Callable[[], None]) -> None:
         self.node = make_node()
         self.node._stop = stop_all
-        self._executor = SingleThreadedExecutor()
+        self._events = self.node.value("executor") == "events"
+        self._executor: Executor = EventsExecutor() if self._events else SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._stopped: Future[None] = Future(executor=self._executor)
 
@@ -476,7 +525,11 @@ class _Host:
         """Bring the node up where `autostart` asks for it, and spin it until `stop`; returns the exit code."""
         if self.node.value("autostart") and not self.node._bring_up():
             return self.node.exit_code or 1
-        self._executor.spin_until_future_complete(self._stopped)
+        if self._events:
+            while not self._stopped.done():
+                self._executor.spin_once(timeout_sec=0.2)  # spin() of this executor never dispatches in rclpy 9.1.2
+        else:
+            self._executor.spin_until_future_complete(self._stopped)
         return self.node.exit_code
 
     def stop(self) -> None:
@@ -536,6 +589,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    keep_large_blocks()
     given = Given(sys.argv if args is None else args)
     try:
         require_enforced(os.environ)

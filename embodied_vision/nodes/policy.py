@@ -36,6 +36,12 @@ from embodied_vision.nodes.conversions import (
     to_json,
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
+from embodied_vision.nodes.image_transport import (
+    color_stream,
+    declare_color_transport,
+    declare_depth_transport,
+    depth_stream,
+)
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.policies.attempts import Attempts
@@ -77,6 +83,8 @@ class PolicyNode(ManagedNode):
         self.param("threads", 1, "CPU threads of one decision", (1, 64), read_only=True)
         self.param("slop", 0.005, "largest difference of stamps within one set of frames, s", (0.0, 1.0))
         self.param("timeout", 5.0, "longest wait of ~/predict for a set of frames, s", (0.1, 600.0))
+        declare_color_transport(self)
+        declare_depth_transport(self)
         self._tracer = Tracer(self)
         self._poses = self.create_publisher(PoseArray, "pick_place", qos.DECISION)
         self._decision = self.create_publisher(String, "policy/decision", qos.DECISION)
@@ -112,8 +120,8 @@ class PolicyNode(ManagedNode):
         self._attempts, self._published = Attempts(), None
         for name in names:
             for part, kind, topic, silent_s in (
-                ("color", Image, topics.color(name), None),
-                ("depth", Image, topics.depth(name), None),
+                ("color", *color_stream(self, topics.color(name)), None),
+                ("depth", *depth_stream(self, topics.depth(name)), None),
                 ("features", Image, topics.features(name, names), _FEATURES_SILENT_S),
                 ("features_info", CameraInfo, topics.features_info(name, names), _FEATURES_SILENT_S),
             ):

@@ -28,6 +28,7 @@ from embodied_vision.nodes.conversions import from_json, to_json
 from embodied_vision.nodes.decision_log import DecisionLog
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.durations import Durations
+from embodied_vision.nodes.image_transport import declare_color_transport, declare_depth_transport
 from embodied_vision.nodes.intake import Intake
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
 from embodied_vision.nodes.trace import Tracer
@@ -92,7 +93,11 @@ class RecorderNode(ManagedNode):
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
         self.param("contract", "", "YAML with the streams to log; empty for those of this package", read_only=True)
         self.param("task", "manual", "task name of episodes that ~/start begins")
-        self.param("color_codec", "jpeg", "`jpeg`, `htj2k` (smaller, slower) or `lossless`; frames of decisions are always lossless")
+        self.param(
+            "color_codec",
+            "jpeg",
+            "`jpeg`, `htj2k` (smaller, slower) or `lossless`; frames of decisions are always lossless",
+        )
         self.param("quality", 90, "quality of lossy images", (1, 100))
         self.param("low_quality", 60, "quality of lossy images while the queue is filling", (1, 100))
         self.param("queue", 300, "frames that may wait for the disk; quality sinks when half of them do", (1, 10_000))
@@ -101,6 +106,8 @@ class RecorderNode(ManagedNode):
         self.param("min_free_mb", 500, "no episode begins with less room on the disk, MB", (0, 10_000_000))
         self.param("decision_buffer", 45, "newest frames a camera that stay in memory for decisions", (2, 1000))
         self.param("slop", 0.005, "largest difference of stamps of a color and a depth image, s", (0.0, 1.0))
+        declare_color_transport(self)
+        declare_depth_transport(self)
         self._tracer = Tracer(self)
         self._status = self.create_publisher(String, "recorder/status", qos.STATUS)
         DeferredTrigger(self, "~/start", self._start_by_hand)

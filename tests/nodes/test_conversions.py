@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,15 +14,16 @@ from hypothesis.extra import numpy as arrays
 pytest.importorskip("rclpy", reason="ROS is not installed (extra `ros`)")
 
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import String
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision import geometry
 from embodied_vision.errors import BadInput
 from embodied_vision.nodes import conversions as c
+from embodied_vision.nodes import images
 from embodied_vision.types import Camera, Features, PickPlace
-from tests.nodes.samples import camera
+from tests.nodes.samples import camera, frame
 
 PATIENT = settings(max_examples=50, deadline=None)
 """Correctness is tested here, on machines that may be busy."""
@@ -158,7 +160,7 @@ def test_joints_come_in_the_robots_order(order: list[str], points: int) -> None:
 @pytest.mark.parametrize(
     ("convert", "words"),
     [
-        (lambda: c.image_to_color(Image(encoding="yuv422", width=1, height=1, step=2)), "yuv422"),
+        (lambda: c.image_to_color(Image(encoding="bayer_rggb8", width=1, height=1, step=2)), "bayer_rggb8"),
         (lambda: c.image_to_depth(Image(encoding="rgb8", width=1, height=1, step=3)), "16UC1"),
         (lambda: c.image_to_color(Image(encoding="rgb8", width=4, height=2, step=12)), "too few"),
         (lambda: c.from_json(String(data="{"), "policy/info"), "policy/info"),
@@ -192,3 +194,71 @@ def test_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         c.to_json({"x": float("nan")})
     assert json.loads(c.to_json({"x": 0.1}).data) == {"x": 0.1}
+
+
+def test_yuv_of_webcams_becomes_the_rgb_that_opencv_computes() -> None:
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    packed = rng.integers(0, 256, (6, 8, 2)).astype(np.uint8)
+    codes = {
+        "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+        "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+        "yuyv": cv2.COLOR_YUV2RGB_YUY2,
+        "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUY2,
+    }
+    for encoding, code in codes.items():
+        message = Image(height=6, width=8, encoding=encoding, step=20)
+        message.data = np.pad(packed.reshape(6, 16), ((0, 0), (0, 4))).tobytes()
+        difference = c.image_to_color(sent(message)).astype(int) - cv2.cvtColor(packed, code)
+        assert np.abs(difference).max() <= 1
+    with pytest.raises(BadInput, match="even"):
+        c.image_to_color(Image(height=1, width=3, encoding="uyvy", step=6, data=[0] * 6, header=Header(frame_id="cam")))
+
+
+@PATIENT
+@given(COLORS)
+def test_compressed_color_is_decoded_whatever_the_plugin_chose(color: np.ndarray) -> None:
+    png = CompressedImage(format="rgb8; png compressed bgr8", data=imagecodecs.png_encode(color))
+    np.testing.assert_array_equal(c.image_to_color(sent(png)), color)
+    smooth = np.full((48, 64, 3), color[0, 0])
+    jpeg = images.compress_color(c.color_to_image(smooth, 7, "cam"))
+    assert (c.stamp_to_ns(jpeg.header.stamp), jpeg.header.frame_id) == (7, "cam")
+    assert np.abs(c.image_to_color(sent(jpeg)).astype(int) - smooth).max() <= 6
+
+
+@PATIENT
+@given(SIZES.flatmap(lambda size: arrays.arrays(np.uint16, size, elements=st.integers(0, 65534))))
+def test_compressed_depth_is_lossless(depth_mm: np.ndarray) -> None:
+    depth = geometry.depth_to_metres(depth_mm)
+    message = sent(images.compress_depth(c.depth_to_image(depth, 5, "camera")))
+    assert message.format == "16UC1; compressedDepth png"
+    np.testing.assert_array_equal(images.image_to_raw_depth(message), depth_mm)
+    np.testing.assert_array_equal(c.image_to_depth(message), depth)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 11, 12, 13, 40, -200])
+def test_compressed_images_cut_short_are_refused_with_their_place(cut: int) -> None:
+    one = frame()
+    color = images.compress_color(c.color_to_image(one.color, 5, "wrist"))
+    depth = images.compress_depth(c.depth_to_image(one.depth, 5, "wrist"))
+    for message, read in ((color, c.image_to_color), (depth, c.image_to_depth)):
+        message.data = message.data[:cut]
+        with pytest.raises(BadInput, match="wrist"):
+            read(sent(message))
+
+
+def test_depth_where_color_belongs_is_refused_and_the_other_way_round() -> None:
+    one = frame()
+    color = images.compress_color(c.color_to_image(one.color, 5, "wrist"))
+    depth = CompressedImage(format="16UC1; png compressed ", data=imagecodecs.png_encode(np.ones((4, 4), np.uint16)))
+    with pytest.raises(BadInput, match="expected color"):
+        c.image_to_color(depth)
+    with pytest.raises(BadInput, match="wrist"):
+        c.image_to_depth(color)
+
+
+def test_an_image_message_is_a_single_copy_of_its_pixels() -> None:
+    color = frame().color
+    message = c.color_to_image(color, 5, "camera")
+    assert bytes(message.data) == color.tobytes()
+    assert np.shares_memory(c.image_to_color(message), np.frombuffer(message.data, np.uint8))

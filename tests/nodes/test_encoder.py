@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as Picture
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import String
 
 from embodied_vision.nodes import conversions, qos
@@ -58,6 +59,64 @@ def test_every_photograph_is_encoded_exactly_or_counted_as_skipped(graph: Graph,
         back = conversions.image_to_features(message, infos[stamp_ns], cam.K, encoder_id="", artefact_id="")
         assert back.stride == (8.0, 8.0)
         assert back.grid.tobytes() == expected[published.index(stamp_ns)].tobytes()
+
+
+@pytest.mark.parametrize("executor", ["single", "events"])
+def test_compressed_images_are_encoded_as_well(graph: Graph, executor: str) -> None:
+    encoder = write_encoder(graph.run_dir / "encoder")
+    folder = graph.run_dir / "pictures"
+    folder.mkdir()
+    Picture.fromarray(np.kron(frame().color[::8, ::8], np.ones((8, 8, 1), np.uint8))).save(folder / "one.png")
+    features: list[Image] = []
+    sent: list[CompressedImage] = []
+    graph.subscribe(Image, "features", features.append)
+    graph.subscribe(CompressedImage, "camera/color/image_raw/compressed", sent.append)
+    compressed = {"image_transport": "compressed", "executor": executor}
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"), **compressed)
+    camera_node = graph.start(
+        "camera", source=str(folder), rate=10.0, depth_image_transport="compressedDepth", **compressed
+    )
+    until(lambda: features and sent, what="features of compressed images")
+    expected = encoder.encode(conversions.image_to_color(sent[0])).grid
+    grid = np.frombuffer(features[0].data, np.float32).reshape(expected.shape)
+    assert grid.tobytes() == expected.tobytes()
+    assert graph.end(camera_node) == 0
+    assert graph.end(node) == 0
+
+
+def test_a_node_whose_executor_is_unknown_ends_with_the_place(graph: Graph) -> None:
+    node = graph.start("encoder", wait=False, executor="many")
+    assert node.wait(30.0)
+    assert node.exit_code() == 2
+    assert "executor" in node.log.read_text()
+
+
+def test_features_are_young_although_the_camera_is_faster_than_the_encoder(graph: Graph) -> None:
+    write_encoder(graph.run_dir / "encoder")
+    node = graph.start("encoder", encoder=str(graph.run_dir / "encoder"))
+    ages: list[float] = []
+    heard: list[float] = []
+
+    def hear(message: Image) -> None:
+        heard.append(time.monotonic())
+        ages.append((time.time_ns() - conversions.stamp_to_ns(message.header.stamp)) * 1e-9)
+
+    graph.subscribe(Image, "features", hear)
+    infos = graph.publisher(CameraInfo, "camera/color/camera_info")
+    images = graph.publisher(Image, "camera/color/image_raw")
+    infos.publish(conversions.camera_to_info(camera(), 1))
+    large = conversions.color_to_image(np.tile(frame().color, (4, 4, 1)), 1, "camera")
+    for _ in range(120):
+        large.header.stamp = conversions.ns_to_stamp(time.time_ns())
+        images.publish(large)
+        time.sleep(1 / 60)
+    status = graph.wait("encoder/status", lambda s: s["received"] >= 100 and not s["waiting"], node)
+    assert status["skipped"] > status["encoded"], "the encoder was not too slow"
+    assert status["received"] == status["encoded"] + status["skipped"]
+    assert len(ages) >= 5
+    # A frame waits while one is encoded, and is encoded: two encodings, however many frames came meanwhile.
+    assert max(ages) <= 2 * float(np.max(np.diff(heard))) + 0.2
+    assert ages[-1] <= 2 * ages[0] + 0.2
 
 
 def test_non_finite_features_are_never_published(graph: Graph) -> None:
@@ -119,3 +178,10 @@ def test_while_the_arm_moves_frames_are_skipped_on_purpose(graph: Graph) -> None
     assert moving["encoded"] >= 1
     status.publish(conversions.to_json({"state": "idle"}))
     graph.wait("encoder/status", lambda s: s["encoded"] >= moving["encoded"] + 10, node)
+
+
+def test_a_node_that_must_know_who_sent_a_message_refuses_the_executor_that_does_not_tell(graph: Graph) -> None:
+    node = graph.start("recorder", wait=False, executor="events", store=str(graph.run_dir / "store"))
+    assert node.wait(30.0)
+    assert node.exit_code() == 2
+    assert "set the parameter executor to single" in node.log.read_text()
