@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 
 from sensor_msgs.msg import JointState
@@ -43,6 +44,7 @@ class ArmOutput:
         on_gripper: Callable[[JointState], None],
     ) -> None:
         self._node, self._on_fault, self._on_gripper = node, on_fault, on_gripper
+        self._exclusive = exclusive
         for name in ("command_interface", "gripper_interface"):
             if node.value(name) not in _TRAJECTORY:
                 raise BadInput(f"{name} is {node.value(name)!r}; give topic or action")
@@ -67,6 +69,8 @@ class ArmOutput:
             return
         if value("command_interface") == "action":
             self._arm_goals = TrajectoryGoals(self._node, value("trajectory_action"), self._on_fault)
+            # The joint trajectory controller listens to a topic beside its action, whoever publishes there.
+            self._exclusive.watch(posixpath.join(posixpath.dirname(value("trajectory_action")), "joint_trajectory"))
         if value("gripper_interface") == "action":
             closed, opened = value("gripper_closed"), value("gripper_open")
             if closed == opened:
