@@ -29,6 +29,9 @@ PAIRED_SHARE = 0.9
 JOINT_STATE_AGE_S = 0.25
 """The guard starts no trajectory from an older joint state."""
 
+LATE_SHARE = 0.05
+"""Share of the joint states that may be older, as on a machine that is busy for a moment."""
+
 
 def check_graph(observation: Observation, expected: Expected) -> Iterator[Check]:
     """All checks of a graph that was listened to."""
@@ -192,18 +195,21 @@ def _check_joint_states(observation: Observation, expected: Expected) -> Iterato
     stream = observation.streams[topic]
     limit_s = float(expected.value("arm", "joint_state_timeout", 0.2))
     yield _check_rate(name, stream, observation.seconds, limit_s, "joint_state_timeout")
-    oldest = max(stream.ages_s)
-    if oldest > JOINT_STATE_AGE_S:
-        remedy = "see the stamps below; where they are right, shorten the way from driver to arm node"
-        yield Check("joint state age", False, f"up to {oldest:.3f} s, limit {JOINT_STATE_AGE_S:g} s", remedy)
-    else:
-        yield Check("joint state age", True, f"up to {1e3 * oldest:.0f} ms")
+    yield _check_joint_ages(stream.ages_s)
     try:
         model = RobotModel.load(expected.value("arm", "robot", "panda_suction"))
     except BadInput as error:
         yield Check("joint names", False, str(error), "correct the arm's parameter `robot`")
         return
     yield _check_joints(model, stream.details.get("joints", {}))
+
+
+def _check_joint_ages(ages_s: Sequence[float]) -> Check:
+    """A few late ones delay the arm; more than that and it does not get on."""
+    late = sum(age > JOINT_STATE_AGE_S for age in ages_s) / len(ages_s)
+    value = f"up to {1e3 * max(ages_s):.0f} ms, {late:.0%} above the limit of {1e3 * JOINT_STATE_AGE_S:.0f} ms"
+    remedy = "see the stamps below; where they are right, shorten the way from driver to arm node"
+    return Check("joint state age", late <= LATE_SHARE, value, remedy if late else "")
 
 
 def _check_joints(model: RobotModel, joints: Mapping[str, Mapping[str, Any]]) -> Check:

@@ -1,0 +1,90 @@
+"""How what was heard of a graph is judged: rates, ages, pairs of stamps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from embodied_vision.doctor.check import Check
+from embodied_vision.doctor.expected import Expected
+from embodied_vision.doctor.graph import check_graph
+from embodied_vision.doctor.observation import Heard, Observation, Publisher
+
+MS = 1_000_000
+
+
+def heard(kind: str, period_ms: int, count: int, age_s: float = 0.01, shift_ms: int = 0, **details: Any) -> Heard:
+    """A stream that came evenly."""
+    times = [period_ms * number for number in range(count)]
+    return Heard(
+        kind,
+        [Publisher("/driver", True, False)],
+        [time / 1e3 for time in times],
+        [(time + shift_ms) * MS for time in times],
+        [age_s] * count,
+        {"frame_id": "f", "width": 4, "height": 3, "encoding": "rgb8", **details},
+    )
+
+
+def judged(expected: dict[str, dict[str, Any]] | None = None, **streams: Heard) -> dict[str, Check]:
+    none = Heard("", [], [], [], [], {})
+    named = {name.replace("__", "/"): stream for name, stream in streams.items()}
+    seen = Observation(["/arm"], {}, {"joint_states": none, **named}, {}, 3.0, False)
+    return {check.name: check for check in check_graph(seen, Expected(expected or {}))}
+
+
+def test_the_timeout_of_the_arm_decides_what_is_too_slow() -> None:
+    image = heard("sensor_msgs/msg/Image", 150, 20)
+    name = "camera c color"
+    assert judged(c__color__image_raw=image)[name].ok
+    check = judged({"arm": {"camera_timeout": 0.1}}, c__color__image_raw=image)[name]
+    assert not check.ok
+    assert "20 Hz or more" in check.remedy
+
+
+def test_a_gap_in_a_stream_that_is_quick_enough_is_a_hint() -> None:
+    even = heard("sensor_msgs/msg/JointState", 20, 100)
+    late = [time + (0.5 if time > 1 else 0) for time in even.received_s]
+    stream = Heard(even.type, even.publishers, late, even.stamps_ns, even.ages_s, {"joints": {}})
+    check = judged(joint_states=stream)["joint states"]
+    assert check.ok
+    assert "would have stopped the arm" in check.remedy
+
+
+@pytest.mark.parametrize(("late", "ok"), [(0, True), (4, True), (20, False)])
+def test_few_old_joint_states_are_a_hint_and_many_a_fault(late: int, ok: bool) -> None:
+    even = heard("sensor_msgs/msg/JointState", 20, 100)
+    ages = [0.3] * late + [0.01] * (100 - late)
+    stream = Heard(even.type, even.publishers, even.received_s, even.stamps_ns, ages, {"joints": {}})
+    check = judged(joint_states=stream)["joint state age"]
+    assert check.ok is ok
+    assert bool(check.remedy) is bool(late)
+
+
+@pytest.mark.parametrize(("shift_ms", "slop", "ok"), [(0, 0.005, True), (20, 0.005, False), (20, 0.03, True)])
+def test_color_and_depth_pair_by_their_stamps(shift_ms: int, slop: float, ok: bool) -> None:
+    color = heard("sensor_msgs/msg/Image", 66, 40)
+    depth = heard("sensor_msgs/msg/Image", 66, 40, shift_ms=shift_ms, encoding="16UC1")
+    streams = {"c__color__image_raw": color, "c__aligned_depth_to_color__image_raw": depth}
+    check = judged({"policy": {"slop": slop}}, **streams)["camera c depth registered to color"]
+    assert check.ok is ok
+
+
+def test_an_arm_without_joint_states_is_told() -> None:
+    assert "nobody publishes joint_states" in judged()["joint states"].value
+
+
+def test_a_publisher_of_another_type_is_told_with_it() -> None:
+    stream = Heard("sensor_msgs/msg/CompressedImage", [Publisher("/driver", True, False)], [], [], [], {})
+    check = judged(c__color__image_raw=stream)["camera c color"]
+    assert not check.ok
+    assert "CompressedImage" in check.value
+
+
+def test_stamps_from_another_machine_point_to_its_clock() -> None:
+    even = heard("sensor_msgs/msg/Image", 66, 40, age_s=-2.0)
+    stream = Heard(even.type, [Publisher("/d", True, True)], even.received_s, even.stamps_ns, even.ages_s, even.details)
+    found = judged(c__color__image_raw=stream)
+    assert "NTP" in found["stamps of c/color/image_raw"].remedy
+    assert "NTP" in found["system clock"].value
