@@ -19,6 +19,8 @@ from embodied_vision.doctor.store import check_store
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import NAMESPACE_VARIABLE, process_environment
+from embodied_vision.launching.parameters import check_files as check_parameters
+from embodied_vision.launching.parameters import declared
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
         seconds: how long to listen to the graph; 0 leaves it alone.
 
     Raises:
-        BadInput: a parameter file cannot be read.
+        BadInput: a parameter file cannot be read, or holds what no node takes.
     """
+    check_parameters((*params_files, *run.params_files), list(declared()))
     wanted = expected((*params_files, *run.params_files), run.namespace)
     yield from check_machine()
     with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:

@@ -44,10 +44,16 @@ def test_a_folder_of_no_run_or_a_wrong_parameter_file_is_bad_input(tmp_path: Pat
     done = main("doctor", "--params-file", str(tmp_path / "wrong.yaml"))
     assert done.returncode == 2
     assert "wrong.yaml" in done.stderr
+    (tmp_path / "typo.yaml").write_text("/**/arm: {ros__parameters: {camera_timeot: 0.3}}\n", encoding="utf-8")
+    done = main("doctor", "--params-file", str(tmp_path / "typo.yaml"))
+    assert done.returncode == 2
+    assert "camera_timeout" in done.stderr
 
 
 def main(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "embodied_vision.cli.main", *arguments], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-m", "embodied_vision.cli.main", *arguments], capture_output=True, text=True
+    )
 
 
 @pytest.mark.system

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from embodied_vision.errors import BadInput
 from embodied_vision.launching import environment
+from embodied_vision.launching.domain import DOMAIN_GAIN, PORT_BASE, hold_free_domain
 from embodied_vision.launching.environment import PROFILE, process_environment, segment_bytes
 
 SOURCED = {
@@ -131,3 +133,30 @@ def test_all_segments_together_fit() -> None:
     assert segment_bytes(1 << 34, 64 << 20) == 64 << 20
     assert 12 * segment_bytes(256 << 20, 64 << 20) < 256 << 20
     assert segment_bytes(4 << 20, 64 << 20) == 0
+
+
+NODE = "import rclpy, sys; rclpy.init(); node = rclpy.create_node('x'); print('up', flush=True); sys.stdin.read()"
+
+
+def addresses(domain: int) -> set[str]:
+    """Local addresses of the UDP sockets on a domain's ports."""
+    low = PORT_BASE + DOMAIN_GAIN * domain
+    rows = [line.split()[1].split(":") for line in Path("/proc/net/udp").read_text().splitlines()[1:]]
+    return {address for address, port in rows if low <= int(port, 16) < low + DOMAIN_GAIN}
+
+
+@pytest.mark.parametrize(("discovery", "wanted"), [("localhost", {"0100007F"}), ("subnet", {"00000000"})])
+def test_what_a_node_listens_on(tmp_path: Path, discovery: str, wanted: set[str]) -> None:
+    pytest.importorskip("rclpy", reason="ROS is not installed (extra `ros`)")
+    with hold_free_domain() as lock:
+        made = process_environment(tmp_path, lock.domain, discovery=discovery)
+        command = [sys.executable, "-c", NODE]
+        with subprocess.Popen(
+            command, env=dict(made.variables), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as node:
+            assert node.stdout is not None
+            assert node.stdout.readline() == "up\n"
+            assert wanted <= addresses(lock.domain)
+            if discovery == "localhost":
+                assert addresses(lock.domain) == wanted
+            node.kill()
