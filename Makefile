@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-encoder bench-episodes
 
 setup: $(INSTALLED)
 
@@ -76,6 +76,10 @@ bench-grasps: $(INSTALLED)
 bench-grasp-ceiling: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl --append results/grasps.jsonl)
+
+bench-encoder: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/encoder.py $(if $(SMALL),--rounds 1 --blocks 1 --rows 600)
 
 # MINUTES=10 is the whole form.
 bench-recorder: $(INSTALLED)

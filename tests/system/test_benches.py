@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"bench", "figure", "value", "unit", "reference", "reference_value", "ratio"}
 SMALLEST = {
+    "encoder": ["--rounds", "1", "--blocks", "1", "--rows", "600"],
     "episodes": ["--episodes", "1", "--steps", "18", "--seconds", "0.1"],
     "catalogue": ["--episodes", "20"],
     "grasps": ["--scenes", "2"],

@@ -1,0 +1,208 @@
+"""What features cost: the runtimes beside bare ONNX Runtime and torch, on the shipped encoder and a ViT-S/14.
+
+`make bench-encoder` measures, `make bench-encoder SMALL=1` in the smallest form. One JSON line a figure. The ViT has
+the size of DINOv2 ViT-S/14 and random weights, which cost the same; its features are compared with torch's all the
+same. All runtimes of one network are timed in turns, so that whatever else happens hits them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+import transformers
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from embodied_vision.cores import use_cores
+from embodied_vision.encoders.dense import TiledEncoder
+from embodied_vision.encoders.export import MODEL, Parity, export, parity, sample_images
+from embodied_vision.encoders.exported import ExportedEncoder
+from embodied_vision.encoders.huggingface import HuggingFaceEncoder
+from embodied_vision.encoders.registry import load_encoder
+from embodied_vision.encoders.runtimes import CACHE_VARIABLE, EXACT, REDUCED
+
+TARGET_MS = 25.0
+"""For the shipped encoder at 224 x 224."""
+TARGET_BARE, TARGET_FASTER = 1.05, 3.0
+"""Time of the best exact runtime against bare ONNX Runtime, and torch's eager attention against the fastest."""
+VIT = {
+    "hidden_size": 384,
+    "num_attention_heads": 6,
+    "mlp_ratio": 4,
+    "patch_size": 14,
+    "image_size": 518,
+    "layerscale_value": 1.0,
+}
+PROCESSOR = {
+    "size": {"shortest_edge": 224},
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+}
+Call = Callable[[], object]
+
+
+def figure(name: str, value: float, unit: str, reference: str, reference_value: float, **more: object) -> None:
+    """Print one figure."""
+    line = {"bench": "encoder", "figure": name, "value": round(value, 4), "unit": unit, "reference": reference}
+    ratio = round(value / reference_value, 4) if reference_value else None
+    print(json.dumps({**line, "reference_value": round(reference_value, 4), "ratio": ratio, **more}), flush=True)
+
+
+def in_turns(calls: dict[str, Call], rounds: int) -> dict[str, tuple[float, float]]:
+    """Median and 95th percentile of each call in ms; every round makes each of them once."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - begun) * 1e3)
+    return {name: (float(np.median(found)), float(np.percentile(found, 95))) for name, found in times.items()}
+
+
+def peak(dtype: torch.dtype) -> float:
+    """GFLOP/s of a large matrix product."""
+    a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+    best = np.inf
+    for _ in range(8):
+        begun = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * 2048**3 / best / 1e9
+
+
+def bare(model: Path, threads: int, pixels: NDArray[np.float32]) -> Call:
+    """ONNX Runtime as its own documentation starts it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: pixels})
+
+
+def runtimes(folder: Path) -> dict[str, ExportedEncoder]:
+    """Every runtime of an artefact that opens here."""
+    return {name: ExportedEncoder.load(folder, name, trial=True) for name in (*EXACT, *REDUCED)}
+
+
+def vision_transformer(scratch: Path, blocks: int) -> HuggingFaceEncoder:
+    """A ViT-S/14 of random weights, or one with fewer blocks."""
+    torch.manual_seed(0)
+    folder = scratch / "vit"
+    transformers.Dinov2Model(transformers.Dinov2Config(**VIT, num_hidden_layers=blocks)).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return HuggingFaceEncoder(str(folder))
+
+
+def bench_vit(scratch: Path, threads: int, rounds: int, blocks: int) -> None:
+    """ViT-S/14 at 224 x 224: torch, bare ONNX Runtime, and ours with and without less precision."""
+    encoder, images = vision_transformer(scratch, blocks), sample_images((224, 224), 4)
+    export(encoder, scratch / "vit-exported", images, threads=threads, reduced=True)
+    ours = runtimes(scratch / "vit-exported")
+    image = sample_images((224, 224), 1, seed=5)[0]
+    pixels = encoder.front.prepare(image).pixels
+    x = torch.from_numpy(pixels)
+
+    def with_attention(kind: str) -> Call:
+        def run() -> object:
+            encoder._model.set_attn_implementation(kind)
+            with torch.inference_mode():
+                return encoder.graph(x)
+
+        return run
+
+    calls: dict[str, Call] = {"torch, eager attention": with_attention("eager"), "torch, fused": with_attention("sdpa")}
+    calls["bare ONNX Runtime"] = bare(scratch / "vit-exported" / MODEL, threads, pixels)
+    calls |= {name: (lambda one=one: one._runtime.run(pixels)) for name, one in ours.items()}  # type: ignore[misc]
+    found = in_turns(calls, rounds)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        encoder.graph(x)
+    flop = counter.get_total_flops()
+    rates = {"float32": peak(torch.float32), "bfloat16": peak(torch.bfloat16)}
+    eager, plain = found["torch, eager attention"][0], found["bare ONNX Runtime"][0]
+    reference = encoder.encode(image).grid
+    for name, (median, p95) in found.items():
+        precision = REDUCED.get(name, ("", "float32"))[1]
+        more: dict[str, Any] = {"p95": round(p95, 2), "threads": threads, "faster_than_eager": round(eager / median, 2)}
+        if precision in rates:
+            more["share_of_matrix_product"] = round(flop / median / 1e6 / rates[precision], 3)
+        if name in ours:
+            measured: Parity = parity(ours[name].encode(image).grid, reference)
+            more |= {"cosine": round(measured.cosine, 6), "max_error": round(measured.max_error, 6)}
+        figure(f"ViT-S/14 at 224, {name}", median, "ms", "bare ONNX Runtime", plain, **more)
+    best = min(EXACT, key=lambda name: found[name][0])
+    figure("best exact runtime", found[best][0], "ms", "bare ONNX Runtime, at most 1.05 times", plain, runtime=best)
+    fastest = min(REDUCED, key=lambda name: found[name][0])
+    figure("fastest of less precision", found[fastest][0], "ms", "torch, eager attention", eager, runtime=fastest)
+    for name, rate in rates.items():
+        figure(f"matrix product, {name}", rate, "GFLOP/s", "float32", rates["float32"])
+
+
+def bench_shipped(scratch: Path, threads: int, rounds: int) -> None:
+    """The shipped encoder from image to features, at three sizes."""
+    encoder: Any = load_encoder()
+    for rows, columns in ((224, 224), (240, 424), (480, 640)):
+        image = sample_images((rows, columns), 1)[0]
+        folder = scratch / f"shipped-{rows}"
+        export(encoder, folder, sample_images((rows, columns)), threads=threads, reduced=True)
+        calls: dict[str, Call] = {"torch": partial(encoder.encode, image)}
+        calls |= {name: partial(one.encode, image) for name, one in runtimes(folder).items()}
+        for name, (median, p95) in in_turns(calls, rounds).items():
+            about = {"p95": round(p95, 2), "threads": threads}
+            title = f"shipped encoder at {columns}x{rows}, {name}"
+            figure(title, median, "ms", "target at 224x224", TARGET_MS, **about)
+
+
+def bench_tiles(rows: int) -> None:
+    """A large image in tiles of 512 px."""
+    columns = rows * 16 // 9
+    tiled, image = TiledEncoder(load_encoder(), 512, 128), sample_images((rows, columns), 1)[0]
+    tracemalloc.start()
+    tiled.encode(image)
+    used = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
+    median = in_turns({"tiled": partial(tiled.encode, image)}, 3)["tiled"][0]
+    memory = {"memory_MB": round(used, 1), "image_MB": round(image.nbytes / 1e6, 1)}
+    pixels_ms = TARGET_MS * rows * columns / 224**2
+    figure(f"{columns}x{rows} in tiles of 512 px", median, "ms", "target a pixel", pixels_ms, **memory)
+
+
+def main(
+    rounds: int = typer.Option(40, min=1, help="How often each is timed."),
+    threads: int = typer.Option(2, min=1, help="CPU threads."),
+    blocks: int = typer.Option(12, min=1, max=12, help="Blocks of the vision transformer; 12 is a ViT-S."),
+    rows: int = typer.Option(2160, min=512, help="Rows of the large image."),
+) -> None:
+    """Time the encoders' runtimes in turns."""
+    use_cores(threads)
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="bench-encoder-") as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        console.print("shipped encoder …")
+        bench_shipped(Path(folder), threads, rounds)
+        console.print("ViT-S/14 …")
+        bench_vit(Path(folder), threads, rounds, blocks)
+    console.print("tiles …")
+    bench_tiles(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
