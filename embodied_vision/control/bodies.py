@@ -14,6 +14,7 @@ import coal
 import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
+from scipy.spatial import ConvexHull, QhullError
 
 from embodied_vision.control.limits import Vector
 from embodied_vision.control.robot import Matrix, RobotModel, whole_model
@@ -22,6 +23,8 @@ from embodied_vision.errors import BadInput
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
 PRISM_SIDES = 16
 """Sides of the prism around a cylinder that sits on a joint of the tool."""
+FLAT_M = 1e-4
+"""Half the thickness that is given to what is flat."""
 FINGER_STEPS = 17
 """Places of a tool's joint between its limits whose hull stands for all of them."""
 
@@ -154,15 +157,17 @@ def _points(shape: Any, link: str) -> tuple[Matrix, float, float]:
 
 
 def _corners(points: Matrix) -> Matrix:
-    """The points (V, 3) at the corners of the hull of points (N, 3)."""
-    return np.array(_hull(points).points(), float)
-
-
-def _hull(points: Matrix) -> Any:
-    vectors = coal.StdVec_Vec3s()
-    for point in points:
-        vectors.append(point)
+    """The points (V, 3) at the corners of the hull of points (N, 3); a flat one is given a little thickness."""
     try:
-        return coal.Convex.convexHull(vectors, True, "Qt")
-    except (RuntimeError, ValueError) as error:
-        raise BadInput(f"a collision mesh has no hull ({error}); it must enclose a volume") from error
+        return np.array(points[ConvexHull(points).vertices])
+    except QhullError:
+        thick = (points[:, None] + FLAT_M * CORNERS).reshape(-1, 3)
+        return np.array(thick[ConvexHull(thick).vertices])
+
+
+def _hull(corners: Matrix) -> Any:
+    """Coal's shape of what `_corners` returned: coal itself does not survive flat points."""
+    vectors = coal.StdVec_Vec3s()
+    for corner in corners:
+        vectors.append(corner)
+    return coal.Convex.convexHull(vectors, True, "Qt")

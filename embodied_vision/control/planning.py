@@ -128,14 +128,14 @@ def plan_line(model: RobotModel, q0: Vector, T1: FloatArray, pace: Pace | None =
         return plan_joint(model, q0, q0, pace)
     knots = np.linspace(0.0, 1.0, max(6, int(np.ceil(max(length / 0.02, turn / 0.1))) + 1))
     joints = [q0]
+    _check_singular(model, q0, 0.0)
     for fraction, pose in zip(knots[1:], _line_poses(start, T1, knots[1:]), strict=True):
         guess = 2 * joints[-1] - joints[-2] if len(joints) > 1 else joints[-1]
         q = descend(model, pose, guess, q0, model.posture, free_spin=False, iterations=25)
         if q is None or np.abs(q - joints[-1]).max() > 0.5:
             raise unreachable(f"line to the tip pose, after {fraction:.0%} of the way,", pose, model)
-        joints.append(q)
-    for fraction, q in zip(knots, joints, strict=True):
         _check_singular(model, q, fraction)
+        joints.append(q)
     spline = CubicSpline(knots, np.array(joints))
     return _within_jerk(spline, length, turn, pace, model.limits)
 

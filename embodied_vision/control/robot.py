@@ -20,6 +20,8 @@ Matrix = NDArray[np.float64]
 Spin = Literal["any", "half", "none"]
 ENDLESS_RAD = 2 * np.pi
 """How far a joint that the URDF calls continuous may turn either way; cables seldom allow more."""
+ENDLESS_RAD_S = 1e9
+"""Stands for the velocity limit of a joint whose URDF gives none, and is taken for no limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,8 @@ class RobotModel:
             limits_file = path.parent / str(text["joint_limits_file"])
             entries.append((str(limits_file), read_limits_file(limits_file)))
         entries.append((str(path), dict(text.get("joint_limits", {}))))
+        velocity = np.array(model.velocityLimit, float).ravel()
+        velocity[velocity >= ENDLESS_RAD_S] = np.inf
         return cls(
             name=description.name,
             tool=description.tool,
@@ -132,7 +136,7 @@ class RobotModel:
                 joints,
                 np.array(model.lowerPositionLimit),
                 np.array(model.upperPositionLimit),
-                np.array(model.velocityLimit).ravel(),
+                velocity,
                 entries,
                 finger_joints,
             ),
@@ -199,16 +203,26 @@ class RobotModel:
 
 
 def whole_model(urdf: str) -> Any:
-    """Pinocchio's model of a URDF with all its joints; continuous joints turn `ENDLESS_RAD` either way."""
+    """Pinocchio's model of a URDF with all its joints; continuous joints turn `ENDLESS_RAD` either way.
+
+    Raises:
+        BadInput: it is no valid URDF.
+    """
     robot = ElementTree.fromstring(urdf)
     for joint in robot.iter("joint"):
         if joint.get("type") == "continuous":
             joint.set("type", "revolute")
             limit = joint.find("limit")
-            limit = ElementTree.SubElement(joint, "limit", effort="0", velocity="inf") if limit is None else limit
+            if limit is None:
+                limit = ElementTree.SubElement(joint, "limit", effort="0", velocity=repr(ENDLESS_RAD_S))
             limit.set("lower", repr(-ENDLESS_RAD))
             limit.set("upper", repr(ENDLESS_RAD))
-    return pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+    try:
+        return pin.buildModelFromXML(ElementTree.tostring(robot, encoding="unicode"))
+    except ValueError as error:
+        raise BadInput(
+            f"the URDF of {robot.get('name')!r} cannot be used: {error}; `check_urdf` tells where"
+        ) from error
 
 
 def _axes_of(model: Any, path: Path) -> tuple[Matrix, ...]:

@@ -237,6 +237,14 @@ def test_a_mesh_becomes_its_hull_at_its_scale(tmp_path: Path) -> None:
     np.testing.assert_allclose(body.lowest(rotations[:, 0], origins[:, 0]), 0.0, atol=1e-9)
 
 
+def test_a_flat_mesh_becomes_a_thin_body(tmp_path: Path) -> None:
+    write_tetrahedron(tmp_path / "t.stl")
+    flat = (tmp_path / "t.stl").read_text().replace("vertex 0 0 2", "vertex 0 0 0")
+    (tmp_path / "t.stl").write_text(flat)
+    (body,) = read_bodies(mesh_robot(tmp_path, str(tmp_path / "t.stl")))
+    assert np.ptp(body.points, axis=0) == pytest.approx([0.5002, 0.5002, 0.0002])
+
+
 def test_a_mesh_that_is_not_there_is_told_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"parts/t\.stl.*package_dirs"):
         read_bodies(mesh_robot(tmp_path, "package://parts/t.stl"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,3 +108,26 @@ def test_goals_outside_are_refused(model: RobotModel) -> None:
 def test_an_impossible_pace_is_named(pace: dict[str, float]) -> None:
     with pytest.raises(BadInput, match=next(iter(pace))):
         Pace(**pace)
+
+
+def test_a_line_through_a_singular_place_is_refused_and_joint_motion_is_not() -> None:
+    """The wrist is in line where joint 6 is at zero: joints 5 and 7 turn about one axis."""
+    model = RobotModel.load("ur5e_suction")
+    inline = np.array([0.3, -1.8, 1.8, -1.5, -0.005, 0.0])
+    goal = model.forward(inline)
+    goal[:3, 3] += 0.1 * goal[:3, 1]
+    with pytest.raises(Refused) as refusal:
+        plan_line(model, inline, goal)
+    assert refusal.value.rule == "singular"
+    assert "smallest singular value" in str(refusal.value.value)
+    assert plan_joint(model, model.home, inline).duration > 0
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1, 0.02])
+def test_a_line_keeps_to_low_jerk_limits(share: float) -> None:
+    limits = replace(MODEL.limits, jerk=MODEL.limits.jerk * share)
+    model = replace(MODEL, limits=limits)
+    q0 = model.inverse(tool_down(0.45, -0.2, 0.2), model.home)
+    line = plan_line(model, q0, tool_down(0.55, 0.25, 0.1, 0.8))
+    jerk = np.abs(np.diff(line.accelerations, axis=0)) / np.diff(line.times_s)[:, None]
+    assert (jerk <= limits.jerk * 1.001).all()

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embodied_vision.control.guard import Guard
 from embodied_vision.control.surroundings import read_surroundings
 from embodied_vision.errors import BadInput
+from embodied_vision.paths import PACKAGE
+from tests.control.samples import MODEL, example_motion
 
 GOOD = """
 keep_out:
@@ -27,6 +30,12 @@ def test_a_file_without_fault_is_read(tmp_path: Path) -> None:
     assert post.size.tolist() == [0.06, 0.06, 0.8]
     assert cell.workspace is not None
     assert cell.workspace.y == (-0.3, 0.3)
+
+
+def test_the_shipped_example_is_read_and_leaves_the_arm_room() -> None:
+    cell = read_surroundings(PACKAGE.parent / "config" / "surroundings.example.yaml")
+    assert [box.name for box in cell.keep_out] == ["camera post", "wall"]
+    Guard(MODEL, cell.workspace, keep_out=cell.keep_out).check_motion(example_motion(), MODEL.home, 0, 0)
 
 
 def test_without_a_file_there_is_nothing_around() -> None:
