@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-reading results lerobot-env bench-encoder bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
 
 setup: $(INSTALLED)
 
@@ -108,6 +108,10 @@ bench-resets: $(INSTALLED)
 bench-oracles: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/oracles.py --json --workers 2 $(if $(SMALL),--scenes 2)
+
+bench-guard: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/guard.py $(if $(SMALL),--commands 2000)
 
 bench-catalogue: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

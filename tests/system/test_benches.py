@@ -18,6 +18,7 @@ SMALLEST = {
     "catalogue": ["--episodes", "20"],
     "grasps": ["--scenes", "2"],
     "grasp_ceiling": ["--scenes", "1"],
+    "guard": ["--commands", "2000"],
     "reading": ["--episodes", "1", "--steps", "20", "--seconds", "0.1"],
     "ros": ["--scenes", "2"],
     "policy": ["--decisions", "2"],
