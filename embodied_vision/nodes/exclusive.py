@@ -14,9 +14,11 @@ from rclpy.qos import QoSProfile
 from rclpy.subscription import MessageInfo
 
 from embodied_vision.control.speakers import UNKNOWN, Deciders, Intruder, OwnTopics, Speaker
+from embodied_vision.errors import RunFailed
 
 _MessageT = TypeVar("_MessageT")
 
+_TRIES, _APPEAR_S = 3, 1.0
 _NAMELESS = "_NODE_NAME_UNKNOWN_"
 
 
@@ -35,18 +37,34 @@ class Exclusive:
         self._deciders: dict[str, Deciders] = {}
 
     def publisher(self, kind: type[_MessageT], topic: str, profile: QoSProfile) -> Publisher[_MessageT]:
-        """A publisher of the node, on a topic where nobody else may publish."""
+        """A publisher of the node, on a topic where nobody else may publish.
+
+        Raises:
+            RunFailed: the graph does not tell which publisher is ours.
+        """
         resolved = self._node.resolve_topic_name(topic)
-        while True:
-            before = {speaker.gid for speaker in self._speakers(resolved)}
+        for _ in range(_TRIES):
+            before = frozenset(speaker.gid for speaker in self._speakers(resolved))
             made: Publisher[_MessageT] = self._node.create_publisher(kind, topic, profile)
-            new = [s.gid for s in self._speakers(resolved) if s.gid not in before and s.node == self._name]
+            new = self._appeared(resolved, before)
             if len(new) == 1:
-                break
+                self._own.setdefault(resolved, []).extend(new)
+                self.watch(topic)
+                return made
             self._node.destroy_publisher(made)  # a namesake was discovered in this very moment: which one are we?
-        self._own.setdefault(resolved, []).extend(new)
-        self.watch(topic)
-        return made
+        raise RunFailed(
+            f"the graph does not tell which publisher of {resolved} is that of {self._name}; is another {self._name} "
+            "being started? End it, and start this one again"
+        )
+
+    def _appeared(self, topic: str, before: frozenset[bytes]) -> list[bytes]:
+        """GIDs of new publishers of our name: at once with Fast DDS, a moment later with others."""
+        until_s = time.monotonic() + _APPEAR_S
+        while True:
+            new = [one.gid for one in self._speakers(topic) if one.gid not in before and one.node == self._name]
+            if new or time.monotonic() > until_s:
+                return new
+            time.sleep(0.001)
 
     def watch(self, topic: str) -> None:
         """Let nobody else publish on a topic, whether or not the node does itself."""

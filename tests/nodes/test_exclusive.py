@@ -16,6 +16,8 @@ from rclpy.node import Node
 from rclpy.subscription import MessageInfo
 from std_msgs.msg import String
 
+from embodied_vision.errors import RunFailed
+from embodied_vision.nodes import exclusive as module
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.exclusive import Exclusive
 from tests.nodes.conftest import Graph, until
@@ -45,6 +47,16 @@ def test_our_own_publishers_are_no_intruders(node: Callable[..., Node]) -> None:
     for topic in ("own/a", "own/a", "own/b"):
         exclusive.publisher(String, topic, qos.COMMAND)
     assert exclusive.intruder() is None
+
+
+def test_a_graph_that_does_not_tell_is_not_asked_for_ever(
+    node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_APPEAR_S", 0.05)
+    arm = node("arm")
+    monkeypatch.setattr(arm, "get_publishers_info_by_topic", lambda _topic: [])
+    with pytest.raises(RunFailed, match="does not tell which publisher of /own/a"):
+        Exclusive(arm).publisher(String, "own/a", qos.COMMAND)
 
 
 def test_a_stranger_is_found_and_named_where_the_topic_is_remapped_to(node: Callable[..., Node]) -> None:
