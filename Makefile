@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
 
 setup: $(INSTALLED)
 
@@ -100,6 +100,16 @@ lerobot-env: .venv-lerobot/.installed
 	.venv-lerobot/bin/pip install -q lerobot==0.4.4
 	@.venv-lerobot/bin/python -c 'import torchcodec.decoders' >/dev/null 2>&1 || { echo "torchcodec finds no FFmpeg 4 to 8: install ffmpeg (apt-get install ffmpeg), then run this again"; exit 2; }
 	@touch $@
+
+# INTERFACE=action speaks the actions of control_msgs instead of topics.
+bench-real-arm: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/real_arm.py --interface $(or $(INTERFACE),topic) $(if $(SMALL),--tasks 2,--output runs/real-arm)
+
+# MINUTES=45 is the whole form.
+soak: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/soak.py $(if $(SMALL),--minutes 1 --output $(TMPDIR)/soak,--minutes $(or $(MINUTES),45))
 
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
