@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from xml.etree import ElementTree
-
-import numpy as np
 
 from embodied_vision.calibration import read_cameras
-from embodied_vision.control.robot import RobotModel
 from embodied_vision.doctor.check import Check, bounded
 from embodied_vision.doctor.expected import Expected
+from embodied_vision.doctor.limits import check_limits
 
 LOAD_S = 60.0
 """Time that loading an encoder or a policy may take."""
@@ -19,7 +16,8 @@ LOAD_S = 60.0
 def check_files(expected: Expected) -> Iterator[Check]:
     """Every file that the nodes' parameters name."""
     yield from bounded("calibration", lambda: _calibration(expected), "calibrate, and name the file in the nodes")
-    yield from bounded("robot", lambda: _robot(expected), "correct the robot's YAML; compare embodied_vision/robots")
+    robot = str(expected.value("arm", "robot", "panda_suction"))
+    yield from bounded("robot", lambda: check_limits(robot), "correct its YAML; compare embodied_vision/robots")
     remedy = "copy its folder again, or name another in the parameters"
     yield from bounded("encoder and policy", lambda: list(_learned(expected)), remedy, LOAD_S)
 
@@ -36,24 +34,6 @@ def _calibration(expected: Expected) -> Check:
         value = f"policy reads {path or 'the shipped one'}, others {sorted(others - {path})}"
         return Check("calibration", False, value, "give all nodes the same file")
     return Check("calibration", True, f"{path or 'as shipped'}: {', '.join(known)}")
-
-
-def _robot(expected: Expected) -> Check:
-    """Limits are complete where the description loads; those looser than the URDF's are never used."""
-    name = str(expected.value("arm", "robot", "panda_suction"))
-    model = RobotModel.load(name)
-    urdf = {joint.get("name"): joint.find("limit") for joint in ElementTree.fromstring(model.urdf).iter("joint")}
-    tightened = []
-    for index, joint in enumerate(model.joint_names):
-        limit, own = urdf.get(joint), model.limits
-        if limit is None:
-            continue
-        given = np.array([float(limit.get(key, np.inf)) for key in ("upper", "velocity")])
-        if own.upper[index] < given[0] - 1e-9 or own.velocity[index] < given[1] - 1e-9:
-            tightened.append(joint)
-    value = f"{name}: position, velocity, acceleration and jerk limits of {len(model.joint_names)} joints"
-    value += f", tighter than the URDF's for {', '.join(tightened)}" if tightened else ", as the URDF's"
-    return Check("robot", True, value)
 
 
 def _learned(expected: Expected) -> Iterator[Check]:

@@ -10,6 +10,7 @@ import yaml
 
 from embodied_vision.calibration import write_cameras
 from embodied_vision.control.description import ROBOTS
+from embodied_vision.control.robot import RobotModel
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.expected import expected
 from embodied_vision.doctor.files import check_files
@@ -48,17 +49,31 @@ def test_nodes_with_two_calibrations_are_found(tmp_path: Path) -> None:
     assert "same file" in check.remedy
 
 
-def test_limits_that_are_not_complete_are_found(tmp_path: Path) -> None:
+def robot_with(folder: Path, joint_limits: dict[str, object]) -> str:
+    """A Panda whose YAML has these limits besides the URDF's."""
     fields = yaml.safe_load((ROBOTS / "panda.yaml").read_text(encoding="utf-8"))
-    fields["urdf"] = str(ROBOTS / fields["urdf"])
-    fields["tool"] = "suction"
-    for key in ("joint_limits", "joint_limits_file"):
-        fields.pop(key, None)
-    fields["joint_limits"] = {}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
-    check = checks(tmp_path, arm={"robot": str(tmp_path / "mine.yaml")})["robot"]
+    fields.pop("joint_limits_file", None)
+    fields |= {"urdf": str(ROBOTS / fields["urdf"]), "tool": "suction", "joint_limits": joint_limits}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    return str(folder / "mine.yaml")
+
+
+def test_limits_that_are_not_complete_are_found(tmp_path: Path) -> None:
+    check = checks(tmp_path, arm={"robot": robot_with(tmp_path, {})})["robot"]
     assert not check.ok
     assert "acceleration" in check.value
+
+
+def test_limits_that_are_tighter_than_the_urdfs_are_told_and_looser_ones_hinted_at(tmp_path: Path) -> None:
+    full = {"has_acceleration_limits": True, "max_acceleration": 5.0, "has_jerk_limits": True, "max_jerk": 500.0}
+    limits: dict[str, object] = {joint: dict(full) for joint in RobotModel.load().joint_names}
+    first, second = list(limits)[:2]
+    limits[first] = {**full, "has_velocity_limits": True, "max_velocity": 0.5}
+    limits[second] = {**full, "has_position_limits": True, "min_position": -9.0, "max_position": 0.5}
+    check = checks(tmp_path, arm={"robot": robot_with(tmp_path, limits)})["robot"]
+    assert check.ok, check
+    assert f"tighter than the URDF's: max_velocity of {first}, max_position of {second}" in check.value
+    assert f"min_position of {second} is looser" in check.remedy
 
 
 @pytest.mark.parametrize("what", ["encoder", "policy"])
