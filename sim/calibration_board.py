@@ -97,7 +97,7 @@ def take_pictures(
     """
     rng = np.random.default_rng(seed)
     lens = what or camera()
-    X, fixed = true_pose(mount), _fixed(board, mount)
+    X, fixed = true_pose(mount), board_pose(board, mount)
     client = pybullet.connect(pybullet.DIRECT)
     meshes = Meshes()
     try:
@@ -118,8 +118,8 @@ def take_pictures(
         meshes.close()
 
 
-def _fixed(board: Board, mount: Mount) -> Poses:
-    """T_tip_board in the cell, face out of the tool, T_base_board on the wrist, face up."""
+def board_pose(board: Board, mount: Mount) -> Poses:
+    """Where the board is fixed: T_tip_board in the cell, face out of the tool, T_base_board on the wrist, face up."""
     pose = np.eye(4)
     pose[:3, :3] = TURNED_OVER
     width, height = board.size_m

@@ -51,12 +51,17 @@ def test_the_uncertainty_is_honest() -> None:
     assert ((ratio > 0.5) & (ratio < 1.6)).all(), ratio
 
 
-def test_an_inaccurate_arm_is_told_and_does_not_bend_the_lens() -> None:
-    result = calibrate(BOARD, make_views(20, seed=1, arm_m=2e-3), "cell")
-    assert result.noise.arm_m == pytest.approx(2e-3, rel=0.35)
-    assert np.abs(result.lens.K - LENS.K).max() < 8.0
-    assert difference(result.X, CAMERA["cell"])[1] < 0.8
-    assert any("scatter by" in warning for warning in result.warnings)
+@pytest.mark.parametrize("mount", ["cell", "wrist"])
+def test_an_inaccurate_arm_is_told_and_does_not_bend_the_lens(mount: Mount) -> None:
+    scatters = []
+    for seed in range(3):
+        result = calibrate(BOARD, make_views(20, mount, seed=seed, arm_m=2e-3), mount)
+        scatters.append(result.noise.arm_m)
+        assert np.abs(result.lens.K - LENS.K).max() < 12.0
+        assert difference(result.X, CAMERA[mount])[1] < 1.0
+        assert any("scatter by" in warning for warning in result.warnings)
+    # 20 views of 6 numbers each: one draw scatters by 6 %, and the fit takes some of the scatter for itself.
+    assert np.mean(scatters) == pytest.approx(2e-3, rel=0.15)
 
 
 def test_distortion_is_found_where_it_is_and_only_there() -> None:

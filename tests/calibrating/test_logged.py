@@ -40,6 +40,8 @@ def test_slow_motion_gaps_and_nan_are_no_rest() -> None:
     assert rest_numbers(frames, stamps, np.full_like(positions, np.nan)) == []
     silent = (stamps < 200 * MS) | (stamps > 2900 * MS)
     assert rest_numbers(frames, stamps[silent], positions[silent]) == []
+    burst = (stamps > 500 * MS) & (stamps < 600 * MS)
+    assert rest_numbers(frames, stamps[burst], positions[burst]) == [], "standing for 0.1 s is no rest"
     assert rest_numbers(frames, stamps[:0], positions[:0]) == []
 
 

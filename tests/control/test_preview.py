@@ -48,6 +48,7 @@ def test_a_keep_out_on_the_way_is_found_where_the_tip_is_then() -> None:
     assert found.place is not None
     assert np.abs(found.place - box.pose[:3, 3]).max() < 0.2
     assert np.abs(found.path[-1].points - found.place).max(axis=1).min() < 0.05
+    assert np.linalg.norm(found.place - found.path[-1].points[0]) > 0.02, "on the way, not where it began"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,20 @@ from embodied_vision.calibrating.hand_eye import Mount
 from embodied_vision.calibrating.solve import difference
 from embodied_vision.calibrating.views import Shot, find_board
 from embodied_vision.control.robot import RobotModel
-from embodied_vision_sim.calibration_board import camera, take_pictures, true_pose
+from embodied_vision.geometry import project
+from embodied_vision_sim.calibration_board import board_pose, camera, take_pictures, true_pose
+
+
+def test_corners_are_drawn_where_the_camera_sees_them() -> None:
+    model, board = RobotModel.load(), Board()
+    errors = []
+    for shot in take_pictures(model, board, "wrist", 3, seed=2, noise=0.0):
+        corners = board.detect(shot.color)
+        T = board_pose(board, "wrist")
+        points = board.points[corners.ids] @ T[:3, :3].T + T[:3, 3]
+        seen = project(points, camera().K, model.forward(shot.q) @ true_pose("wrist"))[0]
+        errors.append(corners.pixels - seen)
+    assert np.abs(np.concatenate(errors).mean(axis=0)).max() < 0.08, "no quarter of a pixel anywhere"
 
 
 @pytest.mark.parametrize("mount", ["cell", "wrist"])
