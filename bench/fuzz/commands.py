@@ -80,7 +80,8 @@ class Commands:
         scores = {"pick": float(rng.normal())}
         match rng.integers(8):
             case 0:
-                poses[rng.integers(2)][rng.integers(4), rng.integers(4)] = rng.choice(ODD)
+                for _ in range(int(rng.integers(1, 5))):
+                    poses[0][rng.integers(4), rng.integers(4)] = rng.choice(ODD)
             case 1:
                 poses[rng.integers(2)][:3, 3] += rng.normal(0, 0.3, 3)
             case 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ class Guard:
             for name, pose in (("pick", action.pick), ("place", action.place)):
                 _check_pose(name, pose)
             for name, score in action.scores.items():
-                if not np.isfinite(score):
+                if not (isinstance(score, Real) and abs(score) < np.inf):
                     remedy = "check the policy and its input"
                     raise Refused("non_finite", f"score {name!r}", score, "finite numbers", remedy)
             age = self._settings.observation_age_s
@@ -191,6 +192,9 @@ def _check_pose(name: str, pose: FloatArray) -> None:
     if not np.isfinite(pose).all():
         raise Refused("non_finite", f"{name} pose", pose.tolist(), "finite numbers", "check the policy and its input")
     R = pose[:3, :3]
-    error = max(float(np.abs(R @ R.T - np.eye(3)).max()), float(np.abs(pose[3] - (0, 0, 0, 1)).max()))
-    if error > 1e-4 or np.linalg.det(R) < 0:
+    with np.errstate(all="ignore"):
+        error = float(np.abs(R @ R.T - np.eye(3)).max())
+        right_handed = bool(np.linalg.det(R) > 0)
+    # Numbers near the largest overflow to what is no number, which is no small error.
+    if not (error <= 1e-4 and right_handed and np.abs(pose[3] - (0, 0, 0, 1)).max() <= 1e-4):
         raise Refused("not_a_pose", f"{name} pose", pose.tolist(), "a rotation and a position", "give an SE(3) matrix")

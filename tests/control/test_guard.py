@@ -208,12 +208,20 @@ def test_a_decision_with_a_non_finite_number_is_refused(which: str, row: int, co
     assert which in refusal.where
 
 
-def test_a_non_finite_score_is_refused() -> None:
-    assert refused_action(replace(GOOD, scores={"pick": float("nan")})).rule == "non_finite"
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), "high", None, [1.0]])
+def test_a_score_that_is_no_finite_number_is_refused(score: object) -> None:
+    assert refused_action(replace(GOOD, scores={"pick": score})).rule == "non_finite"  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("score", [0, -3.5, np.float32(1.0), 10**400])
+def test_a_score_of_any_kind_of_number_passes(score: float) -> None:
+    Guard(MODEL).check_action(replace(GOOD, scores={"pick": score}), NOW)
 
 
 def test_a_matrix_that_is_no_pose_is_refused() -> None:
-    for change in (np.diag([2.0, 1, 1, 1]), np.diag([-1.0, 1, 1, 1])):
+    huge = np.eye(4)
+    huge[:2, :2] = [[1e200, 1e200], [1e200, -1e200]]
+    for change in (np.diag([2.0, 1, 1, 1]), np.diag([-1.0, 1, 1, 1]), huge, 1e108 * huge):
         assert refused_action(replace(GOOD, place=GOOD.place @ change)).rule == "not_a_pose"
 
 
