@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -218,7 +219,11 @@ class EncoderNode(ManagedNode):
             self._skip(f"images of {camera!r} come without {topics.color_info(camera)}; let its driver publish it")
             return
         stamp_ns = stamp_to_ns(message.header.stamp)
-        features = self._encoder.encode(image_to_color(message), stamp_ns)
+        clocks = {"encoder.begin": time.monotonic_ns()}
+        color = image_to_color(message)
+        clocks["encoder.converted"] = time.monotonic_ns()
+        features = self._encoder.encode(color, stamp_ns)
+        clocks["encoder.encoded"] = time.monotonic_ns()
         bad = int(features.grid.size - np.isfinite(features.grid).sum())
         if bad:
             raise BadInput(
@@ -228,7 +233,7 @@ class EncoderNode(ManagedNode):
         image, info = self._features[camera]
         info.publish(features_to_info(features, K, message.header.frame_id))
         image.publish(features_to_image(features, message.header.frame_id))
-        self._tracer.mark("encoder.publish", stamp_ns)
+        self._tracer.marks(stamp_ns, {**clocks, "encoder.publish": time.monotonic_ns()})
         with self._changed:
             self._counts.encoded += 1
             self._trouble = ""

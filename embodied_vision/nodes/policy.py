@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,10 +67,11 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Observation:
-    """What a decision is made on; one entry a camera."""
+    """What a decision is made on, one entry a camera, and when its stages were passed, see `Tracer`."""
 
     frames: tuple[RGBD, ...]
     features: tuple[Features, ...]
+    clocks: dict[str, int]
 
 
 class PolicyNode(ManagedNode):
@@ -269,10 +271,11 @@ class PolicyNode(ManagedNode):
                 f"checkpoint {policy.checkpoint_id} computed a non-finite action for the frames stamped "
                 f"{explanation.action.stamp_ns}, not published; check its weights"
             )
+        observation.clocks["policy.decided"] = time.monotonic_ns()
         return explanation, observation
 
     def _observation(self, matched: dict[Any, Any], info: dict[str, Any]) -> _Observation:
-        frames, features = [], []
+        frames, features, clocks = [], [], {"policy.begin": time.monotonic_ns()}
         for name, camera in self._cameras.items():
             parts = matched[name]
             stamp_ns = stamp_to_ns(parts["color"].header.stamp)
@@ -287,7 +290,8 @@ class PolicyNode(ManagedNode):
                     artefact_id=info["artefact_id"],
                 )
             )
-        return _Observation(tuple(frames), tuple(features))
+        clocks["policy.converted"] = time.monotonic_ns()
+        return _Observation(tuple(frames), tuple(features), clocks)
 
     def _publish(self, policy: Policy, explanation: Explanation, observation: _Observation) -> None:
         action = explanation.action
@@ -304,7 +308,7 @@ class PolicyNode(ManagedNode):
         }
         self._decision.publish(to_json(decision))
         self._poses.publish(pick_place_to_poses(action))
-        self._tracer.mark("policy.decide", action.stamp_ns)
+        self._tracer.marks(action.stamp_ns, {**observation.clocks, "policy.decide": time.monotonic_ns()})
         self._scores.publish(scores_to_image(_float32(explanation.pick_probability), action.stamp_ns))
         self._published = explanation
         self._decided += 1

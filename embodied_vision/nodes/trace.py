@@ -7,6 +7,7 @@ The clock is shared by all processes of one machine, so that differences between
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -31,7 +32,8 @@ class Tracer:
     """Publishes marks of one node.
 
     Stages are named `<node>.<verb>`: cell.publish, encoder.receive, encoder.publish, policy.receive, policy.decide,
-    arm.receive, arm.publish.
+    arm.receive, arm.publish; and within them encoder.begin (a frame is taken up), encoder.converted (its pixels are
+    there), encoder.encoded (its features are), policy.begin, policy.converted, policy.decided in the same way.
     """
 
     def __init__(self, node: Node) -> None:
@@ -40,7 +42,10 @@ class Tracer:
 
     def mark(self, stage: str, stamp_ns: int, monotonic_ns: int | None = None) -> None:
         """Say that `stage` handled the frame stamped `stamp_ns`, now or at `monotonic_ns`."""
-        clock = time.monotonic_ns() if monotonic_ns is None else monotonic_ns
+        self.marks(stamp_ns, {stage: time.monotonic_ns() if monotonic_ns is None else monotonic_ns})
+
+    def marks(self, stamp_ns: int, clocks: Mapping[str, int]) -> None:
+        """Say when several stages handled the frame stamped `stamp_ns`, each by CLOCK_MONOTONIC in ns."""
         message = DiagnosticArray()
         message.header.stamp = ns_to_stamp(stamp_ns)
         message.status = [
@@ -50,6 +55,7 @@ class Tracer:
                 hardware_id=self._name,
                 values=[KeyValue(key=_CLOCK_KEY, value=str(clock))],
             )
+            for stage, clock in clocks.items()
         ]
         self._publisher.publish(message)
 
