@@ -84,7 +84,7 @@ def make_views(
 
 
 def picture(T: Poses, lens: Lens = LENS) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3): the board at a pose in the camera's frame, on gray, seen without distortion."""
+    """uint8 (H, W, 3): the board at a pose in the camera's frame, on gray."""
     px_per_m, margin = 4000.0, 0.01
     drawn = BOARD.draw(px_per_m, margin)
     # Pixel centres of the drawing in the board's frame, x = (i + ½) / px_per_m − margin.
@@ -93,5 +93,11 @@ def picture(T: Poses, lens: Lens = LENS) -> NDArray[np.uint8]:
     finer = np.array([[3.0, 0, 1.0], [0, 3.0, 1.0], [0, 0, 1.0]])
     size = (3 * SIZE[0], 3 * SIZE[1])
     seen = cv2.warpPerspective(drawn, finer @ H, size, flags=cv2.INTER_AREA, borderValue=128)
+    if lens.distortion.any():
+        v, u = np.mgrid[: size[1], : size[0]]
+        finer_K = finer @ lens.K
+        bent = np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float64)[:, None]
+        straight = cv2.undistortPoints(bent, finer_K, lens.distortion, P=finer_K).reshape(size[1], size[0], 2)
+        seen = cv2.remap(seen, straight.astype(np.float32), None, cv2.INTER_LINEAR, borderValue=128)
     gray = seen.reshape(SIZE[1], 3, SIZE[0], 3).mean(axis=(1, 3))
     return np.repeat(np.rint(gray).astype(np.uint8)[..., None], 3, axis=2)

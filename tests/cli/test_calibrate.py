@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 from embodied_vision.calibrating.files import write_lens
 from embodied_vision.calibrating.hand_eye import Mount
+from embodied_vision.calibrating.lens import Lens
 from embodied_vision.calibrating.solve import difference
 from embodied_vision.calibration import read_cameras, write_cameras
 from embodied_vision.cli.calibrate import app
@@ -31,11 +32,11 @@ def _run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def _take(folder: Path, mount: Mount, count: int = 12) -> None:
+def _take(folder: Path, mount: Mount, count: int = 12, lens: Lens = LENS) -> None:
     rng = np.random.default_rng(4)
     rows = []
     for number, T in enumerate(board_poses(count, rng)):
-        Image.fromarray(picture(T)).save(folder / f"{number}.png")
+        Image.fromarray(picture(T, lens)).save(folder / f"{number}.png")
         rows.append([f"{number}.png", *pose_to_vector(tip_pose(mount, T)).tolist()])
     _note(folder, rows)
 
@@ -102,6 +103,24 @@ def test_a_camera_on_the_wrist_seen_from_a_picture(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such picture"):
         _run(*common, "--observe-from", "33.png")
     assert output.read_text() == before
+
+
+def test_a_lens_that_distorts_is_told_and_taken_out(tmp_path: Path) -> None:
+    bent, straight, output = tmp_path / "bent", tmp_path / "straight", tmp_path / "cameras.yaml"
+    bent.mkdir()
+    _take(bent, "cell", lens=BENT)
+    ran = _run("hand-eye", bent, "--mount", "cell", "--output", output)
+    assert "take rectified pictures only" in ran.stdout
+    info = tmp_path / "camera_info.yaml"
+    assert yaml.safe_load(info.read_text())["distortion_coefficients"]["data"][0] == pytest.approx(-0.2, abs=0.05)
+    _run("rectify", bent, straight, "--intrinsics", info)
+    shutil.copy(bent / "poses.csv", straight)
+    ran = _run("hand-eye", straight, "--mount", "cell", "--output", output, "--intrinsics", output)
+    assert "rectified" not in ran.stdout
+    (camera,) = read_cameras(output)
+    mm, deg = difference(np.asarray(camera.T_base_camera), CAMERA["cell"])
+    assert mm < 2.0
+    assert deg < 0.6, "decentring trades with the principal point"
 
 
 def test_pictures_that_do_not_help_are_named(pictures: Path, tmp_path: Path) -> None:
