@@ -21,6 +21,7 @@ from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import NAMESPACE_VARIABLE, process_environment
 from embodied_vision.launching.parameters import check_files as check_parameters
 from embodied_vision.launching.parameters import declared
+from embodied_vision.launching.run_status import read_status
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,26 @@ class Run:
         variables: of the environment that joins it.
         namespace: of its nodes.
         params_files: parameters that the launch wrote down.
+        folder: of the launch, None for a terminal's environment.
+
+    Raises:
+        BadInput: ROS_DOMAIN_ID is none.
     """
 
     variables: Mapping[str, str]
     namespace: str = ""
     params_files: Sequence[Path] = ()
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        text = self.variables.get("ROS_DOMAIN_ID", "") or "0"
+        if not text.isdigit() or int(text) > 232:
+            raise BadInput(f"ROS_DOMAIN_ID={text!r} is no ROS domain; give 0 to 232")
 
     @property
     def domain(self) -> int:
-        """ROS domain of the graph.
-
-        Raises:
-            BadInput: ROS_DOMAIN_ID is no number.
-        """
-        text = self.variables.get("ROS_DOMAIN_ID", "") or "0"
-        if not text.isdigit():
-            raise BadInput(f"ROS_DOMAIN_ID={text!r} is no number; give 0 to 232")
-        return int(text)
+        """ROS domain of the graph."""
+        return int(self.variables.get("ROS_DOMAIN_ID", "") or "0")
 
 
 def run_at(run_dir: Path | None) -> Run:
@@ -65,7 +69,7 @@ def run_at(run_dir: Path | None) -> Run:
     exported = dict(word.split("=", 1) for word in words if "=" in word)
     overrides = run_dir / "overrides.yaml"
     files = (overrides,) if overrides.is_file() else ()
-    return Run({**os.environ, **exported}, exported.get(NAMESPACE_VARIABLE, ""), files)
+    return Run({**os.environ, **exported}, exported.get(NAMESPACE_VARIABLE, ""), files, run_dir)
 
 
 def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[Check]:
@@ -86,8 +90,12 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
         transport = list(check_transport(process_environment(Path(folder), lock.domain)))
     yield from transport
     yield check_protection(run.variables)
+    runs = True
+    if run.folder is not None:
+        state, runs = _state(run.folder)
+        yield state
     seen: Observation | None = None
-    if seconds > 0 and all(check.ok for check in transport if check.name == "rclpy"):
+    if seconds > 0 and runs and all(check.ok for check in transport if check.name == "rclpy"):
         found = _look(run, wanted, seconds)
         if isinstance(found, Check):
             yield found
@@ -97,6 +105,19 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
     yield from check_store(wanted, {} if seen is None else _rates(seen))
     if seen is not None:
         yield from check_graph(seen, wanted)
+
+
+def _state(folder: Path) -> tuple[Check, bool]:
+    """How a launch does, by its own account, and whether its domain is still its own."""
+    try:
+        status = read_status(folder)
+    except BadInput as error:
+        return Check("run", False, str(error), "is its disk full?"), True
+    if status.phase != "running":
+        value = f"{folder} {status.phase}: {status.failure or 'stopped'}"
+        return Check("run", False, value, "launch it again; its domain may be another graph's by now"), False
+    wrong = "; ".join(status.wrong)
+    return Check("run", status.level != "error", wrong or "all nodes are well", "see below" if wrong else ""), True
 
 
 def _look(run: Run, wanted: Expected, seconds: float) -> Observation | Check:
