@@ -13,6 +13,9 @@ from embodied_vision.errors import BadInput
 
 LEAST_VIEWS = 5
 NO_DISTORTION = np.zeros(5)
+_RADIAL, _DECENTRED = ("CALIB_FIX_K1", "CALIB_FIX_K2"), ("CALIB_ZERO_TANGENT_DIST",)
+_MODELS: tuple[tuple[int, tuple[str, ...]], ...] = ((0, _RADIAL + _DECENTRED), (2, _DECENTRED), (4, ()))
+"""How many coefficients are estimated, and what OpenCV keeps at 0: none, radial alone, and decentred as well."""
 STRAIGHT_PX = 0.3
 """A lens that bends nothing by more within the picture counts as free of distortion."""
 
@@ -63,13 +66,20 @@ class Lens:
         )
         return bent @ self.K[:2, :2].T + self.K[:2, 2]
 
-    def moved(self, by: NDArray[np.float64], distortion: NDArray[np.float64]) -> Lens:
-        """The lens with fx, fy, cx, cy moved by so many times its width and k1, k2, p1, p2 by so much."""
+    @property
+    def coefficients(self) -> NDArray[np.int64]:
+        """Which of the distortion's coefficients are in use."""
+        return np.flatnonzero(self.distortion)
+
+    def moved(self, by: NDArray[np.float64], coefficients: NDArray[np.float64]) -> Lens:
+        """The lens with fx, fy, cx, cy moved by so many times its width and the `coefficients` in use by so much."""
         K = self.K.copy()
         K[0, 0] += by[0] * self.size[0]
         K[1, 1] += by[1] * self.size[0]
         K[:2, 2] += by[2:] * self.size[0]
-        return Lens(self.size, K, self.distortion + np.append(distortion, 0.0))
+        distortion = self.distortion.copy()
+        distortion[self.coefficients] += coefficients
+        return Lens(self.size, K, distortion)
 
     def rectify(self, color: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The picture uint8 (H, W, …) as a pinhole of the same K would have taken it; black where nothing was seen."""
@@ -98,29 +108,34 @@ def fit_lens(board: Board, views: Sequence[Corners], size: tuple[int, int], dist
         board: what is seen.
         views: its corners, a picture each.
         size: width and height of the pictures in px.
-        distorted: whether to estimate k1, k2, p1 and p2; None lets the pictures decide by the Bayesian information
-            criterion, since parameters that are not needed make the others worse.
+        distorted: whether to estimate distortion; None lets the pictures decide. How many coefficients they decide in
+            any case, by the Bayesian information criterion: those that are not needed make the others worse.
 
     Raises:
         BadInput: too few views, or views that do not determine the intrinsics.
     """
     if len(views) < LEAST_VIEWS:
         raise BadInput(f"{len(views)} views of the board do not determine a lens; give {LEAST_VIEWS} or more, tilted")
-    if distorted is not None:
-        return _fit(board, views, size, distorted)
-    plain, bent = (_fit(board, views, size, with_distortion) for with_distortion in (False, True))
+    models = _MODELS if distorted is None else _MODELS[1:] if distorted else _MODELS[:1]
     values = 2 * sum(len(view) for view in views)
-    gain = values * np.log(max(plain.rms_px, 1e-9) / max(bent.rms_px, 1e-9)) * 2
-    return bent if gain > 4 * np.log(values) and bent.lens.bends_px > STRAIGHT_PX else plain
+    best: tuple[float, LensFit] | None = None
+    for count, fixed in models:
+        fit = _fit(board, views, size, fixed)
+        score = 2 * values * float(np.log(max(fit.rms_px, 1e-9))) + count * float(np.log(values))
+        bends = fit.lens.bends_px > STRAIGHT_PX or distorted
+        if best is None or (score < best[0] and bends):
+            best = score, fit
+    assert best is not None
+    return best[1]
 
 
-def _fit(board: Board, views: Sequence[Corners], size: tuple[int, int], distorted: bool) -> LensFit:
+def _fit(board: Board, views: Sequence[Corners], size: tuple[int, int], fixed: Sequence[str]) -> LensFit:
     cv2 = opencv()
     points = [board.points[view.ids].astype(np.float32) for view in views]
     pixels = [view.pixels.astype(np.float32) for view in views]
     flags = cv2.CALIB_FIX_K3
-    if not distorted:
-        flags |= cv2.CALIB_FIX_K1 | cv2.CALIB_FIX_K2 | cv2.CALIB_ZERO_TANGENT_DIST
+    for name in fixed:
+        flags |= getattr(cv2, name)
     try:
         rms, K, distortion, _, _, spread, _, _ = cv2.calibrateCameraExtended(
             points, pixels, size, None, None, flags=flags

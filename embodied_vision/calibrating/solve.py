@@ -313,8 +313,7 @@ class _Steps:
 
     def __init__(self, fit: Fit, free: Free) -> None:
         self._fit, self._free = fit, free
-        self._bent = free.lens and bool(fit.lens.distortion.any())
-        self.size = 12 + free.scale + 4 * free.lens + 4 * self._bent
+        self.size = 12 + free.scale + (4 + len(fit.lens.coefficients) if free.lens else 0)
 
     def at(self, p: NDArray[np.float64]) -> Fit:
         """The fit moved by p (size,)."""
@@ -322,7 +321,7 @@ class _Steps:
         if self._free.scale:
             scale, rest = scale * float(np.exp(rest[0])), rest[1:]
         if self._free.lens:
-            lens = lens.moved(rest[:4], rest[4:] if self._bent else np.zeros(4))
+            lens = lens.moved(rest[:4], rest[4:])
         return Fit(_moved(self._fit.X, p[:6]), _moved(self._fit.Z, p[6:12]), lens, scale)
 
 

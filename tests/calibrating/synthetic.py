@@ -15,7 +15,8 @@ from embodied_vision.calibrating.views import View, Views
 BOARD = Board()
 SIZE = (640, 480)
 LENS = Lens(SIZE, np.array([[600.0, 0.0, 324.0], [0.0, 605.0, 233.0], [0.0, 0.0, 1.0]]), NO_DISTORTION)
-BENT = Lens(SIZE, LENS.K, np.array([-0.2, 0.05, 0.001, -0.001, 0.0]))
+RADIAL = Lens(SIZE, LENS.K, np.array([-0.2, 0.05, 0.0, 0.0, 0.0]))
+BENT = Lens(SIZE, LENS.K, np.array([-0.2, 0.05, 0.002, -0.002, 0.0]))
 
 
 def pose(turn: tuple[float, float, float], position: tuple[float, float, float]) -> Poses:

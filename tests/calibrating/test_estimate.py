@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrating.synthetic import BENT, BOARD, CAMERA, LENS, SIZE, make_views, picture, pose, tip_pose
+from calibrating.synthetic import BENT, BOARD, CAMERA, LENS, RADIAL, SIZE, make_views, picture, pose, tip_pose
 from embodied_vision.calibrating.board import Board
 from embodied_vision.calibrating.estimate import calibrate
 from embodied_vision.calibrating.hand_eye import Mount, inverse
@@ -64,15 +64,21 @@ def test_an_inaccurate_arm_is_told_and_does_not_bend_the_lens(mount: Mount) -> N
     assert np.mean(scatters) == pytest.approx(2e-3, rel=0.15)
 
 
-def test_distortion_is_found_where_it_is_and_only_there() -> None:
-    bent = calibrate(BOARD, make_views(18, seed=2, lens=BENT), "cell")
-    assert bent.lens.bends_px == pytest.approx(BENT.bends_px, abs=4.0)
-    mm, deg = difference(bent.X, CAMERA["cell"])
+@pytest.mark.parametrize(("lens", "coefficients"), [(LENS, 0), (RADIAL, 2), (BENT, 4)])
+def test_distortion_is_found_where_it_is_and_only_there(lens: Lens, coefficients: int) -> None:
+    result = calibrate(BOARD, make_views(18, seed=2, lens=lens), "cell")
+    assert len(result.lens.coefficients) == coefficients
+    assert result.lens.bends_px == pytest.approx(lens.bends_px, abs=4.0)
+    mm, deg = difference(result.X, CAMERA["cell"])
     assert mm < OWN_LENS[0]
-    assert deg < 3 * OWN_LENS[1], "decentring trades with the principal point"
-    straight = calibrate(BOARD, make_views(18, seed=2), "cell")
-    assert not straight.lens.distortion.any()
-    assert straight.lens.bends_px == 0.0
+    # Decentring trades with the principal point: both move the picture's middle.
+    assert deg < (3 if coefficients == 4 else 1) * OWN_LENS[1]
+
+
+def test_distortion_that_is_ordered_is_estimated() -> None:
+    views = [view.corners for view in make_views(10).views]
+    assert fit_lens(BOARD, views, SIZE, distorted=True).lens.distortion.any()
+    assert not fit_lens(BOARD, [v.corners for v in make_views(10, lens=BENT).views], SIZE, False).lens.distortion.any()
 
 
 def test_straightened_pixels_are_where_a_pinhole_sees_them() -> None:
