@@ -43,6 +43,9 @@ from embodied_vision_sim.world import STEP_HZ
 SLOW_FACTOR = 0.97
 """Below this real-time factor the cell warns."""
 
+DRIVER_GONE_S = 0.2
+"""Another driver may take over when the one that moved the arm has been silent for so long."""
+
 
 class CellNode(ManagedNode):
     """Steps the world, publishes what its sensors see, and judges the scene when it rests."""
@@ -80,6 +83,9 @@ class CellNode(ManagedNode):
         self._sim_clock: Publisher[Clock] | None = None
         self._frames = 0
         self._rejected = 0
+        self._left_out = 0
+        self._driver: Any = None
+        self._driver_heard_s = -math.inf
         self._frame_s = 0.0
         self._epoch_ns = 0
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -219,6 +225,7 @@ class CellNode(ManagedNode):
             "real_time_factor": round(factor, 4),
             "lost_s": round(cell.pacer.lost_s, 3),
             "trajectories_rejected": self._rejected,
+            "setpoints_left_out": self._left_out,
             "holding": cell.world.holding,
         }
         self._status.publish(to_json(status))
@@ -272,7 +279,15 @@ class CellNode(ManagedNode):
             return self._sim_s(sent_ns)
         return (stamp_ns - self._epoch_ns) * 1e-9 if self._sim_clock is not None else self._sim_s(stamp_ns)
 
-    def _on_setpoint(self, message: JointState) -> None:
+    def _on_setpoint(self, message: JointState, info: MessageInfo) -> None:
+        sender, now_s = info["publisher_gid"], time.monotonic()
+        if sender != self._driver and now_s < self._driver_heard_s + DRIVER_GONE_S:
+            self._left_out += 1
+            self.get_logger().error(
+                "a second driver sends setpoints, which are left out; end one of them", throttle_duration_sec=1.0
+            )
+            return
+        self._driver, self._driver_heard_s = sender, now_s
         names = self._live.world.robot.joint_names
         if tuple(message.name) != names or not len(message.position) == len(message.velocity) == len(names):
             raise BadInput(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -257,6 +258,25 @@ def test_the_gripper_follows_goals_and_commands(bench: Bench) -> None:
     assert (result.reached_goal, result.stalled) == (True, False)
     until(bench.gripper_commands.get_subscription_count, 10, "the driver to listen")
     bench.gripper_commands.publish(Float64(data=1.0))
+
+
+def test_a_second_driver_does_not_move_the_arm(bench: Bench) -> None:
+    rig = bench.rig
+    command = [sys.executable, "-m", DRIVER.module, "--ros-args", "-r", "__node:=other", "-r", "__ns:=/elsewhere"]
+    for topic in ("joint_states", "driver/setpoints"):
+        command += ["-r", f"{topic}:=/{topic}"]
+    assert rig.status("cell/status")["setpoints_left_out"] == 0
+    bench.commands.publish(move(HOME, swing(0.5)))
+    rig.wait_moving()
+    other = subprocess.Popen(command, env=dict(rig.cell.environment.variables), stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: rig.status("cell/status")["setpoints_left_out"] > 0, 30, "setpoints left out")
+        bench.rest_at(swing(0.5))
+        bench.commands.publish(move(swing(0.5), HOME))
+        bench.rest_at(HOME)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_a_driver_that_is_killed_leaves_the_arm_standing_and_comes_back(bench: Bench) -> None:
