@@ -35,7 +35,7 @@ def arguments(graph: str) -> dict[str, Argument]:
 @pytest.mark.parametrize("graph", LAUNCHABLE)
 def test_the_command_line_has_exactly_the_arguments_of_the_launch_file(graph: str) -> None:
     assert OF_THE_TERMINAL[graph] <= set(options(graph))
-    assert set(options(graph)) - OF_THE_TERMINAL[graph] - {"discovery", "enclave"} == set(arguments(graph))
+    assert set(options(graph)) - OF_THE_TERMINAL[graph] - {"discovery", "peer", "enclave"} == set(arguments(graph))
 
 
 @pytest.mark.parametrize("graph", LAUNCHABLE)
