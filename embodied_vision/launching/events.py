@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -36,17 +37,18 @@ class EventLog:
     """Collects events from any thread."""
 
     def __init__(self, path: Path, on_event: Callable[[Event], None] | None = None) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
         self._on_event = on_event
         self._events: list[Event] = []
         self._lock = threading.Lock()
 
     def add(self, kind: EventKind, node: str, detail: str) -> None:
-        """Keep, write and hand on an event that happens now."""
+        """Keep, write and hand on an event that happens now. On a full disk it is not written, and the run goes on."""
         event = Event(time.monotonic_ns(), kind, node, detail)
         with self._lock:
             self._events.append(event)
-            print(json.dumps(asdict(event)), file=self._file, flush=True)
+            with contextlib.suppress(OSError):
+                self._file.write(f"{json.dumps(asdict(event))}\n".encode())
         if self._on_event is not None:
             self._on_event(event)
 

@@ -52,6 +52,16 @@ def write_status(run_dir: Path, status: RunStatus) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_free(run_dir: Path) -> None:
+    """Two runs in one folder would write over each other's files.
+
+    Raises:
+        BadInput: another run that still goes on has this folder.
+    """
+    if (run_dir / _FILE).exists() and read_status(run_dir).phase == "running":
+        raise BadInput(f"{run_dir} is the folder of a run that still goes on; end that one, or give another folder")
+
+
 def read_status(run_dir: Path) -> RunStatus:
     """How a run on this machine does now.
 

@@ -20,7 +20,7 @@ from embodied_vision.launching.events import Event, EventLog
 from embodied_vision.launching.graph import GraphConfig, NodeSpec, ProcessSpec
 from embodied_vision.launching.heartbeats import Heartbeats
 from embodied_vision.launching.process import ManagedProcess, describe_exit
-from embodied_vision.launching.run_status import Phase, RunStatus, write_status
+from embodied_vision.launching.run_status import Phase, RunStatus, check_free, write_status
 from embodied_vision.launching.shared_memory import abandoned, clean_stale
 
 _TICK_S = 0.05
@@ -92,6 +92,7 @@ class Supervisor:
     # The run as its user sees it.
 
     def __enter__(self) -> Supervisor:
+        check_free(self.run_dir)
         (self.run_dir / "logs").mkdir(parents=True, exist_ok=True)
         freed = clean_stale()
         domain = self.config.domain

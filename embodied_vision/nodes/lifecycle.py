@@ -14,7 +14,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from types import FrameType
 from typing import Any, TypeVar, cast
@@ -394,13 +394,11 @@ class ManagedNode(LifecycleNode):
             return bool(self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
         self.health(OK, f"configured, waits for {', '.join(sorted(waiting))}")
 
-        def hear(message: String) -> None:
-            beat = from_json(message, "heartbeat")
-            if beat.get("state") != "active" or not waiting:
-                return
-            waiting.discard(str(beat.get("node")))
-            if not waiting:
-                self.post(done)
+        def hear(name: str, message: String) -> None:
+            if name in waiting and from_json(message, f"heartbeat/{name}").get("state") == "active":
+                waiting.discard(name)
+                if not waiting:
+                    self.post(done)
 
         def done() -> None:
             for subscription in subscriptions:
@@ -408,12 +406,11 @@ class ManagedNode(LifecycleNode):
             if self.state == "inactive" and self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
                 self.stop()
 
-        subscriptions = [
-            self.create_subscription(
-                String, f"heartbeat/{name}", self._tolerant(f"heartbeat/{name}", hear), qos.HEARTBEAT
-            )
-            for name in sorted(waiting)
-        ]
+        subscriptions = []
+        for name in sorted(waiting):
+            topic = f"heartbeat/{name}"
+            take = self._tolerant(topic, partial(hear, name))
+            subscriptions.append(self.create_subscription(String, topic, take, qos.MONITOR))
         return True
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:

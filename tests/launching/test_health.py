@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from embodied_vision.cli.launch import app
 from embodied_vision.errors import BadInput
+from embodied_vision.launching.events import Event, EventLog
 from embodied_vision.launching.health import Health
-from embodied_vision.launching.run_status import RunStatus, read_status, write_status
+from embodied_vision.launching.run_status import RunStatus, check_free, read_status, write_status
 
 STATUS = RunStatus("running", 7, "left", "ok", [], {"arm": {"state": "active", "pid": 4, "restarts": 0}})
 
@@ -122,3 +123,21 @@ def test_the_verb_tells_and_its_exit_code_says_whether_all_is_well(
     machine = runner.invoke(app, ["status", str(tmp_path), "--json"])
     assert machine.exit_code == code
     assert json.loads(machine.stdout) == asdict(status)
+
+
+def test_a_folder_in_which_a_run_goes_on_is_not_taken(tmp_path: Path) -> None:
+    check_free(tmp_path)
+    write_status(tmp_path, STATUS)
+    with pytest.raises(BadInput, match="still goes on"):
+        check_free(tmp_path)
+    write_status(tmp_path, replace(STATUS, phase="ended"))
+    check_free(tmp_path)
+
+
+def test_events_go_on_where_they_cannot_be_written() -> None:
+    heard: list[Event] = []
+    log = EventLog(Path("/dev/full"), heard.append)
+    log.add("started", "arm", "pid 4")
+    log.add("died", "arm", "signal 9")
+    assert [event.kind for event in log.events] == [event.kind for event in heard] == ["started", "died"]
+    log.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from std_srvs.srv import Trigger
 
@@ -13,8 +14,8 @@ from embodied_vision.nodes.lifecycle import WARN, ManagedNode, run
 class FaultyNode(ManagedNode):
     """Counts its ticks on a steady clock."""
 
-    def __init__(self) -> None:
-        super().__init__("faulty")
+    def __init__(self, name: str = "faulty") -> None:
+        super().__init__(name)
         self.param("fault", "", "step that fails, and how")
         self.param("bounded", 1.0, "within bounds", (0.0, 2.0))
         self.param("free", 1.0, "without bounds")
@@ -32,6 +33,8 @@ class FaultyNode(ManagedNode):
         self.ticks += 1
         if self.ticks == 5:
             self.health(WARN, "five ticks", ticks=self.ticks)
+            if self.value("fault") == "hang":
+                time.sleep(3600.0)
             if self.value("fault") == "give up":
                 self.give_up("five ticks are enough", 3)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,50 @@ def test_one_of_two_nodes_that_cannot_start_ends_the_process_with_its_code(graph
     assert process.wait(60.0)
     assert process.exit_code() == 2, process.last_lines(30)
     assert "/nowhere" in process.log.read_text()
+
+
+def test_a_node_becomes_active_after_those_that_come_first(graph: Graph) -> None:
+    def change(node: str, transition: int) -> bool:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(graph.client._call(ChangeState, f"{node}/change_state", request, 20.0).success)
+
+    first = graph.start("first", FAULTY, wait=False, autostart=False)
+    second = graph.start("second", FAULTY, wait=False, after=["first"])
+    failing = graph.start("failing", FAULTY, wait=False, after=["first"], fault="bad input in start")
+    until(lambda: graph._states["second"] == graph._states["failing"] == "inactive", what="both have configured")
+    time.sleep(1.0)
+    assert graph._states["second"] == "inactive"
+    assert change("first", Transition.TRANSITION_CONFIGURE)
+    time.sleep(1.0)
+    assert graph._states["second"] == "inactive", "configured is not active"
+    assert change("first", Transition.TRANSITION_ACTIVATE)
+    graph.ready(first, second)
+    assert failing.wait(30.0)
+    assert failing.exit_code() == 2, failing.last_lines(30)
+
+
+def test_a_node_that_hangs_is_silent_although_the_other_of_its_process_beats(graph: Graph) -> None:
+    beats = {"first": 0, "second": 0}
+
+    def hear(message: String) -> None:
+        beats[json.loads(message.data)["node"]] += 1
+
+    for name in beats:
+        graph.subscribe(String, f"heartbeat/{name}", hear, qos.HEARTBEAT)
+    code = """
+import sys
+import time
+from functools import partial
+from embodied_vision.nodes.lifecycle import run_together
+from tests.nodes.faulty import FaultyNode
+sys.exit(run_together([partial(FaultyNode, "first"), partial(FaultyNode, "second")]))
+"""
+    command = [sys.executable, "-c", code, "--ros-args", "-p", "first:fault:=hang"]
+    process = ManagedProcess("pair", command, graph.variables, graph.run_dir / "pair.log")
+    graph.processes.append(process)
+    until(lambda: beats["second"] > 3, what="both beat")
+    time.sleep(1.0)
+    before = dict(beats)
+    time.sleep(1.5)
+    assert beats["first"] == before["first"], "it hangs"
+    assert beats["second"] >= before["second"] + 4, "the other goes on"
