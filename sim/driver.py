@@ -61,7 +61,10 @@ class DriverLimits:
         """
         if not path.is_file():
             raise BadInput(f"{path} does not exist; give a YAML file with joint_limits")
-        entries: Mapping[str, Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("joint_limits", {})
+        try:
+            entries: Mapping[str, Any] = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["joint_limits"])
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"{path} cannot be read ({error!r}); give a YAML file with joint_limits by joint") from error
         rows = []
         for joint in joint_names:
             entry = entries.get(joint)

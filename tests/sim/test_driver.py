@@ -188,6 +188,9 @@ def test_the_shipped_limits_hold_for_the_panda_and_are_no_wider_than_the_models(
     ("text", "message"),
     [
         ("joint_limits: {b: {}}", "no joint_limits of a"),
+        ("joint_limits: {a: {min_pos", "cannot be read"),
+        ("joint_limits: 3", "cannot be read"),
+        ("", "cannot be read"),
         ("joint_limits: {a: {min_position: -1}}", "lack 'max_position'"),
         (
             "joint_limits: {a: {min_position: 1, max_position: -1, max_velocity: 1, max_acceleration: 1}}",
