@@ -101,10 +101,10 @@ lerobot-env: .venv-lerobot/.installed
 	@.venv-lerobot/bin/python -c 'import torchcodec.decoders' >/dev/null 2>&1 || { echo "torchcodec finds no FFmpeg 4 to 8: install ffmpeg (apt-get install ffmpeg), then run this again"; exit 2; }
 	@touch $@
 
-# INTERFACE=action speaks the actions of control_msgs instead of topics.
+# INTERFACE=action speaks the actions of control_msgs instead of topics; RESUME=1 goes on with a run that broke off.
 bench-real-arm: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/real_arm.py --interface $(or $(INTERFACE),topic) $(if $(SMALL),--tasks 2,--output runs/real-arm)
+	$(BIN)/python bench/real_arm.py --interface $(or $(INTERFACE),topic) $(if $(SMALL),--tasks 2,--output runs/real-arm $(if $(RESUME),--resume))
 
 # MINUTES=45 is the whole form.
 soak: $(INSTALLED)

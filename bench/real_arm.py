@@ -3,8 +3,8 @@
 `make bench-real-arm` runs 100 test scenes through the whole graph, the simulated cell being moved by
 `embodied_vision_sim.driver_node` as a robot is by its joint trajectory controller; SMALL=1 runs two. INTERFACE=action
 sends goals of FollowJointTrajectory and ParallelGripperCommand instead of messages, with a control_msgs that is built
-for it. A run that broke off goes on where it was when it is given the same --output. Prints one JSON line a figure,
-and ends with exit code 1 unless every task was carried out and the driver saw none of its limits broken.
+for it. RESUME=1 goes on with a run that broke off. Prints one JSON line a figure, and ends with exit code 1 unless
+every task was carried out and the driver saw none of its limits broken.
 """
 
 from __future__ import annotations
@@ -113,9 +113,11 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     return rounds
 
 
-def work(task: str, interface: str, count: int, folder: Path) -> list[dict[str, Any]]:
-    """Run the scenes that the journal lacks; all its rounds."""
+def work(task: str, interface: str, count: int, folder: Path, *, resume: bool) -> list[dict[str, Any]]:
+    """Run the scenes, or with `resume` those that the journal lacks; all its rounds."""
     journal = folder / f"{task}-{interface}.jsonl"
+    if not resume:
+        journal.unlink(missing_ok=True)
     rounds = read_journal(journal)
     done = {result["seed"] for one in rounds for result in one["results"]}
     seeds = [seed for seed in (scene_seed("test", index) for index in range(count)) if seed not in done]
@@ -179,12 +181,13 @@ def main(
     task: str = typer.Option("block-insertion", help="Task and shipped checkpoint."),
     interface: str = typer.Option("topic", help="How the arm node speaks to the driver: topic or action."),
     output: Path | None = typer.Option(None, help="Where logs and journal go.", show_default="a temporary folder"),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the journal in --output."),
 ) -> None:
     """Run the tasks on the driven cell and print what the driver saw."""
     with tempfile.TemporaryDirectory(prefix="bench-real-arm-") as scratch:
         folder = output or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        if not report(work(task, interface, tasks, folder), tasks):
+        if not report(work(task, interface, tasks, folder, resume=resume), tasks):
             raise typer.Exit(1)
 
 
