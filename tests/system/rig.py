@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,6 +46,19 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Reaction:
+    """How the arm answered a fault.
+
+    Attributes:
+        halt_s: from the fault to the last trajectory that was sent; each ends in a brake.
+        stands_s: from the fault to the last joint state of the driver with motion in it.
+    """
+
+    halt_s: float
+    stands_s: float
+
+
 class Rig:
     """Processes under a supervisor, with all their traffic kept.
 
@@ -53,20 +67,40 @@ class Rig:
         client: services, parameters and status topics.
         positions: joint positions now, rad.
         speeds: (stamp in ns, largest joint speed in rad/s) of every joint state.
+        heard: (time of arrival on the steady clock in s, largest joint speed in rad/s) of every joint state.
         frames: stamps in ns of every color image.
-        trajectories: time in ns at which each trajectory arrived.
+        trajectories: time on the steady clock in s at which each trajectory arrived.
         grips: every gripper command.
     """
 
     def __init__(
-        self, run_dir: Path, nodes: tuple[NodeSpec, ...], parameters: Mapping[str, Mapping[str, Any]], **options: Any
+        self,
+        run_dir: Path,
+        nodes: tuple[NodeSpec, ...],
+        parameters: Mapping[str, Mapping[str, Any]],
+        *,
+        driver: str = "joint_states",
+        images: bool = True,
+        **options: Any,
     ) -> None:
+        """Start nothing yet.
+
+        Args:
+            run_dir: of the supervisor.
+            nodes: to start.
+            parameters: node → parameter → value.
+            driver: topic on which the arm's driver tells the truth about the joints.
+            images: whether to take the images, which costs time.
+            options: more of `GraphConfig`.
+        """
         options.setdefault("params_files", ())
         config = GraphConfig(nodes=nodes, run_dir=run_dir, parameters=parameters, **options)
         self.cell = Supervisor(config)
+        self._driver, self._images = driver, images
         self.speeds: list[tuple[int, float]] = []
+        self.heard: list[tuple[float, float]] = []
         self.frames: list[int] = []
-        self.trajectories: list[int] = []
+        self.trajectories: list[float] = []
         self.grips: list[float] = []
         self.positions = np.zeros(0)
         self.image: Image | None = None
@@ -79,11 +113,12 @@ class Rig:
         os.environ.update(self.cell.environment.variables)
         self.client = GraphClient(domain_id=self.cell.domain)
         node = self.client.node
-        node.create_subscription(JointState, "joint_states", self._on_joints, qos.SENSOR)
+        node.create_subscription(JointState, self._driver, self._on_joints, qos.SENSOR)
         node.create_subscription(JointTrajectory, "arm/joint_trajectory", self._on_trajectory, qos.LOG)
         node.create_subscription(Float64, "gripper/command", lambda m: self.grips.append(m.data), qos.LOG)
-        node.create_subscription(Image, "camera/color/image_raw", self._on_image, qos.SENSOR)
-        node.create_subscription(Image, "camera/aligned_depth_to_color/image_raw", self._on_depth, qos.SENSOR)
+        if self._images:
+            node.create_subscription(Image, "camera/color/image_raw", self._on_image, qos.SENSOR)
+            node.create_subscription(Image, "camera/aligned_depth_to_color/image_raw", self._on_depth, qos.SENSOR)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.DIAGNOSTICS)
         self._poses = node.create_publisher(PoseArray, "pick_place", qos.DECISION)
         self._decisions = node.create_publisher(String, "policy/decision", qos.DECISION)
@@ -100,10 +135,12 @@ class Rig:
 
     def _on_joints(self, message: JointState) -> None:
         self.positions = np.array(message.position)
-        self.speeds.append((stamp_to_ns(message.header.stamp), float(np.abs(message.velocity).max())))
+        speed = float(np.abs(message.velocity).max())
+        self.speeds.append((stamp_to_ns(message.header.stamp), speed))
+        self.heard.append((time.monotonic(), speed))
 
     def _on_trajectory(self, _message: JointTrajectory) -> None:
-        self.trajectories.append(time.time_ns())
+        self.trajectories.append(time.monotonic())
 
     def _on_image(self, message: Image) -> None:
         self.frames.append(stamp_to_ns(message.header.stamp))
@@ -126,7 +163,7 @@ class Rig:
     def wait_joined(self) -> None:
         """Wait until our publishers are heard and frames come in."""
         until(lambda: self._poses.get_subscription_count() and self._decisions.get_subscription_count(), 20, "the arm")
-        until(lambda: self.frames and self.speeds and self.depth, 20, "frames and joint states")
+        until(lambda: self.speeds and (self.depth or not self._images), 20, "frames and joint states")
 
     def reset(self, task: str, seed: int) -> dict[str, Any]:
         """Build a scene and return its first outcome."""
@@ -170,6 +207,18 @@ class Rig:
         """Wait until the joints move."""
         start = len(self.speeds)
         until(lambda: any(v > MOVING_RAD_S for _, v in self.speeds[start:]), timeout_s, "the arm to move")
+
+    def speed(self) -> float:
+        """Largest joint speed of the newest joint state, rad/s."""
+        return self.heard[-1][1] if self.heard else 0.0
+
+    def reaction(self, since_s: float, watch_s: float = 1.0) -> Reaction:
+        """What the arm did within `watch_s` after `since_s` on the steady clock."""
+        end_s = since_s + watch_s
+        time.sleep(max(0.0, end_s - time.monotonic()))
+        sent = [when for when in self.trajectories if since_s <= when <= end_s]
+        moving = [when for when, speed in self.heard if since_s <= when <= end_s and speed >= STILL_RAD_S]
+        return Reaction(*(events[-1] - since_s if events else 0.0 for events in (sent, moving)))
 
     def still_after_s(self, since_ns: int, watch_s: float = 1.0) -> float:
         """How long after `since_ns` the last joint state with motion was measured, watching for `watch_s`."""
