@@ -1,6 +1,6 @@
 """The guard against random and adversarial commands, each judged by a check that is written in another way.
 
-`make bench-guard` tries 100,000 commands over eight seeds and four robots, `make bench-guard SMALL=1` 2,000. A command
+`make bench-guard` tries 100,000 commands over eight seeds and five robots, `make bench-guard SMALL=1` 2,000. A command
 that breaks a rule by more than the stated margin must be refused, one that keeps all rules by the margin must be
 accepted, and a refusal must name a rule that is broken or nearly so. It fails when one of them is not so.
 """
@@ -29,7 +29,7 @@ from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.errors import Refused
 from embodied_vision.types import PickPlace, Workspace
 
-ROBOTS = ("panda_suction", "panda_parallel_jaw", "kuka_iiwa_spatula", "kuka_iiwa_parallel_jaw")
+ROBOTS = ("panda_suction", "panda_parallel_jaw", "kuka_iiwa_spatula", "kuka_iiwa_parallel_jaw", "ur5e_parallel_jaw")
 BOXES = 3
 DECISIONS = 0.3
 """Share of the commands that are decisions; the others are trajectories."""

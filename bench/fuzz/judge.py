@@ -85,8 +85,10 @@ class Judge:
             if joint.get("name") in self.arm:
                 limit, entry = joint.find("limit"), fields["joint_limits"][joint.get("name")]
                 assert limit is not None
-                numbers = [float(str(limit.get(key))) for key in ("lower", "upper", "velocity")]
-                columns.append([*numbers, entry["max_acceleration"], entry["max_jerk"]])
+                low, high, fast = (float(str(limit.get(key))) for key in ("lower", "upper", "velocity"))
+                if entry.get("has_position_limits"):
+                    low, high = max(low, entry["min_position"]), min(high, entry["max_position"])
+                columns.append([low, high, fast, entry["max_acceleration"], entry["max_jerk"]])
         return list(np.array(columns).T)
 
     def _add_pairs(self, fields: dict, keep_out: Sequence[KeepOut]) -> None:  # type: ignore[type-arg]
