@@ -5,28 +5,22 @@ from __future__ import annotations
 import sys
 import time
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseArray
-from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
 from rclpy.subscription import MessageInfo
-from sensor_msgs.msg import CameraInfo, JointState
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from embodied_vision import topics
-from embodied_vision.calibration import read_cameras
 from embodied_vision.control.clock_watch import ClockWatch
 from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
 from embodied_vision.control.guard import Guard, GuardSettings
-from embodied_vision.control.joint_parts import JointParts
 from embodied_vision.control.motion import MotionSettings
 from embodied_vision.control.planning import Pace
 from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.robot import RobotModel
-from embodied_vision.control.seen_tip import SeenTip
 from embodied_vision.control.shadow import ShadowArm
 from embodied_vision.control.surroundings import read_surroundings
 from embodied_vision.control.trajectory import Trajectory
@@ -34,6 +28,7 @@ from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.arm_output import ArmOutput
+from embodied_vision.nodes.arm_senses import ArmSenses
 from embodied_vision.nodes.conversions import (
     JointSamples,
     from_json,
@@ -148,11 +143,8 @@ class ArmNode(ManagedNode):
         self._arm: ArmExecutive | None = None
         self._model: RobotModel | None = None
         self._reports: RobotReports | None = None
-        self._parts = JointParts([])
-        self._tips: dict[str, SeenTip] = {}
-        self._joints: Joints | None = None
+        self._senses: ArmSenses | None = None
         self._clock_ns = 0
-        self._beats: dict[str, int] = {}
         self._said: ArmStatus | None = None
         self._stopped_s = 0.0
         self._decisions: OrderedDict[int, dict[str, Any]] = OrderedDict()
@@ -183,17 +175,11 @@ class ArmNode(ManagedNode):
             self.get_logger().warning(f"only the frames of {', '.join(guard.unchecked)} are checked: no <collision>")
         if self.value("start_stopped"):
             guard.stop("the arm node was started again after a death")
-        self._parts = JointParts(model.joint_names)
-        calibrated = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
-        if unknown := set(self._names("cameras")) - set(calibrated):
-            raise BadInput(f"cameras {sorted(unknown)} are not in the calibration, which has {sorted(calibrated)}")
-        self._tips = {name: SeenTip(model, calibrated[name]) for name in self._names("cameras")}
-        limits = {"joint_states": float(self.value("joint_state_timeout"))}
+        self._reports = reports = RobotReports(self, model)
+        self._senses = senses = ArmSenses(self, model, reports.take_joints, self._tick)
+        limits = senses.limits_s | reports.limits_s
         if self.value("use_sim_time"):
             limits["the clock"] = CLOCK_TIMEOUT_S
-        limits |= {f"camera {name}": float(self.value("camera_timeout")) for name in self._names("cameras")}
-        limits |= {name: float(self.value("heartbeat_timeout")) for name in self._names("upstream")}
-        self._reports = reports = RobotReports(self, model)
         self._output.open()
         for name in self._output.sources:
             reports.driver.report(name, f"{name} was not looked for yet")
@@ -207,7 +193,7 @@ class ArmNode(ManagedNode):
         self._arm = ArmExecutive(
             model,
             guard,
-            Watchdog(limits | reports.limits_s),
+            Watchdog(limits),
             settings,
             self._send,
             self._grip,
@@ -227,17 +213,11 @@ class ArmNode(ManagedNode):
         )
 
     def start(self) -> None:
-        for topic in self.value("joint_state_topics"):
-            self.subscribe_sensor(JointState, topic, self._on_joints)
-        for camera in self._names("cameras"):
-            self.subscribe_sensor(CameraInfo, topics.color_info(camera), self._on_camera(camera))
-            self.subscribe(String, topics.health(camera), qos.SENSOR, self._on_camera_health(camera))
-        for name in self._names("upstream"):
-            events = SubscriptionEventCallbacks(liveliness=self._on_liveliness(name))
-            self.subscribe(String, f"heartbeat/{name}", qos.HEARTBEAT, self._on_heartbeat(name), event_callbacks=events)
         self.subscribe(String, "policy/decision", qos.DECISION, self._on_decision)
         self.subscribe(PoseArray, "pick_place", qos.DECISION, self._on_pick_place)
         assert self._reports is not None
+        assert self._senses is not None
+        self._senses.start(self._executive.watchdog)
         self._reports.start(self._executive.watchdog)
         self.every(1.0 / self.value("rate"), self._tick)
         if self._output.sources:
@@ -256,94 +236,24 @@ class ArmNode(ManagedNode):
         self._output.close()
         self._arm = None
 
-    def _names(self, parameter: str) -> list[str]:
-        return [name for name in self.value(parameter) if name]
-
     @property
     def _executive(self) -> ArmExecutive:
         if self._arm is None:
             raise BadInput("the arm node is not configured; configure it first")
         return self._arm
 
-    # ---- who is heard
-
-    def _on_joints(self, message: JointState) -> None:
-        """A whole joint state or a part of one. Only a complete and finite set is a sign of life."""
-        now_s = time.monotonic()
-        if self._reports is not None:
-            self._reports.take_joints(message)
-        joints = self._parts.add(message.name, message.position, message.velocity, stamp_to_ns(message.header.stamp))
-        if joints is None:
-            if self._executive.watchdog.age_s("joint_states", now_s) > self.value("joint_state_timeout"):
-                self.get_logger().error(f"joint states lack {self._parts.wanted}", throttle_duration_sec=5.0)
-            return
-        self._joints = joints
-        for tip in self._tips.values():
-            tip.add(joints.positions, joints.stamp_ns)
-        if np.isfinite(joints.positions).all():
-            self._executive.watchdog.feed("joint_states", now_s)
-
-    def _on_camera(self, name: str):  # type: ignore[no-untyped-def]
-        def hear(_message: CameraInfo) -> None:
-            self._executive.watchdog.feed(f"camera {name}", time.monotonic())
-
-        return hear
-
-    def _on_camera_health(self, name: str):  # type: ignore[no-untyped-def]
-        def hear(message: String) -> None:
-            report = from_json(message, topics.health(name))
-            problem = str(report.get("problem", ""))
-            if not problem:
-                problem = self._frozen(name, int(report.get("unchanged_ns", 0)), int(report.get("stamp_ns", 0)))
-            words = f"picture of {name} cannot be believed: {problem}" if problem else ""
-            self._executive.watchdog.set_problem(f"picture of {name}", words)
-            if problem:
-                self._tick()
-
-        return hear
-
-    def _frozen(self, camera: str, unchanged_ns: int, stamp_ns: int) -> str:
-        """What is wrong with a picture that has been the same for some time, in words; empty when nothing is."""
-        bound_px = float(self.value("frozen_px"))
-        moved_px = self._tips[camera].moved_px(unchanged_ns, stamp_ns) if bound_px else 0.0
-        if moved_px <= bound_px:
-            return ""
-        same_s = (stamp_ns - unchanged_ns) * 1e-9
-        return f"its picture stays the same for {same_s:.2f} s, while the tool moved {moved_px:.0f} px in it"
-
-    def _on_heartbeat(self, name: str):  # type: ignore[no-untyped-def]
-        def hear(message: String) -> None:
-            if from_json(message, f"heartbeat/{name}").get("state") == "active":
-                self._executive.watchdog.feed(name, time.monotonic())
-                self._beats[name] = self._beats.get(name, 0) + 1
-                if self._beats[name] > 1:  # the first may have waited here since before the death
-                    self._executive.watchdog.set_alive(name, True)
-
-        return hear
-
-    def _on_liveliness(self, name: str):  # type: ignore[no-untyped-def]
-        """Only a loss is believed: Fast DDS may count no publisher that lived before this reader was made."""
-
-        def hear(info: QoSLivelinessChangedInfo) -> None:
-            if info.alive_count_change < 0 or info.not_alive_count_change > 0:
-                self._beats[name] = 0
-                self._executive.watchdog.set_alive(name, False)
-                self._tick()
-
-        return hear
+    # ---- what comes back from the drivers
 
     def _seen_joints(self) -> Joints | None:
         """Where the arm is; in a dry run, where it would be while a motion is tried."""
-        if self._shadow is None or self._joints is None:
-            return self._joints
+        measured = None if self._senses is None else self._senses.joints
+        if self._shadow is None or measured is None:
+            return measured
         if self._executive.status.state not in ("moving", "paused"):
             self._shadow.forget()
-        measured = self._joints
         at_s = time.monotonic() - (self.now_ns() - measured.stamp_ns) * 1e-9
         q, qd = self._shadow.state(measured.positions, measured.velocities, at_s)
         return Joints(q, qd, measured.stamp_ns)
-
-    # ---- what comes back from the drivers
 
     def _on_fault(self, reason: str) -> None:
         """A driver did not carry out what it was sent: the arm stays stopped until somebody has looked."""
@@ -464,8 +374,8 @@ class ArmNode(ManagedNode):
             self._executive.watchdog.set_problem("clock", f"the system clock was set by {step_s:+.3f} s")
             self._executive.guard.forget_stamps()
             self._waiting = None
-            if self._joints is not None:
-                self._joints = replace(self._joints, stamp_ns=self._joints.stamp_ns + round(step_s * 1e9))
+            if self._senses is not None:
+                self._senses.shift_stamps(round(step_s * 1e9))
         elif now_s >= self._clock_doubtful_until_s:
             self._executive.watchdog.set_problem("clock", "")
 
@@ -565,12 +475,15 @@ class ArmNode(ManagedNode):
             self._homing.give(status.done, status.reason or "home, and let go")
             self._homing = None
         values: dict[str, Any] = {"decision_id": status.decision_id, "segment": status.segment}
-        values |= {"refusals": status.refusals}
+        values |= {"refusals": status.refusals, "speed_scaling": status.speed_scaling, "dry_run": status.dry_run}
+        values |= {"tracking_error_rad": round(self._output.tracking_error_rad, 5)}
         values |= {f"refused {rule}": count for rule, count in self._executive.guard.counts.items()}
         if status.state in ("paused", "stopped"):
             self.health(ERROR, f"{status.state}: {status.reason}", **values)
         elif status.refused:
             self.health(WARN, f"refused {status.reason}", rule=status.refused, **values)
+        elif status.failed:
+            self.health(WARN, f"{status.failed}: {status.reason}", **values)
         else:
             self.health(OK, status.state, **values)
 

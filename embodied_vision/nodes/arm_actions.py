@@ -133,7 +133,7 @@ class Goals:
         if future.cancelled():
             return
         self._results = deque(other for other in self._results if other is not future)
-        answer = future.result()
+        answer: Any = future.result()
         newest = number == self._number
         if newest:
             self._handle = None
