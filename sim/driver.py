@@ -36,6 +36,9 @@ NOISE = 1e-6
 BRAKE_SHARE = 0.9
 """Share of the acceleration limits with which the driver brakes by itself."""
 
+LOST_RAD = 0.05
+"""An arm that is found so far from where it is held, in any joint, is held where it is."""
+
 KEEP_S = 0.5
 """For so long it is remembered where the arm was meant to be: joint states are measured earlier than they arrive."""
 
@@ -214,6 +217,13 @@ class Driver:
     def desired(self, now_s: float) -> Desired:
         """Where the arm is meant to be at a time of the last half second or later."""
         return self._controller.sample(now_s)
+
+    def find(self, positions: Vector, now_s: float) -> None:
+        """The arm, (J,) in rad, is seen again after a while: where it was moved meanwhile, it is held there."""
+        if np.abs(positions - self._controller.sample(now_s).positions).max() > LOST_RAD:
+            self.cancel(now_s)
+            self._controller.hold(positions)
+            self._streamed = []
 
     def measure(self, positions: Vector, measured_s: float, now_s: float) -> None:
         """Compare where the arm is, (J,) in rad, with where it was meant to be then; see `result`."""

@@ -43,7 +43,7 @@ from embodied_vision_sim.node import to_path
 
 NS = 1e-9
 SILENT_S = 0.2
-"""A driver that does not know where its arm is for so long brakes."""
+"""A driver that does not know where its arm is for so long brakes, and then asks nothing of it."""
 
 
 def control_actions() -> Any:
@@ -76,6 +76,7 @@ class DriverNode(ManagedNode):
         self._driver: Driver | None = None
         self._limits: DriverLimits | None = None
         self._heard_s = -math.inf
+        self._blind = False
         self._clocks = PairedClocks(self.now_ns)
         self._actual: tuple[NDArray[np.float64], float] | None = None
         self._sent_s = -math.inf
@@ -143,7 +144,9 @@ class DriverNode(ManagedNode):
         now_s = time.monotonic()
         if self._driver is None:
             self._driver = Driver(self._limits, q)
-        self._heard_s = now_s
+        elif now_s - self._heard_s > SILENT_S:
+            self._driver.find(q, now_s)
+        self._heard_s, self._blind = now_s, False
         measured_s = self._clocks.steady_s(stamp_to_ns(message.header.stamp))
         self._actual = (q, measured_s)
         self._driver.measure(q, measured_s, now_s)
@@ -154,19 +157,20 @@ class DriverNode(ManagedNode):
         now_s, now_ns = self._clocks.now()
         if self._driver is None or now_s - self._sent_s < 0.25 / self.value("rate"):
             return
-        if now_s - self._heard_s > SILENT_S and self._moves(now_s):
-            self.get_logger().error("no joint states: the arm brakes", throttle_duration_sec=1.0)
-            self._driver.cancel(now_s)
-            self._conclude()
+        if now_s - self._heard_s > SILENT_S:
+            if not self._driver.desired(now_s).velocities.any():
+                return  # it may have been moved: nothing is asked of it before it is seen
+            if not self._blind:
+                self._blind = True
+                self.get_logger().error("no joint states: the arm brakes")
+                self._driver.cancel(now_s)
+                self._conclude()
         self._sent_s = now_s
         point = self._driver.setpoint(now_s)
         assert self._limits is not None
         self._setpoints.publish(
             joint_state_message(self._limits.joint_names, point.positions, point.velocities, now_ns)
         )
-
-    def _moves(self, now_s: float) -> bool:
-        return self._driver is not None and bool(self._driver.desired(now_s).velocities.any())
 
     def _offer(self, message: JointTrajectory, goal: Goal | None = None) -> None:
         """Have a trajectory followed: from its stamp on, or from now on where that is 0.

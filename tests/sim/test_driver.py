@@ -147,6 +147,18 @@ def test_it_brakes_within_its_limits_whenever_it_is_told_to(when: float, distanc
     assert not driver.account.violations
 
 
+def test_an_arm_that_was_moved_while_nobody_looked_is_held_where_it_is() -> None:
+    driver = Driver(LIMITS, STILL)
+    driver.offer(ramp(0.5, 2.0), 1.0, 1.0, goal())
+    stream(driver, 1.0, 3.1)
+    driver.find(np.full(2, 0.51), 4.0)
+    np.testing.assert_allclose(driver.setpoint(4.0).positions, 0.5)
+    driver.find(np.full(2, -0.3), 9.0)
+    np.testing.assert_allclose(driver.setpoint(9.0).positions, -0.3)
+    stream(driver, 9.01, 9.2)
+    assert not driver.account.violations
+
+
 def test_a_replaced_and_a_cancelled_goal_say_so() -> None:
     driver = Driver(LIMITS, STILL)
     driver.offer(ramp(0.5, 2.0), 1.0, 1.0, goal())

@@ -279,6 +279,20 @@ def test_a_second_driver_does_not_move_the_arm(bench: Bench) -> None:
         other.wait()
 
 
+def test_a_new_cell_finds_its_arm_held_where_it_is(bench: Bench) -> None:
+    """A cell that died comes back with its arm at home; the driver must not pull it to where it was."""
+    rig = bench.rig
+    bench.commands.publish(move(HOME, swing(0.8)))
+    bench.rest_at(swing(0.8))
+    rig.cell.kill("cell", signal.SIGKILL)
+    until(lambda: rig.cell.states["cell"] == "dead", 10, "its death")
+    start = len(rig.speeds)
+    rig.cell.wait_active(START_S)
+    until(lambda: len(rig.speeds) > start + 90, 20, "joint states")
+    np.testing.assert_allclose(rig.positions, HOME, atol=0.003)
+    assert max(speed for _, speed in rig.speeds[start:]) < 0.05
+
+
 def test_a_driver_that_is_killed_leaves_the_arm_standing_and_comes_back(bench: Bench) -> None:
     bench.commands.publish(move(HOME, swing(1.2)))
     bench.rig.wait_moving()
