@@ -62,7 +62,6 @@ class ContactCheck:
         self._clearance_m = clearance_m
         self.bodies = read_bodies(model)
         self.reach_m = _reaches(model, self.bodies)
-        self._model = model
         self._geometry = pin.GeometryModel()
         self._pairs: list[tuple[str, str, bool]] = []
         strangers = sorted(set().union(*model.apart) - {body.link for body in self.bodies})
