@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from array import array
 from collections import deque
@@ -220,15 +221,12 @@ class ManagedNode(LifecycleNode):
 
     # ---- streams
 
-    def _steady_s(self) -> float:
-        return float(self._steady.now().nanoseconds) * 1e-9
-
     def _check_streams(self) -> None:
         """Look at every stream; what changes its level is published at once."""
-        now_s = self._steady_s()
+        now_s = time.monotonic()
         changed = []
         for read in self._streams.values():
-            level, read.message = read.stream.look(now_s, read.subscription.get_publisher_count())
+            level, read.message = read.stream.look(now_s, read.subscription.get_publisher_count)
             if level != read.level:
                 read.level = level
                 changed.append(self._stream_status(read))
@@ -236,7 +234,7 @@ class ManagedNode(LifecycleNode):
             self._publish_statuses(changed)
 
     def _stream_status(self, read: _Read) -> DiagnosticStatus:
-        values = read.stream.values(self._steady_s())
+        values = read.stream.values(time.monotonic())
         return DiagnosticStatus(
             level=read.level,
             name=f"{self.get_fully_qualified_name()}: {read.stream.topic}",
@@ -255,7 +253,7 @@ class ManagedNode(LifecycleNode):
             stamp_ns = 0 if header is None else stamp_to_ns(header.stamp)
             sent, received = info.get("source_timestamp") or 0, info.get("received_timestamp") or 0
             receipt = Receipt(
-                self._steady_s(),
+                time.monotonic(),
                 (self.now_ns() - stamp_ns) * 1e-9 if stamp_ns else None,
                 (received - sent) * 1e-9 if sent and received else None,
             )
@@ -343,7 +341,7 @@ class ManagedNode(LifecycleNode):
                 infinite is for streams that come only now and then.
         """
         longest_s = self.value("stream_timeout") if silent_s is None else silent_s
-        stream = Stream(topic, longest_s, self._steady_s())
+        stream = Stream(topic, longest_s, time.monotonic())
         take = self._watched(stream, self._tolerant(topic, callback))
 
         def fall_back(_event: object) -> None:

@@ -6,6 +6,7 @@ Names and levels are those of diagnostic_updater: `NODE: TOPIC`, the rate in `Ac
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -62,14 +63,19 @@ class Stream:
         self._count += 1
         self._dropped += dropped
 
-    def look(self, now_s: float, publishers: int) -> tuple[bytes, str]:
-        """Level and words for now; to be called more often than three times a second."""
+    def look(self, now_s: float, count_publishers: Callable[[], int]) -> tuple[bytes, str]:
+        """Level and words for now; to be called more often than three times a second.
+
+        Args:
+            now_s: now.
+            count_publishers: asked while the stream is silent, since the answer costs something.
+        """
         gap_s, self._looked_s = now_s - self._looked_s, now_s
         if gap_s > _STALL_S:
             self._heard_s = min(now_s, self._heard_s + gap_s)
         quiet_s = now_s - self._heard_s
         if quiet_s > self._silent_s:
-            return self._silence(quiet_s, publishers)
+            return self._silence(count_publishers())
         age_s = self._window[-1].age_s if self._window else None
         if age_s is not None and not -_EARLY_S <= age_s <= _LATE_S:
             how = f"{age_s:.2f} s old" if age_s > 0 else f"{-age_s:.2f} s ahead"
@@ -78,7 +84,7 @@ class Stream:
             return OK, "no message yet"
         return OK, f"{self.rate_hz(now_s):.1f} Hz"
 
-    def _silence(self, quiet_s: float, publishers: int) -> tuple[bytes, str]:
+    def _silence(self, publishers: int) -> tuple[bytes, str]:
         if publishers == 0:
             level = ERROR if self._count else WARN
             return level, f"nobody publishes {self.topic}; start its driver, or compare names, namespace and domain"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,20 +19,24 @@ from tests.nodes.conftest import Graph, until
 from tests.nodes.samples import camera, frame, write_encoder
 
 
+def publishers(count: int) -> Callable[[], int]:
+    return lambda: count
+
+
 def steady(stream: Stream, start_s: float, end_s: float, rate_hz: float, age_s: float | None = 0.0) -> float:
     """Messages at a rate, and looks between them; the time of the last."""
     count = round((end_s - start_s) * rate_hz)
     for number in range(count):
         now_s = start_s + number / rate_hz
         stream.note(Receipt(now_s, age_s, 0.001))
-        stream.look(now_s, 1)
+        stream.look(now_s, publishers(1))
     return now_s
 
 
 def test_a_stream_that_flows_is_well_and_tells_its_rate() -> None:
     stream = Stream("camera/color/image_raw", 0.7, 0.0)
     now_s = steady(stream, 0.0, 4.0, 15.0)
-    assert stream.look(now_s, 1) == (OK, "15.0 Hz")
+    assert stream.look(now_s, publishers(1)) == (OK, "15.0 Hz")
     values = stream.values(now_s)
     assert values["Actual frequency (Hz)"] == "15.00"
     assert values["Minimum acceptable frequency (Hz)"] == "1.43"
@@ -42,18 +47,18 @@ def test_a_stream_that_flows_is_well_and_tells_its_rate() -> None:
 def test_silence_is_told_within_a_second_and_ends_with_the_next_message() -> None:
     stream = Stream("joint_states", 0.7, 0.0)
     end_s = steady(stream, 0.0, 2.0, 60.0)
-    levels = {step: stream.look(end_s + step * 0.1, 1) for step in range(1, 10)}
+    levels = {step: stream.look(end_s + step * 0.1, publishers(1)) for step in range(1, 10)}
     assert [levels[step][0] for step in (6, 8)] == [OK, ERROR]
     assert "although 1 publish it" in levels[9][1]
     assert stream.rate_hz(end_s + 0.9) < 40.0, "the rate sinks while nothing comes"
     stream.note(Receipt(end_s + 1.0))
-    assert stream.look(end_s + 1.0, 1)[0] == OK
+    assert stream.look(end_s + 1.0, publishers(1))[0] == OK
 
 
 def test_what_never_came_says_whether_anybody_publishes_it() -> None:
     nobody, deaf = Stream("camera/color/image_raw", 0.7, 0.0), Stream("camera/color/image_raw", 0.7, 0.0)
     for step in range(1, 9):
-        without, with_publisher = nobody.look(step * 0.1, 0), deaf.look(step * 0.1, 1)
+        without, with_publisher = nobody.look(step * 0.1, publishers(0)), deaf.look(step * 0.1, publishers(1))
     assert without[0] == WARN
     assert "nobody publishes camera/color/image_raw" in without[1]
     assert with_publisher[0] == ERROR
@@ -63,8 +68,8 @@ def test_what_never_came_says_whether_anybody_publishes_it() -> None:
 def test_a_node_that_was_held_up_does_not_blame_its_streams() -> None:
     stream = Stream("joint_states", 0.7, 0.0)
     end_s = steady(stream, 0.0, 1.0, 60.0)
-    assert stream.look(end_s + 5.0, 1)[0] == OK, "it did not look meanwhile"
-    levels = [stream.look(end_s + 5.0 + step * 0.1, 1)[0] for step in range(1, 9)]
+    assert stream.look(end_s + 5.0, publishers(1))[0] == OK, "it did not look meanwhile"
+    levels = [stream.look(end_s + 5.0 + step * 0.1, publishers(1))[0] for step in range(1, 9)]
     assert levels[-1] == ERROR
 
 
@@ -72,7 +77,7 @@ def test_a_node_that_was_held_up_does_not_blame_its_streams() -> None:
 def test_stamps_of_another_clock_are_a_warning(age_s: float, words: str) -> None:
     stream = Stream("camera/color/image_raw", 0.7, 0.0)
     now_s = steady(stream, 0.0, 1.0, 15.0, age_s)
-    level, text = stream.look(now_s, 1)
+    level, text = stream.look(now_s, publishers(1))
     assert level == WARN
     assert words in text
 
@@ -80,7 +85,7 @@ def test_stamps_of_another_clock_are_a_warning(age_s: float, words: str) -> None
 def test_a_stream_that_comes_now_and_then_is_never_missed() -> None:
     stream = Stream("pick_place", float("inf"), 0.0)
     for step in range(1, 100):
-        assert stream.look(step * 0.1, 0) == (OK, "no message yet")
+        assert stream.look(step * 0.1, publishers(0)) == (OK, "no message yet")
 
 
 def test_a_node_tells_of_each_of_its_streams(graph: Graph) -> None:
