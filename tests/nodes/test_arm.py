@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
 from std_msgs.msg import Bool, Float64, String
@@ -19,6 +21,7 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import tool_down
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import pick_place_to_poses, to_json
+from embodied_vision.paths import PACKAGE
 from embodied_vision.types import PickPlace
 from tests.nodes.conftest import Graph, until
 from tests.nodes.fake_robot import FakeRobot
@@ -33,9 +36,9 @@ ALONE = {"upstream": [""], "cameras": [""], "resume_within": 0.5}
 class Desk:
     """Somebody who gives decisions to an arm node and watches what it says."""
 
-    def __init__(self, graph: Graph, name: str = "arm") -> None:
-        self.graph, self._name = graph, name
-        self.robot = FakeRobot(graph.client.node, MODEL)
+    def __init__(self, graph: Graph, model: RobotModel = MODEL) -> None:
+        self.graph = graph
+        self.robot = FakeRobot(graph.client.node, model)
         graph.client.watch("arm/status")
         node = graph.client.node
         self._poses: Publisher[PoseArray] = node.create_publisher(PoseArray, "pick_place", qos.DECISION)
@@ -93,6 +96,35 @@ def test_a_dry_run_does_everything_but_command(graph: Graph) -> None:
     assert not {name for name in names if name.startswith("/arm/follow_joint_trajectory")}
     desk.decide(pick=tool_down(0.5, 0.0, -0.05))
     assert desk.status["refused"] == "workspace"
+
+
+@pytest.mark.parametrize(
+    ("name", "pick", "place"),
+    [
+        ("arm_fr3", tool_down(0.5, -0.1, 0.1), tool_down(0.5, 0.1, 0.1)),
+        ("arm_ur5e", tool_down(0.5, -0.1, 0.1), tool_down(0.5, 0.1, 0.1)),
+        ("arm_so101", tool_down(0.2, -0.05, 0.02), tool_down(0.2, 0.05, 0.02)),
+    ],
+)
+def test_the_examples_of_real_arms_work_dry(graph: Graph, name: str, pick: np.ndarray, place: np.ndarray) -> None:
+    example = PACKAGE / "config" / f"{name}.yaml"
+    model = RobotModel.load(yaml.safe_load(example.read_text())["/**/arm"]["ros__parameters"]["robot"])
+    desk = Desk(graph, model)
+    around = str(PACKAGE / "config" / "so101_desk.yaml") if name == "arm_so101" else ""
+    quick = {**ALONE, "dry_run": True, "speed": 1.0, "home_speed": 1.0, "gripper_time": 0.1, "surroundings": around}
+    graph.start("arm", extra=["--params-file", str(example), "--ros-args", *parameters(quick)])
+    desk.joined()
+    desk.decide(pick=pick, place=place)
+    status = desk.ended()
+    assert (status["done"], status["refusals"]) == (True, 0), status["reason"]
+    assert desk.robot.trajectories == 0
+    desk.decide(pick=tool_down(0.9, 0.0, 0.05), place=place)
+    assert desk.status["refused"] in ("workspace", "unreachable")
+
+
+def parameters(values: dict[str, Any]) -> list[str]:
+    """ROS arguments that win over a file, which is for nodes of one name as well."""
+    return [part for key, value in values.items() for part in ("-p", f"arm:{key}:={json.dumps(value)}")]
 
 
 @pytest.fixture(scope="module")
