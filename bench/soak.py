@@ -284,7 +284,7 @@ def _sample(memory: dict[str, Memory], graph: Supervisor) -> None:
 
 
 def draw(run: Run, path: Path) -> None:
-    """Memory of each process and latency of each decision over time, with the lines that were judged."""
+    """Memory of each process and latency of each decision over time."""
     import matplotlib
 
     matplotlib.use("Agg")
