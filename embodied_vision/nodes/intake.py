@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ from embodied_vision.nodes.durations import Durations
 from embodied_vision.nodes.fields import FieldReader, message_class
 from embodied_vision.nodes.image_transport import color_stream, depth_stream
 from embodied_vision.nodes.images import AnyImage, image_to_color, image_to_raw_depth
+from embodied_vision.nodes.joint_rows import JointRows
 from embodied_vision.nodes.lifecycle import ManagedNode
 from embodied_vision.nodes.losses import Losses
 from embodied_vision.types import Camera
@@ -86,7 +87,7 @@ class Intake:
         self._cameras = cameras
         self._listener = listener
         self._durations = durations
-        self._joint_names: dict[str, list[str]] = {}
+        self._joints: dict[str, JointRows] = {}
         self._lengths: dict[str, int] = {}
         self._kinds: dict[str, Any] = {}
         self._readers: dict[str, FieldReader] = {}
@@ -97,16 +98,14 @@ class Intake:
                 for path in stream.fields:
                     if path not in _JOINT_ARRAYS:
                         raise BadInput(f"{where}.fields: {path!r} is none of {', '.join(_JOINT_ARRAYS)}")
+                self._joints[stream.name] = JointRows(stream.fields, stream.topic)
             elif stream.type != JOINT_TRAJECTORY:
                 self._readers[stream.name] = FieldReader(self._kinds[stream.name], stream.fields, where)
 
     @property
     def joint_names(self) -> list[str]:
-        """Order of the joints in joint states and trajectories: as the first message of the first such stream had."""
-        for stream in self._contract.streams:
-            if stream.type == JOINT_STATE:
-                return self._joint_names.get(stream.name, [])
-        return []
+        """Order of the joints in joint states and trajectories: as the first such stream named them first."""
+        return next((rows.names for rows in self._joints.values()), [])
 
     def begin(self) -> None:
         """An episode begins: streams may have another length than in the last one."""
@@ -163,8 +162,11 @@ class Intake:
             stamp_ns, frame_id = self._stamp(message, info)
             if lost := losses.before(info):
                 self._listener.take_lost(stream, lost, stamp_ns)
-            row = self._joints(stream, message) if reader is None else reader.read(message)
-            self._give(stream, stream.name, stamp_ns, frame_id, row)
+            if reader is not None:
+                self._give(stream, stream.name, stamp_ns, frame_id, reader.read(message))
+                return
+            for row_ns, row in self._joints[stream.name].add(message, stamp_ns):
+                self._give(stream, stream.name, row_ns, frame_id, row)
 
         return take
 
@@ -174,7 +176,8 @@ class Intake:
         def take(message: Any, info: MessageInfo) -> None:
             if lost := losses.before(info):
                 self._listener.take_lost(stream, lost, self._sent_ns(info))
-            samples = trajectory_to_samples(message, self.joint_names or list(message.joint_names))
+            order = [name for name in self.joint_names if name in message.joint_names]
+            samples = trajectory_to_samples(message, order or list(message.joint_names))
             rows = np.column_stack([samples.times_s, samples.positions, samples.velocities, samples.accelerations])
             self._give(stream, f"{stream.name}/{len(rows)}", self._sent_ns(info), message.header.frame_id, rows.ravel())
 
@@ -192,16 +195,6 @@ class Intake:
         self._listener.seen(stream, stamp_ns, frame_id)
         self._listener.take_value(name, stamp_ns, row)
 
-    def _joints(self, stream: StreamContract, message: Any) -> NDArray[np.float64]:
-        names = self._joint_names.setdefault(stream.name, list(message.name))
-        order = {name: index for index, name in enumerate(message.name)}
-        missing = [name for name in names if name not in order]
-        if missing:
-            raise BadInput(
-                f"{stream.topic} lacks {missing}, it has {list(message.name)}; is this the robot that began?"
-            )
-        return np.concatenate([_in_order(message, path, names, order, stream.topic) for path in stream.fields])
-
     def _stamp(self, message: Any, info: MessageInfo) -> tuple[int, str]:
         """Stamp and frame of a message; one without a header is stamped with the time when it was sent."""
         header = getattr(message, "header", None)
@@ -212,15 +205,3 @@ class Intake:
     def _sent_ns(self, info: MessageInfo) -> int:
         """When a message was sent, on the clock of all stamps."""
         return self._node.now_ns() if self._node.value("use_sim_time") else int(info["source_timestamp"])
-
-
-def _in_order(
-    message: Any, path: str, names: Sequence[str], order: Mapping[str, int], topic: str
-) -> NDArray[np.float64]:
-    """One array of a joint state (J,) in the order of `names`; NaN where the driver leaves it out."""
-    values = getattr(message, path)
-    if not len(values) and path != "position":
-        return np.full(len(names), np.nan)
-    if len(values) != len(order):
-        raise BadInput(f"{topic} names {len(order)} joints, {len(values)} of {path}; check the driver")
-    return np.array([values[order[name]] for name in names], float)
