@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-ros-decisions bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
 
 setup: $(INSTALLED)
 
@@ -59,7 +59,11 @@ faults: $(INSTALLED)
 # SMALL=1 takes the smallest form.
 bench-ros: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/ros.py $(if $(SMALL),--scenes 2)
+	$(BIN)/python bench/ros.py $(if $(SMALL),--small)
+
+bench-ros-decisions: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/ros_decisions.py $(if $(SMALL),--scenes 2)
 
 bench-sim: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
