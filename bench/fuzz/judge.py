@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from xml.etree import ElementTree
 
 import coal
@@ -214,8 +215,7 @@ class Judge:
         coefficients = np.linalg.solve(_SYSTEM[None], np.concatenate([ends, others], axis=1))
         pieces, a = [], self.acceleration
         for i, each in enumerate(coefficients):
-            u = np.linspace(0.0, 1.0, max(9, int(np.ceil(h[i] / 1e-3)) + 1))
-            powers = np.stack([_derivative(u, order) for order in range(4)])
+            powers = _grid(max(9, int(np.ceil(h[i] / 1e-3)) + 1))
             place, speed, change, jerk = (powers[order] @ each / h[i] ** order for order in range(4))
             beyond = np.maximum(self.lower - place, place - self.upper) / (0.0346 * a * h[i] ** 2)
             verdict.compare("position_limit", _worst(beyond, sign=True), 1, BETWEEN, BETWEEN)
@@ -268,6 +268,12 @@ class Judge:
             verdict.compare("workspace", out, 0, PLACE_M, PLACE_M if refused_in_space else 0)
         out = self.floor - np.min(frames)
         verdict.compare("workspace", out, 0, PLACE_M, PLACE_M if refused_in_space else 0)
+
+
+@lru_cache
+def _grid(count: int) -> Array:
+    """(4, M, 6): the powers and their first three derivatives at so many even shares of a step."""
+    return np.stack([_derivative(np.linspace(0.0, 1.0, count), order) for order in range(4)])
 
 
 def _derivative(u: Array, order: int) -> Array:
