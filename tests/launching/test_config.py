@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +10,25 @@ import yaml
 
 from embodied_vision.errors import BadInput
 from embodied_vision.launching.graph import CAMERA, CELL, PARAMETERS, GraphConfig
-from embodied_vision.learning.seeds import scene_seed
-from embodied_vision.paths import PACKAGE
+from embodied_vision.launching.parameters import declared
 
-ROOT = PACKAGE.parent
-SOURCES = {
-    "cell": ROOT / "embodied_vision_sim" / "node.py",
-    "driver": ROOT / "embodied_vision_sim" / "driver_node.py",
-    **{name: PACKAGE / "nodes" / f"{name}.py" for name in ("camera", "encoder", "policy", "arm", "recorder", "task")},
-    "markers": PACKAGE / "nodes" / "markers.py",
-    "replay": PACKAGE / "nodes" / "replay.py",
-}
+COMMON = set.intersection(*(set(parameters) for parameters in declared().values()))
 
 
-def declared(source: Path) -> dict[str, Any]:
-    """Parameter → default of all `self.param(name, default, …)` calls in a file."""
-    found = {}
-    for call in ast.walk(ast.parse(source.read_text())):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "param":
-            name, default = call.args[:2]
-            constant = not isinstance(default, ast.Call)
-            found[ast.literal_eval(name)] = ast.literal_eval(default) if constant else scene_seed("test", 0)
+def content(section: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(PARAMETERS.read_text())[section]["ros__parameters"]
     return found
 
 
-@pytest.mark.parametrize("node", SOURCES)
+@pytest.mark.parametrize("node", declared())
 def test_the_file_holds_all_parameters_with_their_defaults(node: str) -> None:
-    content = yaml.safe_load(PARAMETERS.read_text())[f"/**/{node}"]["ros__parameters"]
-    assert content == declared(SOURCES[node])
+    own = {name: one.default for name, one in declared()[node].items() if name not in COMMON}
+    assert content(f"/**/{node}") == own
 
 
 def test_the_file_holds_what_all_nodes_declare() -> None:
-    content = yaml.safe_load(PARAMETERS.read_text())["/**"]["ros__parameters"]
-    assert content == declared(PACKAGE / "nodes" / "lifecycle.py")
+    for node, parameters in declared().items():
+        assert content("/**") == {name: parameters[name].default for name in COMMON}, node
 
 
 def test_every_parameter_has_a_comment() -> None:
