@@ -50,7 +50,7 @@ SETUPS = (Setup(640, 480, 1), Setup(640, 480, 2), Setup(1280, 720, 1), Setup(128
 FRAMES = 3000
 FRAMES_A_SECOND = 30.0
 """Of all cameras together."""
-BLOCK_S, BARE_S = 10.0, 3.0
+BLOCK_S, BARE_S, PAUSE_S = 10.0, 2.0, 0.3
 MOST_DROPPED = 0.05
 SEARCH_HZ = 60.0
 PREDICT_S = 0.5
@@ -312,9 +312,9 @@ def measure(rig: Rig, seconds: float, block_s: float, bare_s: float) -> tuple[Bl
         rig.monitor.deciding.clear()
         for name, process in rig.nodes.items():
             graph.cpu_s[name] = graph.cpu_s.get(name, 0.0) + cpu_s(process.pid) - before[name]
-        time.sleep(0.5)  # what is under way arrives
+        time.sleep(PAUSE_S)  # what is under way arrives
         bare.add(rig.player.play("bare", rate, bare_s))
-        time.sleep(0.5)
+        time.sleep(PAUSE_S)
     return graph, bare
 
 
@@ -369,7 +369,7 @@ def search(rig: Rig, trials: int, seconds: float) -> None:
     rate = fails
     for trial in range(trials):
         sent = rig.player.play("graph", rate, seconds)
-        time.sleep(1.0)
+        time.sleep(2 * PAUSE_S)
         stamps = [frame[0] for frames in sent.values() for frame in frames]
         encoded = rig.monitor.seen("encoder.publish", stamps)
         dropped = 1 - encoded / len(stamps)
@@ -393,7 +393,7 @@ def run(setup: Setup, folder: Path, *, seconds: float, block_s: float, bare_s: f
         for to in ("graph", "bare"):
             rig.player.play(to, FRAMES_A_SECOND / setup.cameras, min(2.0, block_s))  # warm up
         memory_mb = {name: resident_mb(process.pid) for name, process in rig.nodes.items()}
-        search(rig, trials, min(3.0, block_s))
+        search(rig, trials, min(2.5, block_s))
         events = rig.monitor.client.node.create_publisher(String, "episode/event", qos.EVENT)
         client = rig.monitor.client
         while events.get_subscription_count() < 1:
@@ -433,7 +433,7 @@ def main(
 ) -> None:
     """Play frames through the graph and its bare twin, and print the figures."""
     chosen = SETUPS[:1] if small else [setup for setup in SETUPS if only in setup.name]
-    extent: dict[str, Any] = {"seconds": FRAMES / FRAMES_A_SECOND, "block_s": BLOCK_S, "bare_s": BARE_S, "trials": 6}
+    extent: dict[str, Any] = {"seconds": FRAMES / FRAMES_A_SECOND, "block_s": BLOCK_S, "bare_s": BARE_S, "trials": 5}
     if small:
         extent = {"seconds": 10.0, "block_s": 5.0, "bare_s": 2.0, "trials": 2}
     for number, setup in enumerate(chosen):
