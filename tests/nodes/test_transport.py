@@ -113,7 +113,8 @@ def test_the_recorder_logs_what_came_compressed(graph: Graph) -> None:
         np.testing.assert_array_equal(logged[index].depth, one.depth)
 
 
-def test_the_policy_decides_the_same_on_images_that_came_compressed(graph: Graph) -> None:
+@pytest.mark.parametrize("executor", ["single", "events"])
+def test_the_policy_decides_the_same_on_images_that_came_compressed(graph: Graph, executor: str) -> None:
     encoder = write_encoder(graph.run_dir / "encoder")
     write_policy(graph.run_dir / "policy", encoder.encoder_id)
     paths = {"encoder": str(graph.run_dir / "encoder"), "checkpoint": str(graph.run_dir / "policy")}
@@ -121,7 +122,7 @@ def test_the_policy_decides_the_same_on_images_that_came_compressed(graph: Graph
     graph.subscribe(PoseArray, "pick_place", decided.append, qos.DECISION)
     info = graph.client.node.create_publisher(String, "encoder/info", qos.STATUS)
     info.publish(conversions.to_json({"encoder_id": encoder.encoder_id, "artefact_id": encoder.artefact_id}))
-    graph.start("policy", **paths, **COMPRESSED)
+    graph.start("policy", executor=executor, **paths, **COMPRESSED)
     publishers = [
         graph.publisher(CompressedImage, "camera/color/image_raw/compressed"),
         graph.publisher(CompressedImage, "camera/aligned_depth_to_color/image_raw/compressedDepth"),
