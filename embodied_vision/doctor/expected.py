@@ -31,6 +31,12 @@ class Expected:
         """A parameter that lists names; an empty name stands for none."""
         return [str(name) for name in self.value(node, parameter, []) if name]
 
+    @property
+    def transports(self) -> tuple[str, str]:
+        """How color and depth images travel to the nodes: raw, or the end of the topic."""
+        color = str(self.value("encoder", "image_transport", "raw"))
+        return color, str(self.value("policy", "depth_image_transport", "raw"))
+
     def updated(self, live: Mapping[str, Mapping[str, Any]]) -> Expected:
         """The same, but what running nodes say of themselves wins."""
         merged = {node: {**self.values.get(node, {}), **live.get(node, {})} for node in {*self.values, *live}}

@@ -18,8 +18,6 @@ from embodied_vision.doctor.observation import Heard, Observation
 from embodied_vision.errors import BadInput
 from embodied_vision.types import Camera
 
-COLOR_ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8")
-DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 TOLERANCE_PX = 0.5
 """How far the driver's intrinsics may be from the calibration's."""
 
@@ -28,6 +26,8 @@ PAIRED_SHARE = 0.9
 
 JOINT_STATE_AGE_S = 0.25
 """The guard starts no trajectory from an older joint state."""
+
+_INFO = topics.color_info("")
 
 LATE_SHARE = 0.05
 """Share of the joint states that may be older, as on a machine that is busy for a moment."""
@@ -46,8 +46,8 @@ def check_graph(observation: Observation, expected: Expected) -> Iterator[Check]
 
 def _cameras(observation: Observation, expected: Expected) -> list[str]:
     named = [*expected.names("arm", "cameras"), *expected.names("encoder", "cameras")]
-    seen = [topic.removesuffix("/color/image_raw") for topic in observation.streams if topic.endswith("/image_raw")]
-    return sorted({*named, *(name for name in seen if "/" not in name)})
+    seen = [topic.removesuffix(_INFO) for topic in observation.streams if topic.endswith(_INFO)]
+    return sorted({*named, *seen})
 
 
 def _silence(name: str, topic: str, stream: Heard | None, seconds: float) -> Check | None:
@@ -91,7 +91,9 @@ def _check_speakers(observation: Observation) -> Iterator[Check]:
 
 def _check_camera(camera: str, observation: Observation, expected: Expected) -> Iterator[Check]:
     streams, seconds = observation.streams, observation.seconds
-    color_topic, depth_topic, info_topic = topics.color(camera), topics.depth(camera), topics.color_info(camera)
+    travels = zip((topics.color(camera), topics.depth(camera)), expected.transports, strict=True)
+    color_topic, depth_topic = (topic if how == "raw" else f"{topic}/{how}" for topic, how in travels)
+    info_topic = topics.color_info(camera)
     heard: dict[str, Heard] = {}
     limit_s = float(expected.value("arm", "camera_timeout", 0.2))
     for part, topic in (("color", color_topic), ("depth", depth_topic), ("camera_info", info_topic)):
@@ -102,22 +104,22 @@ def _check_camera(camera: str, observation: Observation, expected: Expected) -> 
             continue
         heard[part] = streams[topic]
         yield _check_rate(name, streams[topic], seconds, limit_s, "camera_timeout")
-    if "color" in heard:
-        yield _check_encoding(f"camera {camera} color encoding", heard["color"], COLOR_ENCODINGS)
-    if "depth" in heard:
-        yield _check_encoding(f"camera {camera} depth encoding", heard["depth"], DEPTH_ENCODINGS)
-    if "color" in heard and "depth" in heard:
+    for part in ("color", "depth"):
+        if part in heard:
+            yield _check_encoding(f"camera {camera} {part} encoding", heard[part])
+    if {"color", "depth"} <= heard.keys() and not any(heard[part].details["problem"] for part in ("color", "depth")):
         slop_s = float(expected.value("policy", "slop", 0.005))
         yield _check_registration(camera, heard["color"], heard["depth"], slop_s)
     if "camera_info" in heard:
         yield _check_calibration(camera, heard, str(expected.value("policy", "calibration", "")))
 
 
-def _check_encoding(name: str, stream: Heard, known: Sequence[str]) -> Check:
+def _check_encoding(name: str, stream: Heard) -> Check:
+    """Whether our nodes can read the images."""
     found = stream.details
-    value = f"{found['encoding']}, {found['width']}x{found['height']}"
-    ok = found["encoding"] in known
-    return Check(name, ok, value, "" if ok else f"let the driver publish one of {', '.join(known)}")
+    if found["problem"]:
+        return Check(name, False, found["problem"], "change the driver's pixel format, or image_transport of the nodes")
+    return Check(name, True, f"{found['encoding']}, {found['width']}x{found['height']}")
 
 
 def _check_registration(camera: str, color: Heard, depth: Heard, slop_s: float) -> Check:
@@ -164,7 +166,7 @@ def _check_calibration(camera: str, heard: dict[str, Heard], path: str) -> Check
     fault = _fault(known[camera], info)
     if fault:
         return Check(name, False, fault, remedy)
-    if "color" in heard:
+    if "color" in heard and not heard["color"].details["problem"]:
         shown = heard["color"].details
         if (shown["width"], shown["height"]) != (info["width"], info["height"]):
             value = f"images are {shown['width']}x{shown['height']}, camera_info {info['width']}x{info['height']}"

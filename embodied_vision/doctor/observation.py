@@ -85,7 +85,13 @@ class Observation:
     sim_time: bool
 
 
-def observe(environment: Mapping[str, str], namespace: str, cameras: Sequence[str], seconds: float) -> Observation:
+def observe(
+    environment: Mapping[str, str],
+    namespace: str,
+    cameras: Sequence[str],
+    seconds: float,
+    transports: tuple[str, str] = ("raw", "raw"),
+) -> Observation:
     """Listen to a graph, in a process that is killed when it does not come back.
 
     Args:
@@ -93,11 +99,12 @@ def observe(environment: Mapping[str, str], namespace: str, cameras: Sequence[st
         namespace: of the nodes.
         cameras: names of cameras that should be there, beside those that are found.
         seconds: how long to listen.
+        transports: how color and depth images travel, where no running node tells.
 
     Raises:
         RunFailed: the process failed or hung; the message ends with what it said.
     """
-    command = [sys.executable, "-m", _MODULE, str(seconds), *cameras]
+    command = [sys.executable, "-m", _MODULE, str(seconds), *transports, *cameras]
     if namespace.strip("/"):
         command += ["--ros-args", "-r", f"__ns:=/{namespace.strip('/')}"]
     limit_s = seconds + _PATIENCE_S

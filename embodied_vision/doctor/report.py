@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from embodied_vision import topics
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.expected import Expected, expected
 from embodied_vision.doctor.files import check_files
@@ -128,7 +129,7 @@ def _look(run: Run, wanted: Expected, seconds: float) -> Observation | Check:
     with tempfile.TemporaryDirectory() as folder:
         joined = process_environment(Path(folder), run.domain, isolated=False, base=run.variables)
         try:
-            seen = observe(joined.variables, wanted.namespace, cameras, seconds)
+            seen = observe(joined.variables, wanted.namespace, cameras, seconds, wanted.transports)
         except EmbodiedVisionError as error:
             return Check("graph", False, str(error), "look at the checks of rclpy, the profile and shared memory")
     if seen.nodes:
@@ -139,5 +140,5 @@ def _look(run: Run, wanted: Expected, seconds: float) -> Observation | Check:
 
 def _rates(seen: Observation) -> dict[str, float]:
     """Camera → frames a second."""
-    end = "/color/image_raw"
+    end = topics.color_info("")
     return {t.removesuffix(end): heard.rate_hz for t, heard in seen.streams.items() if t.endswith(end)}

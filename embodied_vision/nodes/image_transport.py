@@ -34,13 +34,14 @@ def declare_depth_transport(node: ManagedNode) -> None:
 
 def color_stream(node: ManagedNode, topic: str) -> tuple[type[AnyImage], str]:
     """Message type and name of the topic on which the color images of `topic` travel."""
-    return _stream(node.value("image_transport"), topic)
+    return stream_of(node.value("image_transport"), topic)
 
 
 def depth_stream(node: ManagedNode, topic: str) -> tuple[type[AnyImage], str]:
     """Message type and name of the topic on which the depth images of `topic` travel."""
-    return _stream(node.value("depth_image_transport"), topic)
+    return stream_of(node.value("depth_image_transport"), topic)
 
 
-def _stream(transport: str, topic: str) -> tuple[type[AnyImage], str]:
+def stream_of(transport: str, topic: str) -> tuple[type[AnyImage], str]:
+    """Message type and name of the topic on which images travel in this way."""
     return (Image, topic) if transport == RAW else (CompressedImage, f"{topic}/{transport}")

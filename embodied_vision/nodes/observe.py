@@ -1,6 +1,7 @@
 """Listens to a running graph for a while and prints what it saw as one line of JSON, for `doctor` to judge.
 
-`python -m embodied_vision.nodes.observe SECONDS`; the content is that of `embodied_vision.doctor.observation`.
+`python -m embodied_vision.nodes.observe SECONDS COLOR DEPTH CAMERA…`: COLOR and DEPTH tell how images travel, as the
+parameters of encoder and policy do, which win where those run. The content is that of `doctor.observation`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from numpy.typing import NDArray
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -24,8 +26,11 @@ from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from embodied_vision import topics
+from embodied_vision.errors import BadInput
 from embodied_vision.messages import info_to_K, stamp_to_ns
 from embodied_vision.nodes import qos
+from embodied_vision.nodes.image_transport import stream_of
+from embodied_vision.nodes.images import image_to_color, image_to_raw_depth
 
 DISCOVERY_S, SETTLED_S = 5.0, 1.0
 """Longest wait for the graph, which is complete when nothing new was seen for the second time."""
@@ -38,7 +43,7 @@ NODES = ("cell", "camera", "encoder", "policy", "arm", "recorder", "task")
 """Nodes that are asked for their parameters."""
 
 _FASTDDS = b"\x01\x0f"
-_CAMERA = re.compile(r"(.+)/color/(?:image_raw|camera_info)")
+_CAMERA = re.compile(r"(.+)/color/(?:image_raw|image_raw/compressed|camera_info)")
 
 
 class Stream:
@@ -118,14 +123,16 @@ class Observer(Node):
         """Full name of a node in this namespace."""
         return f"{self.get_namespace().rstrip('/')}/{name}"
 
-    def listen(self, seconds: float, cameras: list[str], *, sim_time: bool) -> None:
+    def listen(self, seconds: float, cameras: list[str], transports: tuple[str, str], *, sim_time: bool) -> None:
         """Take part in the graph for so long, hearing every camera that is known or seen, and the joint states."""
         prefix = self.resolve_node_name("")
         seen = [topic.removeprefix(prefix) for topic, _ in self.get_topic_names_and_types() if topic.startswith(prefix)]
         cameras = sorted({*cameras, *(found[1] for topic in seen if (found := _CAMERA.fullmatch(topic)))})
         for camera in cameras:
-            self._hear(Image, topics.color(camera), self._image)
-            self._hear(Image, topics.depth(camera), self._image)
+            kind, topic = stream_of(transports[0], topics.color(camera))
+            self._hear(kind, topic, self._image(image_to_color))
+            kind, topic = stream_of(transports[1], topics.depth(camera))
+            self._hear(kind, topic, self._image(image_to_raw_depth))
             self._hear(CameraInfo, topics.color_info(camera), self._info)
         self._hear(JointState, "joint_states", self._joints)
         clock = self.get_clock() if sim_time else Clock(clock_type=ClockType.SYSTEM_TIME)
@@ -170,13 +177,22 @@ class Observer(Node):
         return next((_host(bytes(one.endpoint_gid)) for one in own if one.node_name == self.get_name()), "")
 
     @staticmethod
-    def _image(stream: Stream, message: Any) -> None:
-        stream.details |= {
-            "width": int(message.width),
-            "height": int(message.height),
-            "encoding": message.encoding,
-            "bytes": len(message.data),
-        }
+    def _image(pixels: Callable[[Any], NDArray[Any]]) -> Callable[[Stream, Any], None]:
+        """Reads the first image of each encoding as our nodes do."""
+
+        def take(stream: Stream, message: Any) -> None:
+            encoding = message.encoding if isinstance(message, Image) else message.format
+            if stream.details.get("encoding") == encoding:
+                return
+            stream.details |= {"encoding": encoding, "problem": "", "width": 0, "height": 0}
+            try:
+                height, width = pixels(message).shape[:2]
+            except BadInput as error:
+                stream.details["problem"] = str(error)
+            else:
+                stream.details |= {"width": int(width), "height": int(height)}
+
+        return take
 
     @staticmethod
     def _info(stream: Stream, message: Any) -> None:
@@ -207,7 +223,7 @@ def _host(gid: bytes) -> str:
 
 def main() -> None:
     """Print one JSON line."""
-    seconds, *cameras = remove_ros_args(sys.argv)[1:]
+    seconds, color, depth, *cameras = remove_ros_args(sys.argv)[1:]
     rclpy.init()
     node = Observer()
     nodes = node.discover()
@@ -215,7 +231,9 @@ def main() -> None:
     sim_time = any(values.get("use_sim_time") for values in parameters.values())
     if sim_time:
         node.set_parameters([rclpy.parameter.Parameter("use_sim_time", value=True)])
-    node.listen(float(seconds) if nodes else 0.0, cameras, sim_time=sim_time)
+    color = parameters.get("encoder", {}).get("image_transport", color)
+    depth = parameters.get("policy", {}).get("depth_image_transport", depth)
+    node.listen(float(seconds) if nodes else 0.0, cameras, (color, depth), sim_time=sim_time)
     streams = {topic: stream.to_dict() for topic, stream in node.streams.items()}
     found = {"nodes": nodes, "parameters": parameters, "streams": streams, "speakers": node.speakers()}
     print(json.dumps({**found, "sim_time": sim_time}))

@@ -1,6 +1,6 @@
 """Drivers of a cell with faults, as a process: `python -m tests.doctor.driver JSON`.
 
-The JSON holds `cameras`: name → rate, stamp_offset_s, K_scale, depth_frame, encoding (each may be left out),
+The JSON holds `cameras`: name → rate, stamp_offset_s, K_scale, depth_frame, encoding, compressed (or none of these),
 `joints`: name → position or null for NaN, and `commanders`: so many nodes that publish commands.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image, JointState
+from sensor_msgs.msg import CameraInfo, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision import topics
@@ -27,6 +27,8 @@ from embodied_vision.nodes.conversions import (
     joint_state_message,
     optical_frame,
 )
+from embodied_vision.nodes.image_transport import COMPRESSED, COMPRESSED_DEPTH, RAW, stream_of
+from embodied_vision.nodes.images import compress_color, compress_depth
 from embodied_vision.types import Camera
 
 SIZE = (64, 48)
@@ -41,13 +43,12 @@ def camera(name: str, scale: float = 1.0) -> Camera:
 
 def publish_camera(node: Node, name: str, faults: dict[str, Any]) -> None:
     """Color, depth and camera_info at a rate."""
+    packed = faults.get("compressed", False)
+    travels = (COMPRESSED, COMPRESSED_DEPTH) if packed else (RAW, RAW)
+    streams = [stream_of(how, of(name)) for how, of in zip(travels, (topics.color, topics.depth), strict=True)]
     color, depth, info = (
         node.create_publisher(kind, topic, qos.SENSOR)
-        for kind, topic in (
-            (Image, topics.color(name)),
-            (Image, topics.depth(name)),
-            (CameraInfo, topics.color_info(name)),
-        )
+        for kind, topic in (*streams, (CameraInfo, topics.color_info(name)))
     )
     pixels, distance = np.zeros((*SIZE[::-1], 3), np.uint8), np.ones(SIZE[::-1], np.float32)
 
@@ -57,10 +58,11 @@ def publish_camera(node: Node, name: str, faults: dict[str, Any]) -> None:
         info.publish(camera_to_info(camera(name, faults.get("K_scale", 1.0)), stamp_ns))
         image = color_to_image(pixels, stamp_ns, frame)
         image.encoding = faults.get("encoding", image.encoding)
-        color.publish(image)
-        depth.publish(depth_to_image(distance, stamp_ns, faults.get("depth_frame", frame)))
+        raw_depth = depth_to_image(distance, stamp_ns, faults.get("depth_frame", frame))
+        color.publish(compress_color(image) if packed else image)
+        depth.publish(compress_depth(raw_depth) if packed else raw_depth)
 
-    node.create_timer(1.0 / faults.get("rate", 20.0), tick)
+    node.create_timer(1.0 / faults.get("rate", 10.0), tick)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def heard(kind: str, period_ms: int, count: int, age_s: float = 0.01, shift_ms: 
         [time / 1e3 for time in times],
         [(time + shift_ms) * MS for time in times],
         [age_s] * count,
-        {"frame_id": "f", "width": 4, "height": 3, "encoding": "rgb8", **details},
+        {"frame_id": "f", "width": 4, "height": 3, "encoding": "rgb8", "problem": "", **details},
     )
 
 
@@ -31,7 +31,8 @@ def judged(expected: dict[str, dict[str, Any]] | None = None, **streams: Heard) 
     none = Heard("", [], [], [], [], {})
     named = {name.replace("__", "/"): stream for name, stream in streams.items()}
     seen = Observation(["/arm"], {}, {"joint_states": none, **named}, {}, 3.0, False)
-    return {check.name: check for check in check_graph(seen, Expected(expected or {}))}
+    values = {"encoder": {"cameras": ["c"]}, **(expected or {})}
+    return {check.name: check for check in check_graph(seen, Expected(values))}
 
 
 def test_the_timeout_of_the_arm_decides_what_is_too_slow() -> None:
