@@ -246,10 +246,10 @@ class ArmExecutive:
         reason = self.guard.stopped
         if reason is None or joints is None or self._rests(joints) or now_s - self._held_s < HOLD_S:
             return
-        self._held_s = now_s
         self.guard.resume()
         try:
-            self._halt(joints, now_ns)
+            if self._halt(joints, now_ns):
+                self._held_s = now_s
         finally:
             self.guard.stop(reason)
 
