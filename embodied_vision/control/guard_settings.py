@@ -41,3 +41,7 @@ class GuardSettings:
         for name, value in vars(self).items():
             if not 0 <= value < np.inf:
                 raise BadInput(f"guard setting {name} is {value}; give a finite number of at least 0")
+        if not self.tip_height_m < self.ceiling_m:
+            raise BadInput(
+                f"tip_height_m {self.tip_height_m} is not below ceiling_m {self.ceiling_m}; leave the tip room"
+            )

@@ -43,7 +43,10 @@ class SpaceRules:
         steps = np.repeat(np.diff(times_s) / PARTS, PARTS)
         times = np.concatenate([[0.0], np.cumsum(steps)])
         path = _joined(spline[0])
-        self._check_heights(path[::EVERY], times[::EVERY], self._sag(*spline[1:], steps[::EVERY] * EVERY))
+        some = times[::EVERY]
+        rotations, origins = self._model.joint_frames(path[::EVERY])
+        self._check_frames(rotations, origins, some)
+        self._check_table(rotations, origins, some, self._sag(*spline[1:], np.diff(some)))
         stray = STEP_ACCELERATION * self._model.limits.acceleration * steps[:, None] ** 2 / 8
         contact = self.contacts.first(path, stray)
         if contact is not None:
@@ -53,9 +56,8 @@ class SpaceRules:
                 raise Refused("keep_out", where, value, limit, "choose a pose whose way does not lead there")
             raise Refused("self_collision", where, value, limit, "choose another pose or turn the tool")
 
-    def _check_heights(self, q: Matrix, t: NDArray[np.float64], sag: NDArray[np.float64]) -> None:
-        """Tip inside its box, elbow and wrist well above the table, and all that moves above it even when sagging."""
-        rotations, origins = self._model.joint_frames(q)
+    def _check_frames(self, rotations: Matrix, origins: Matrix, t: NDArray[np.float64]) -> None:
+        """The tip in its box; elbow and wrist well above the table."""
         tip = self._model.tip_positions(rotations, origins)
         margin, settings = self._settings.path_margin_m, self._settings
         boxes = (
@@ -73,14 +75,20 @@ class SpaceRules:
             sample, joint = np.unravel_index(int(heights.argmin()), heights.shape)
             where = f"z of {self._model.joint_names[int(joint) + 1]} at {t[sample]:.3f} s"
             raise refuse_place(where, float(heights[sample, joint]), self._model.link_clearance_m, np.inf)
+
+    def _check_table(
+        self, rotations: Matrix, origins: Matrix, t: NDArray[np.float64], sag: NDArray[np.float64]
+    ) -> None:
+        """Every part that moves above the table, also where it sags by so much between two positions."""
+        height = self._settings.body_height_m
         for body in self.contacts.bodies:
             if body.joint == 0:
                 continue
             lowest = body.lowest(rotations[:, body.joint - 1], origins[:, body.joint - 1]) - sag
-            if not lowest.min() >= settings.body_height_m:
+            if not lowest.min() >= height:
                 i = int(lowest.argmin())
-                where = f"lowest point of {body.link} at {t[i]:.3f} s"
-                value, limit = f"{lowest[i]:.4f} m", f"at least {settings.body_height_m:g} m above the table"
+                where, value = f"lowest point of {body.link} at {t[i]:.3f} s", f"{lowest[i]:.4f} m"
+                limit = f"at least {height:g} m above the table"
                 raise Refused("table", where, value, limit, "choose a higher pose or turn the tool")
 
     def _sag(self, qd: Matrix, qdd: Matrix, h: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -462,3 +462,8 @@ def test_every_brake_of_every_segment_passes() -> None:
         for t in np.linspace(0.0, segment.trajectory.duration, 9):
             stop = brake(segment.trajectory, float(t), MODEL.limits)
             guard.check_trajectory(stop, stop.positions[0], NOW, NOW)
+
+
+def test_a_ceiling_below_the_least_height_is_refused() -> None:
+    with pytest.raises(BadInput, match="room"):
+        GuardSettings(tip_height_m=0.2, ceiling_m=0.1)
