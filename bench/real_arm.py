@@ -23,6 +23,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from embodied_vision.control.player import START_S as REST_S
 from embodied_vision.errors import RunFailed
 from embodied_vision.launching.graph import DRIVEN_CELL, GraphConfig
 from embodied_vision.launching.supervisor import Supervisor
@@ -132,7 +133,7 @@ def work(task: str, interface: str, count: int, folder: Path, *, resume: bool) -
                 name: _rise(before[name], after[name])
                 for name in ("accepted", "malformed", "refused", "violations", "braked")
             }
-            shares = {name: after[name] for name in ("velocity_share", "acceleration_share")}
+            shares = {name: after[name] for name in ("velocity_share", "acceleration_share", "late_s")}
             deaths = sum(event.kind == "died" for event in graph.events)
             rounds.append({"results": results, **counts, **shares, "last": after["last"], "deaths": deaths})
             with journal.open("a", encoding="utf-8") as file:
@@ -171,6 +172,8 @@ def report(rounds: list[dict[str, Any]], count: int) -> bool:
     for what in ("velocity", "acceleration"):
         share = max(one[f"{what}_share"] for one in rounds)
         figure(f"largest {what}", round(share, 4), "of the driver's limit", "the limit", 1.0)
+    late_ms = round(max(one["late_s"] for one in rounds) * 1e3, 2)
+    figure("longest way of a trajectory to the driver", late_ms, "ms", "rest before every leg", REST_S * 1e3)
     for last in {one["last"] for one in rounds if one["last"]}:
         console.print(f"the driver said: {last}", highlight=False)
     return len(results) == count and total["violations"] == total["refused"] == 0

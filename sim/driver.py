@@ -124,6 +124,7 @@ class Account:
         refused: trajectories that would have broken a limit, by the limit; none of them was followed.
         violations: setpoints that broke a limit, by the limit; computed from the setpoints alone.
         velocity_share, acceleration_share: the largest share of these limits that an accepted trajectory took.
+        late_s: how long after its beginning a trajectory came, at most.
         braked: how often the driver braked by itself.
         last: the last complaint, in words.
     """
@@ -134,6 +135,7 @@ class Account:
     violations: Counter[str] = field(default_factory=Counter)
     velocity_share: float = 0.0
     acceleration_share: float = 0.0
+    late_s: float = 0.0
     braked: int = 0
     last: str = ""
 
@@ -167,6 +169,7 @@ class Driver:
             BadInput: it is malformed or over already.
             Refused: a limit of the driver would be broken. In both cases the arm goes on as before.
         """
+        self.account.late_s = max(self.account.late_s, now_s - start_s)
         try:
             plan = self._controller.plan(path, start_s, max(start_s, now_s))
             shares = self._check(plan)

@@ -82,6 +82,7 @@ def test_a_refused_or_malformed_trajectory_leaves_the_running_one() -> None:
         driver.offer(ramp(0.1, 0.5), 0.5, 2.0)
     np.testing.assert_allclose(stream(driver, 2.0, 3.1)[-1].positions, 0.5)
     assert (driver.account.accepted, driver.account.malformed) == (1, 1)
+    assert driver.account.late_s == 1.5
     assert not driver.account.violations
 
 
