@@ -51,7 +51,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    parameters = {"arm": {"upstream": ["encoder"], "resume_within": 0.5}}
+    parameters = {"arm": {"upstream": ["encoder"], "resume_within": 0.5, "grasp_check": "vacuum"}}
     with Rig(tmp_path_factory.mktemp("arm"), (CELL, ARM), parameters) as rig:
         rig.cell.wait_active(START_S)
         rig.wait_joined()
@@ -106,6 +106,18 @@ def test_a_decision_moves_the_object(rig: Rig, oracle, upstream) -> None:  # typ
     assert outcome["solved"]
     assert rig.grips[grips:] == [0.0, 1.0]
     assert len(rig.trajectories) - sent > 50
+
+
+def test_a_grasp_of_nothing_is_told_and_the_arm_comes_home(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
+    action = decision(rig, oracle, 2_000_020)
+    corners = [tool_down(x, y, 0.005) for x in (0.4, 0.6) for y in (-0.35, 0.35)]
+    things = [pose[:2, 3] for pose in (action.pick, action.place)]
+    nothing = max(corners, key=lambda pose: min(np.linalg.norm(pose[:2, 3] - thing) for thing in things))
+    grips = len(rig.grips)
+    begin(rig, replace(action, pick=nothing))
+    status = rig.wait_arm(lambda s: s["state"] == "idle" and s["decision_id"] == action.decision_id, 30)
+    assert (status["done"], status["aborted"], status["failed"]) == (False, False, "grasp_missed")
+    assert rig.grips[grips:] == [0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
