@@ -51,15 +51,15 @@ def test_a_folder_of_no_run_or_a_wrong_parameter_file_is_bad_input(tmp_path: Pat
 
 
 def main(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "embodied_vision.cli.main", *arguments], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "embodied_vision.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.system
 def test_the_machine_that_runs_the_tests_passes_the_checks_of_ros_and_transport() -> None:
     checks = {check["name"]: check for check in json.loads(run("--json").stdout)["checks"]}
-    for name in ("python", "rclpy", "Fast DDS profile", "shared memory", "pybullet", "checkpoint encoder"):
+    names = ("python", "rclpy", "middleware", "Fast DDS profile", "shared memory", "pybullet", "checkpoint encoder")
+    for name in (*names, "who may speak", "calibration", "robot", "encoder default", "policy block-insertion"):
         assert checks[name]["ok"], checks[name]
     for size in ("424x240", "640x480"):
         assert checks[f"images {size} between two processes"]["value"].startswith("30 of 30")
