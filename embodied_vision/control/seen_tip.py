@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,20 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import project
 from embodied_vision.types import Camera
 
+NEAR_NS = 200_000_000
+"""A joint state that is farther from a picture says nothing about it."""
+
+_KEEP = 300
+
 Pixel = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sighting:
+    """Where the picture would have shown the tip at a time (2,) in px; None where it lay outside."""
+
+    stamp_ns: int
+    pixel: Pixel | None
 
 
 class SeenTip:
@@ -21,38 +35,51 @@ class SeenTip:
     Args:
         model: of the arm; used in the caller's thread alone.
         camera: calibrated in the robot's base frame.
-        keep: joint states that are remembered.
     """
 
-    def __init__(self, model: RobotModel, camera: Camera, keep: int = 2000) -> None:
+    def __init__(self, model: RobotModel, camera: Camera) -> None:
         self._model = model
         self._camera = camera
-        self._seen: deque[tuple[int, Pixel | None]] = deque(maxlen=keep)
+        self._sightings: deque[_Sighting] = deque(maxlen=_KEEP)
+        self._row_ns: int | None = None
+        self._first: list[_Sighting] = []
 
     def add(self, q: NDArray[np.float64], stamp_ns: int) -> None:
         """The joints were at q (J,) in rad; left out when not finite. A stamp that goes back begins a new history."""
         if not np.isfinite(q).all():
             return
-        if self._seen and stamp_ns <= self._seen[-1][0]:
-            if stamp_ns == self._seen[-1][0]:
+        if self._sightings and stamp_ns <= self._sightings[-1].stamp_ns:
+            if stamp_ns == self._sightings[-1].stamp_ns:
                 return
-            self._seen.clear()
+            self._sightings.clear()
         camera = self._camera
         pixels, depth = project(self._model.forward(q)[:3, 3][None], camera.K, camera.T_base_camera)
         pixel = np.asarray(pixels[0], float)
-        self._seen.append((stamp_ns, pixel if depth[0] > 0 and self._inside_px(pixel) > 0 else None))
+        inside = depth[0] > 0 and self._inside_px(pixel) > 0
+        self._sightings.append(_Sighting(stamp_ns, pixel if inside else None))
 
-    def moved_px(self, first_ns: int, last_ns: int) -> float:
-        """How far apart pictures of two stamps show the tip, in px, at least; 0 where it is in neither."""
-        first, last = self._at(first_ns), self._at(last_ns)
-        if first is not None and last is not None:
-            return float(np.linalg.norm(last - first))
-        return max((self._inside_px(pixel) for pixel in (first, last) if pixel is not None), default=0.0)
+    def moved_px(self, row_ns: int, stamp_ns: int) -> float:
+        """How far, at least, the tip moved in a row of equal pictures up to the one stamped `stamp_ns`.
 
-    def _at(self, stamp_ns: int) -> Pixel | None:
-        """Where the tip was in the picture at a time, as of the joint state before it or else the first one kept."""
-        index = bisect_right(self._seen, stamp_ns, key=lambda point: point[0])
-        return self._seen[max(0, index - 1)][1] if self._seen else None
+        `row_ns` is the stamp of the first and names the row. The tip is compared with where it was at the first picture
+        of the row that joint states belong to, however long ago. 0 where that is unknown, or the tip in neither.
+        """
+        known, now = self._around(row_ns), self._around(stamp_ns)
+        if row_ns != self._row_ns or len(known) > len(self._first):
+            self._row_ns, self._first = row_ns, known
+        self._first = self._first or now
+        return min((self._apart_px(one, other) for one in self._first for other in now), default=0.0)
+
+    def _around(self, stamp_ns: int) -> list[_Sighting]:
+        """The joint states just before and just after a time, as far as they are near: the tip was between them."""
+        index = bisect_right(self._sightings, stamp_ns, key=lambda sighting: sighting.stamp_ns)
+        around = [self._sightings[i] for i in (index - 1, index) if 0 <= i < len(self._sightings)]
+        return [seen for seen in around if abs(seen.stamp_ns - stamp_ns) <= NEAR_NS]
+
+    def _apart_px(self, one: _Sighting, other: _Sighting) -> float:
+        if one.pixel is not None and other.pixel is not None:
+            return float(np.linalg.norm(one.pixel - other.pixel))
+        return max((self._inside_px(pixel) for pixel in (one.pixel, other.pixel) if pixel is not None), default=0.0)
 
     def _inside_px(self, pixel: Pixel) -> float:
         """How far within the picture a pixel is; negative outside."""
