@@ -118,7 +118,8 @@ class Relay(ManagedNode):
                 message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) - BACK_NS)
             case "slow", _:
                 stamp_ns = stamp_to_ns(message.header.stamp)
-                if stamp_ns - self._passed_ns.get(part, 0) < 1_000_000_000:
+                passed_ns = max(self._passed_ns.get(part, 0), stamp_to_ns(good.header.stamp))
+                if stamp_ns - passed_ns < 1_000_000_000:
                     return []
                 self._passed_ns[part] = stamp_ns
         return [message]

@@ -32,6 +32,7 @@ DISK_S = 1.0
 
 HALTS = "halts; goes on where it was when all is well within 3 s"
 RESTARTS = "halts; the node is started again, the arm goes home and the scene begins again"
+PAST_BRAKE = "halts; the driver then ends the horizon it had, beyond the brake, and the scene begins again"
 LATCHES = "halts and stays stopped until `arm/resume`"
 UNHARMED = "goes on"
 
@@ -86,7 +87,7 @@ FAULTS = (
     _halt("stop recorder", "of the recorder", "recorder", GONE_S),
     _halt("stop task", "of the task node", "task", GONE_S),
     _halt("stop arm", "of the arm node", "", GONE_S, "brakes by the horizon sent last; goes on where it was"),
-    Fault("stop cell", "of cameras and driver", HALTS, GONE_S, says="joint_states"),
+    Fault("stop cell", "of cameras and driver", PAST_BRAKE, GONE_S, says="joint_states"),
     Fault("stop monitor", "of the supervisor's monitor", UNHARMED + "; the monitor is replaced"),
     Fault("stop supervisor", "of the supervisor for 3 s", UNHARMED),
     _halt("hang encoder", "`kill -STOP` of the encoder for good", "encoder", GONE_S, "as for `kill -9`, after 15 s"),
