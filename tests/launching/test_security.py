@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from embodied_vision.errors import BadInput
 from embodied_vision.launching import security
 from embodied_vision.launching.environment import process_environment
+from embodied_vision.launching.graph import CAMERA, GraphConfig
 from embodied_vision.launching.security import enclave_arguments, enclave_of, require_enforced, secure
 
 ASKED = {"ROS_SECURITY_ENABLE": "true"}
@@ -102,3 +104,34 @@ def test_a_node_by_hand_never_runs_unprotected_unasked(tmp_path: Path, asked: di
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "ROS_SECURITY_ENABLE" in done.stderr
+
+
+def test_terminals_that_join_get_an_enclave_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "_probe", lambda *_: None)
+    base = keystore(tmp_path / "keys", "/cell/arm")
+    made = process_environment(tmp_path, 41, base=base).secured("/cell", ["arm"])
+    assert "ROS_SECURITY_ENCLAVE_OVERRIDE" not in made.variables  # it would win over the processes' own
+    assert made.joined["ROS_SECURITY_ENCLAVE_OVERRIDE"] == "/cell/tools"
+    exports = made.exports()
+    for line in (
+        "ROS_SECURITY_ENABLE=true",
+        "STRATEGY=Enforce",
+        "ENCLAVE_OVERRIDE=/cell/tools",
+        str(tmp_path / "keys"),
+    ):
+        assert line in exports
+
+
+@pytest.mark.parametrize("options", [{"discovery": "subnet"}, {"discovery": "system_default"}, {"peers": ("gpu",)}])
+def test_a_graph_for_other_machines_needs_a_domain_that_they_know(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="--domain-id"):
+        GraphConfig(CAMERA, tmp_path, **options)
+    GraphConfig(CAMERA, tmp_path, domain=7, **options)
+
+
+def test_every_process_of_a_graph_runs_in_its_enclave(tmp_path: Path) -> None:
+    config = GraphConfig(CAMERA, tmp_path, enclave="/cell")
+    for process in config.processes:
+        command = config.command(process, tmp_path / "overrides.yaml", respawned=False)
+        assert command[command.index("--enclave") + 1] == f"/cell/{process.name}"
+        assert command.index("--enclave") > command.index("--ros-args")
