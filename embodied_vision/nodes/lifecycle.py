@@ -257,7 +257,7 @@ class ManagedNode(LifecycleNode):
                 (self.now_ns() - stamp_ns) * 1e-9 if stamp_ns else None,
                 (received - sent) * 1e-9 if sent and received else None,
             )
-            stream.note(receipt, losses.before(info))
+            stream.note(receipt, losses.before(info) if info else None)
             callback(message, info) if with_info else callback(message)
 
         if self._wake is not None:

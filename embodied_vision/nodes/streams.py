@@ -54,14 +54,15 @@ class Stream:
         self._looked_s = since_s
         self._window: deque[Receipt] = deque(maxlen=_WINDOW)
         self._count = 0
-        self._dropped = 0
+        self._dropped: int | None = None
 
-    def note(self, receipt: Receipt, dropped: int = 0) -> None:
-        """A message came, and so many before it did not."""
+    def note(self, receipt: Receipt, dropped: int | None = None) -> None:
+        """A message came, and so many before it did not; None where nobody can tell."""
         self._window.append(receipt)
         self._heard_s = receipt.at_s
         self._count += 1
-        self._dropped += dropped
+        if dropped is not None:
+            self._dropped = (self._dropped or 0) + dropped
 
     def look(self, now_s: float, count_publishers: Callable[[], int]) -> tuple[bytes, str]:
         """Level and words for now; to be called more often than three times a second.
@@ -109,8 +110,9 @@ class Stream:
         found = {
             "Events since startup": str(self._count),
             "Actual frequency (Hz)": f"{self.rate_hz(now_s):.2f}",
-            "Dropped": str(self._dropped),
         }
+        if self._dropped is not None:
+            found["Dropped"] = str(self._dropped)
         if self._silent_s != float("inf"):
             found["Minimum acceptable frequency (Hz)"] = f"{1.0 / self._silent_s:.2f}"
         if self._count:

@@ -42,6 +42,10 @@ def test_a_stream_that_flows_is_well_and_tells_its_rate() -> None:
     assert values["Minimum acceptable frequency (Hz)"] == "1.43"
     assert values["Events since startup"] == "60"
     assert values["Transport latency, largest (ms)"] == "1.00"
+    assert "Dropped" not in values, "nobody could tell"
+    for dropped in (0, 3, 0):
+        stream.note(Receipt(now_s), dropped)
+    assert stream.values(now_s)["Dropped"] == "3"
 
 
 def test_silence_is_told_within_a_second_and_ends_with_the_next_message() -> None:
