@@ -6,10 +6,11 @@ import ctypes
 from collections.abc import Iterator
 from statistics import median
 
+from embodied_vision.control.guard import GuardSettings
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.observation import Observation
 
-AHEAD_S = 0.05
+AHEAD_S = GuardSettings().clock_slack_s
 """The guard lets no stamp lie further in the future."""
 
 BEHIND_S = 1.0

@@ -27,10 +27,12 @@ def heard(kind: str, period_ms: int, count: int, age_s: float = 0.01, shift_ms: 
     )
 
 
-def judged(expected: dict[str, dict[str, Any]] | None = None, **streams: Heard) -> dict[str, Check]:
+def judged(
+    expected: dict[str, dict[str, Any]] | None = None, nodes: tuple[str, ...] = ("/arm",), **streams: Heard
+) -> dict[str, Check]:
     none = Heard("", [], [], [], [], {})
     named = {name.replace("__", "/"): stream for name, stream in streams.items()}
-    seen = Observation(["/arm"], {}, {"joint_states": none, **named}, {}, 3.0, False)
+    seen = Observation(nodes, {}, {"joint_states": none, **named}, {}, 3.0, False)
     values = {"encoder": {"cameras": ["c"]}, **(expected or {})}
     return {check.name: check for check in check_graph(seen, Expected(values))}
 
@@ -89,3 +91,11 @@ def test_stamps_from_another_machine_point_to_its_clock() -> None:
     found = judged(c__color__image_raw=stream)
     assert "NTP" in found["stamps of c/color/image_raw"].remedy
     assert "NTP" in found["system clock"].value
+
+
+def test_cameras_without_a_policy_need_no_depth() -> None:
+    image = heard("sensor_msgs/msg/Image", 66, 40)
+    assert "camera c depth" in judged(nodes=("/encoder", "/policy"), c__color__image_raw=image)
+    found = judged(nodes=("/camera", "/encoder", "/recorder"), c__color__image_raw=image)
+    assert "camera c depth" not in found
+    assert found["camera c color"].ok
