@@ -16,6 +16,11 @@ DICTIONARIES = tuple(f"{bits}X{bits}_{count}" for bits in (4, 5, 6, 7) for count
 LEAST_CORNERS = 6
 """A picture with fewer corners of the board is not used."""
 
+WINDOW_PX = (2, 8)
+"""Least and greatest half edge of the window in which a corner is fitted."""
+STRAY_PX = 2.0
+"""A corner that a fit moves farther is none."""
+
 Rectangle = tuple[float, float, float, float]
 """x, y, width and height in m, from the board's upper left corner, y down."""
 
@@ -150,7 +155,23 @@ class Board:
         pixels, ids, _, _ = cv2.aruco.CharucoDetector(self.charuco()).detectBoard(gray)
         if ids is None or len(ids) == 0:
             return Corners(np.zeros(0, np.int64), np.zeros((0, 2)))
-        return Corners(np.asarray(ids, np.int64).ravel(), np.asarray(pixels, np.float64).reshape(-1, 2))
+        corners = Corners(np.asarray(ids, np.int64).ravel(), np.asarray(pixels, np.float64).reshape(-1, 2))
+        return self._refined(corners, gray)
+
+    def _refined(self, corners: Corners, gray: NDArray[np.uint8]) -> Corners:
+        """Corners fitted once more: OpenCV 4 gives those of a ChArUco board half a pixel too far, OpenCV 5 does not."""
+        cv2 = opencv()
+        gaps = np.linalg.norm(corners.pixels[:, None] - corners.pixels, axis=2)
+        square_px = float(gaps[gaps > 0].min(initial=np.inf))
+        # No marker may reach into the window: it lies by the gap between the edges of square and marker away.
+        reach = square_px * (1 - self.marker_m / self.square_m) / 2 if np.isfinite(square_px) else 0.0
+        size = int(np.clip(reach, *WINDOW_PX))
+        criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-3)
+        pixels = corners.pixels.astype(np.float32)[:, None]
+        refined = cv2.cornerSubPix(gray, pixels.copy(), (size, size), (-1, -1), criteria)
+        moved = np.linalg.norm(refined - pixels, axis=2)[:, 0]
+        kept = moved < STRAY_PX
+        return Corners(corners.ids[kept], refined[kept, 0].astype(np.float64))
 
     def explain(self, color: NDArray[np.uint8]) -> str:
         """Why a picture shows too few corners: what it shows instead, and the remedy."""
