@@ -13,8 +13,8 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import project
 from embodied_vision.types import Camera
 
-NEAR_NS = 200_000_000
-"""A joint state that is farther from a picture says nothing about it."""
+GAP_NS = 200_000_000
+"""Between two joint states that are farther apart the tip may have been anywhere."""
 
 _KEEP = 300
 
@@ -65,16 +65,18 @@ class SeenTip:
         of the row that joint states belong to, however long ago. 0 where that is unknown, or the tip in neither.
         """
         known, now = self._around(row_ns), self._around(stamp_ns)
-        if row_ns != self._row_ns or len(known) > len(self._first):
-            self._row_ns, self._first = row_ns, known
-        self._first = self._first or now
+        if row_ns != self._row_ns:
+            self._row_ns, self._first = row_ns, []
+        self._first = self._first or known or now
         return min((self._apart_px(one, other) for one in self._first for other in now), default=0.0)
 
     def _around(self, stamp_ns: int) -> list[_Sighting]:
-        """The joint states just before and just after a time, as far as they are near: the tip was between them."""
-        index = bisect_right(self._sightings, stamp_ns, key=lambda sighting: sighting.stamp_ns)
-        around = [self._sightings[i] for i in (index - 1, index) if 0 <= i < len(self._sightings)]
-        return [seen for seen in around if abs(seen.stamp_ns - stamp_ns) <= NEAR_NS]
+        """The joint states just before and just after a time, between which the tip was; none where one is missing."""
+        after = bisect_right(self._sightings, stamp_ns, key=lambda sighting: sighting.stamp_ns)
+        if not 0 < after < len(self._sightings):
+            return []
+        around = [self._sightings[after - 1], self._sightings[after]]
+        return around if around[1].stamp_ns - around[0].stamp_ns <= GAP_NS else []
 
     def _apart_px(self, one: _Sighting, other: _Sighting) -> float:
         if one.pixel is not None and other.pixel is not None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from embodied_vision.calibration import read_cameras
 from embodied_vision.control.robot import RobotModel
-from embodied_vision.control.seen_tip import NEAR_NS, SeenTip
+from embodied_vision.control.seen_tip import GAP_NS, SeenTip
 from embodied_vision.geometry import project, tool_down
 
 MODEL = RobotModel.load()
@@ -51,22 +51,16 @@ def test_a_row_is_remembered_however_long_it_lasts() -> None:
 
 
 def test_where_the_tip_was_while_nothing_was_heard_is_unknown() -> None:
-    later = 10 * NEAR_NS
-    tip = tip_at((0, POSES[0]), (later, POSES[1]), (later + 1, POSES[1]))
-    assert tip.moved_px(5 * NEAR_NS, later) == 0.0, "the row began unseen: what was seen of it first counts"
-    assert tip.moved_px(5 * NEAR_NS, later + 1) == 0.0
-    tip.add(POSES[0], later + 2)
-    tip.add(POSES[0], later + 3)
-    np.testing.assert_allclose(tip.moved_px(5 * NEAR_NS, later + 2), WAY_PX, atol=0.5)
-
-
-def test_an_arm_that_came_to_rest_in_a_gap_has_not_moved_since() -> None:
-    gap = NEAR_NS * 3 // 2
-    tip = tip_at((0, POSES[0]))
-    assert tip.moved_px(gap // 2, gap // 2) == 0.0
-    for n in range(gap, gap + 10):
-        tip.add(POSES[1], n)
-        assert tip.moved_px(gap // 2, n) == 0.0
+    """Else an arm that came to rest unheard would seem to have moved before a camera that is well."""
+    last, first = GAP_NS // 10, 2 * GAP_NS
+    tip = tip_at((0, POSES[0]), (last, POSES[0]))
+    for row_ns in (last + 1, GAP_NS, first - 1):
+        for n in range(first, first + 10):
+            tip.add(POSES[1], n)
+            assert tip.moved_px(row_ns, n - 1) == 0.0
+    for n in range(first + 10, first + 13):
+        tip.add(POSES[0], n)
+    np.testing.assert_allclose(tip.moved_px(first - 1, first + 11), WAY_PX, atol=0.5)
 
 
 def test_joint_states_that_are_not_finite_or_come_twice_change_nothing() -> None:
