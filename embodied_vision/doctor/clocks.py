@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from statistics import median
 
-from embodied_vision.control.guard import GuardSettings
+from embodied_vision.control.guard_settings import GuardSettings
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.observation import Observation
 

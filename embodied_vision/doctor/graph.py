@@ -10,7 +10,7 @@ import numpy as np
 
 from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
-from embodied_vision.control.guard import GuardSettings
+from embodied_vision.control.guard_settings import GuardSettings
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.clocks import check_clocks

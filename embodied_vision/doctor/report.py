@@ -87,8 +87,7 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
     check_parameters((*params_files, *run.params_files), list(declared()))
     wanted = expected((*params_files, *run.params_files), run.namespace)
     yield from check_machine()
-    with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
-        transport = list(check_transport(process_environment(Path(folder), lock.domain)))
+    transport = _transport()
     yield from transport
     yield check_protection(run.variables)
     runs = True
@@ -106,6 +105,14 @@ def checks(run: Run, params_files: Sequence[Path], seconds: float) -> Iterator[C
     yield from check_store(wanted, {} if seen is None else _rates(seen))
     if seen is not None:
         yield from check_graph(seen, wanted)
+
+
+def _transport() -> list[Check]:
+    try:
+        with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
+            return list(check_transport(process_environment(Path(folder), lock.domain)))
+    except (EmbodiedVisionError, OSError) as error:
+        return [Check("rclpy", False, f"cannot be tried: {error}", "free space for temporary files, or set TMPDIR")]
 
 
 def _state(folder: Path) -> tuple[Check, bool]:
@@ -126,12 +133,12 @@ def _look(run: Run, wanted: Expected, seconds: float) -> Observation | Check:
     reach = run.variables.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     where = f"ROS domain {run.domain}, discovery {reach}"
     cameras = sorted({*wanted.names("arm", "cameras"), *wanted.names("encoder", "cameras")})
-    with tempfile.TemporaryDirectory() as folder:
-        joined = process_environment(Path(folder), run.domain, isolated=False, base=run.variables)
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            joined = process_environment(Path(folder), run.domain, isolated=False, base=run.variables)
             seen = observe(joined.variables, wanted.namespace, cameras, seconds, wanted.transports)
-        except EmbodiedVisionError as error:
-            return Check("graph", False, str(error), "look at the checks of rclpy, the profile and shared memory")
+    except (EmbodiedVisionError, OSError) as error:
+        return Check("graph", False, str(error), "look at the checks of rclpy, the profile and shared memory")
     if seen.nodes:
         return seen
     remedy = "start one with `embodied-vision launch` and give its folder with --run, or source its environment.sh"

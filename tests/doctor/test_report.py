@@ -67,3 +67,16 @@ def test_a_run_tells_how_it_does_and_one_that_ended_is_not_listened_to(
     assert found["run"].ok is ok
     assert words in found["run"].value
     assert bool(looked) is (changes.get("phase") != "ended")
+
+
+def test_a_disk_without_room_for_temporary_files_is_a_line_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(report, "check_machine", lambda: iter(()))
+    found = {check.name: check for check in checks(run_at(None), (), 1.0)}
+    assert not found["rclpy"].ok
+    assert "No space left" in found["rclpy"].value
+    assert "TMPDIR" in found["rclpy"].remedy
+    assert "episode store" in found
