@@ -102,7 +102,10 @@ def split_name(name: str) -> tuple[str, str]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"no robot description at {path}; there are {shipped_arms()} and the tools {shipped_tools()}")
-    fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"robot description {path} is no YAML ({error}); correct it") from error
     if not isinstance(fields, dict) or "urdf" not in fields:
         raise BadInput(f"robot description {path} has a missing or wrong field ('urdf'); compare {ROBOTS}/panda.yaml")
     return fields

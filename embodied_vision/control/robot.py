@@ -24,6 +24,18 @@ ENDLESS_RAD_S = 1e9
 """Stands for the velocity limit of a joint whose URDF gives none, and is taken for no limit."""
 
 
+def _number(value: Any) -> float:
+    """A finite number; ValueError for any other value."""
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{value} is not finite")
+    return number
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    return {str(name): _number(value) for name, value in dict(values).items()}
+
+
 @dataclass(frozen=True, eq=False)
 class RobotModel:
     """An arm of revolute joints and its tool tip. Holds scratch memory: one instance a thread.
@@ -81,8 +93,9 @@ class RobotModel:
         path, text = description.path, description.fields
         try:
             tip_link = str(text["tip_link"])
-            home_of = dict(text["home"])
-            near, far = (float(radius) for radius in text["reach_m"])
+            home_of, posture_of = _numbers(text["home"]), _numbers(text.get("posture", {}))
+            near, far = (_number(radius) for radius in text["reach_m"])
+            gripper_s, link_clearance_m = (_number(text.get(name, 0.0)) for name in ("gripper_s", "link_clearance_m"))
             apart = frozenset(frozenset(map(str, pair)) for pair in text.get("disable_collisions", ()))
             package_dirs = tuple(str(path.parent / str(folder)) for folder in text.get("package_dirs", ()))
             named_fingers = tuple(map(str, text.get("finger_joints", ())))
@@ -111,7 +124,10 @@ class RobotModel:
             raise BadInput(f"{path}: the URDF has no link {tip_link!r}; correct `tip_link`")
         if set(home_of) != set(joints):
             raise BadInput(f"{path}: home names {sorted(home_of)}, the URDF has {sorted(joints)}; give each joint once")
-        posture_of = text.get("posture", {})
+        if not (set(posture_of) <= set(joints) and 0 <= near < far and gripper_s >= 0):
+            raise BadInput(
+                f"{path}: posture names the URDF's joints, reach_m rises, gripper_s is no less than 0; correct it"
+            )
         tip = model.getFrameId(tip_link)
         placement = model.frames[tip].placement
         to_tip = axes[-1].T @ placement.translation, axes[-1].T @ placement.rotation
@@ -125,27 +141,32 @@ class RobotModel:
         entries.append((str(path), dict(text.get("joint_limits", {}))))
         velocity = np.array(model.velocityLimit, float).ravel()
         velocity[velocity >= ENDLESS_RAD_S] = np.inf
+        limits = read_limits(
+            joints,
+            np.array(model.lowerPositionLimit),
+            np.array(model.upperPositionLimit),
+            velocity,
+            entries,
+            finger_joints,
+        )
+        home = np.array([home_of[joint] for joint in joints])
+        for joint, angle, low, high in zip(joints, home, limits.lower, limits.upper, strict=True):
+            if not low <= angle <= high:
+                raise BadInput(f"{path}: home of {joint} is {angle:g} rad, outside its limits {low:g} to {high:g}")
         return cls(
             name=description.name,
             tool=description.tool,
             urdf=description.urdf,
             joint_names=joints,
             tip_link=tip_link,
-            home=np.array([float(home_of[j]) for j in joints]),
-            limits=read_limits(
-                joints,
-                np.array(model.lowerPositionLimit),
-                np.array(model.upperPositionLimit),
-                velocity,
-                entries,
-                finger_joints,
-            ),
-            posture=np.array([float(posture_of.get(j, 0.0)) for j in joints]),
+            home=home,
+            limits=limits,
+            posture=np.array([posture_of.get(joint, 0.0) for joint in joints]),
             spin=cast(Spin, spin),
             finger_joints=finger_joints,
-            gripper_s=float(text.get("gripper_s", 0.0)),
+            gripper_s=gripper_s,
             reach_m=(near, far),
-            link_clearance_m=float(text.get("link_clearance_m", 0.0)),
+            link_clearance_m=link_clearance_m,
             package_dirs=package_dirs,
             apart=apart,
             kinematics=model,

@@ -94,7 +94,7 @@ class ArmOutput:
 
     @property
     def sources(self) -> list[str]:
-        """Who has a problem or none, by `problems`."""
+        """Names of the actions in use, the keys of `problems`."""
         return [name for name, goals in self._goals() if goals is not None]
 
     def problems(self, now_s: float) -> dict[str, str]:

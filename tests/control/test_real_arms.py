@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,35 @@ def test_an_integrator_names_a_urdf_of_their_own_by_its_path(tmp_path: Path) -> 
     description["urdf"] = "/nowhere/robot.urdf"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(description))
     with pytest.raises(BadInput, match=r"/nowhere/robot\.urdf, which is not there"):
+        RobotModel.load(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"home": {"elbow_joint": "bent"}}, "'bent'"),
+        ({"home": {"elbow_joint": float("nan")}}, "not finite"),
+        ({"home": {"elbow_joint": 5.0}}, "home of elbow_joint is 5 rad, outside its limits 0.05 to 3"),
+        ({"gripper_s": "slow"}, "'slow'"),
+        ({"gripper_s": -1.0}, "gripper_s is no less than 0"),
+        ({"reach_m": [0.7, 0.3]}, "reach_m rises"),
+        ({"posture": {"knee": 1.0}}, "posture names the URDF's joints"),
+    ],
+)
+def test_a_number_that_is_none_is_found_on_loading(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    description = yaml.safe_load((ROBOTS / "ur5e.yaml").read_text())
+    description.update(urdf=str(ROBOTS / "ur5e.urdf"), tool=str(TOOLS / "suction.yaml"))
+    if isinstance(home := changes.get("home"), dict):
+        changes = {"home": {**description["home"], **home}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**description, **changes}))
+    with pytest.raises(BadInput, match=re.escape(message)):
+        RobotModel.load(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("content", [b"urdf: [", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(BadInput, match=r"mine\.yaml is no YAML"):
         RobotModel.load(str(tmp_path / "mine.yaml"))
 
 
