@@ -37,7 +37,7 @@ from embodied_vision.types import FloatArray
 
 @dataclass
 class Counts:
-    """What became of the frames: received = encoded + skipped + failed + waiting."""
+    """What became of the frames that were received; the others wait or are being encoded."""
 
     received: int = 0
     encoded: int = 0
@@ -163,7 +163,8 @@ class EncoderNode(ManagedNode):
 
     def _report_counts(self) -> None:
         with self._changed:
-            counts = {**vars(self._counts), "waiting": len(self._slots)}
+            done = self._counts.encoded + self._counts.skipped + self._counts.failed
+            counts = {**vars(self._counts), "waiting": self._counts.received - done}
             trouble = self._trouble
         self._status.publish(to_json({**counts, "trouble": trouble}))
         if not self.is_active:
