@@ -57,10 +57,10 @@ class OwnTopics:
     def look(self, topic: str, speakers: Sequence[Speaker], now_s: float) -> Intruder | None:
         """Whether somebody else publishes on `topic`; the one that surely lives first."""
         found: list[Intruder] = []
-        for speaker in speakers:
-            if speaker.gid in self._own:
-                continue
-            since_s = now_s - self._first_seen_s.setdefault(speaker.gid, now_s)
+        others = [speaker for speaker in speakers if speaker.gid not in self._own]
+        self._first_seen_s = {other.gid: self._first_seen_s.get(other.gid, now_s) for other in others}
+        for speaker in others:
+            since_s = now_s - self._first_seen_s[speaker.gid]
             lives = speaker.node != self._node or since_s > LEASE_S
             found.append(Intruder(f"{speaker} publishes on {topic} as well", lives))
         return max(found, key=lambda intruder: intruder.lives, default=None)
@@ -91,7 +91,7 @@ class Deciders:
             replaces = current not in names or (rival.node != UNKNOWN and rival.node == names.get(gid))
             if gid in self._former or not replaces:
                 return f"{Speaker(gid, names.get(gid, UNKNOWN))} publishes on {topic} beside {rival}"
-            self._former.add(current)
+            self._former = {former for former in {*self._former, current} if former in names}
         self._current = gid
         return ""
 

@@ -35,6 +35,15 @@ def test_a_namesake_is_waited_out_and_then_lives() -> None:
     assert later.lives
 
 
+def test_a_namesake_that_comes_again_is_waited_out_again() -> None:
+    topics = OwnTopics(ME, [OWN])
+    for start_s in (0.0, 100.0):
+        found = topics.look("t", [NAMESAKE], start_s)
+        assert found is not None
+        assert not found.lives
+        assert topics.look("t", [], start_s + 1.0) is None
+
+
 def test_of_two_the_one_that_lives_counts() -> None:
     found = OwnTopics(ME, [OWN]).look("t", [NAMESAKE, STRANGER], 0.0)
     assert found is not None
