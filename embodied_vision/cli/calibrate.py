@@ -20,11 +20,14 @@ from rich.console import Console
 from embodied_vision.calibrating.board import Board
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.launching.environment import NAMESPACE_VARIABLE
+from embodied_vision.locks import exclusive
 
 if TYPE_CHECKING:
+    from embodied_vision.calibrating.collect import Collector
     from embodied_vision.calibrating.estimate import Calibration
     from embodied_vision.calibrating.views import Shot
     from embodied_vision.control.robot import RobotModel
+    from embodied_vision.nodes.views import Views
     from embodied_vision.types import FloatArray
 
 app = typer.Typer(help="Find out where a camera stands: print a board, move it, calibrate.", no_args_is_help=True)
@@ -184,31 +187,38 @@ def collect(
         raise BadInput(f"ROS cannot be imported ({error}); pip install 'embodied-vision[ros]'") from error
     model = RobotModel.load(robot)
     made = _board(columns, rows, square, marker, dictionary, legacy)
-    collector = Collector(folder, made, model)
-    typer.echo(f"{folder}: {collector.count} pictures; let the arm rest for a second at each view. Ctrl-C ends")
-    with GraphClient(os.environ.get(NAMESPACE_VARIABLE, "")) as client:
-        pictures = topic or color(name)
-        views = Views(client, pictures, joints, model.joint_names)
-        until_s = time.monotonic() + timeout_s
-        while collector.count < count:
-            time.sleep(0.1)
-            if views.silent() and time.monotonic() > until_s:
-                raise RunFailed(
-                    f"no {' and no '.join(views.silent())} within {timeout_s:g} s on {pictures} and {joints}; "
-                    f"{views.problem or 'does the driver run, on this ROS domain?'}"
-                )
-            for stamp_ns, heard in views.take():
-                if heard.ndim == 1:
-                    collector.add_joints(stamp_ns, heard.astype(np.float64, copy=False))
-                else:
-                    collector.add_picture(stamp_ns, heard.astype(np.uint8, copy=False))
-            said = collector.look()
-            if said is not None:
-                typer.echo(
-                    f"{said} ({collector.count} pictures, turned {collector.diversity_deg:.0f}° about a second axis, "
-                    f"{100 * collector.coverage:.0f} % of the picture seen)"
-                )
+    busy = f"somebody else collects into {folder}; end that, or give another folder"
+    with exclusive(folder / ".collecting", busy):
+        collector = Collector(folder, made, model)
+        typer.echo(f"{folder}: {collector.count} pictures; let the arm rest for a second at each view. Ctrl-C ends")
+        with GraphClient(os.environ.get(NAMESPACE_VARIABLE, "")) as client:
+            pictures = topic or color(name)
+            views = Views(client, pictures, joints, model.joint_names)
+            _listen(views, collector, count, timeout_s, f"{pictures} and {joints}")
     typer.echo(f"embodied-vision calibrate hand-eye {folder} --mount … --robot {robot} --output …")
+
+
+def _listen(views: Views, collector: Collector, count: int, timeout_s: float, topics: str) -> None:
+    """Pass on what is heard until there are enough pictures."""
+    until_s = time.monotonic() + timeout_s
+    while collector.count < count:
+        time.sleep(0.1)
+        if views.silent() and time.monotonic() > until_s:
+            raise RunFailed(
+                f"no {' and no '.join(views.silent())} within {timeout_s:g} s on {topics}; "
+                f"{views.problem or 'does the driver run, on this ROS domain?'}"
+            )
+        for stamp_ns, heard in views.take():
+            if heard.ndim == 1:
+                collector.add_joints(stamp_ns, heard.astype(np.float64, copy=False))
+            else:
+                collector.add_picture(stamp_ns, heard.astype(np.uint8, copy=False))
+        said = collector.look()
+        if said is not None:
+            typer.echo(
+                f"{said} ({collector.count} pictures, turned {collector.diversity_deg:.0f}° about a second axis, "
+                f"{100 * collector.coverage:.0f} % of the picture seen)"
+            )
 
 
 class _Source:

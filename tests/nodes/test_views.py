@@ -14,6 +14,7 @@ from sensor_msgs.msg import Image, JointState
 
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.launching.process import ManagedProcess
+from embodied_vision.locks import exclusive
 from embodied_vision.nodes.conversions import color_to_image, joint_state_message
 from tests.nodes.conftest import Graph, until
 
@@ -57,6 +58,14 @@ def test_rests_are_collected(graph: Graph, tmp_path: Path) -> None:
     assert np.array(first[1:], float) == pytest.approx(MODEL.home, abs=1e-6)
     assert np.array(second[1:], float) - MODEL.home == pytest.approx([0.3, 0.1, 0, 0, 0.2, 0, 0], abs=1e-6)
     assert len(BOARD.detect(seen[0])) > 6
+
+
+def test_a_second_one_does_not_write_into_the_same_folder(graph: Graph, tmp_path: Path) -> None:
+    with exclusive(tmp_path / "pictures" / ".collecting", "the first one"):
+        process = _collect(graph, tmp_path / "pictures")
+        until(lambda: process.exit_code() is not None, what="the end")
+    assert process.exit_code() == 1
+    assert "somebody else collects" in " ".join(process.last_lines(30).split())
 
 
 def test_without_a_driver_it_says_what_is_missing(graph: Graph, tmp_path: Path) -> None:
