@@ -75,4 +75,6 @@ def check_clocks(observation: Observation) -> Iterator[Check]:
             continue
         remote = any(p.elsewhere for p in stream.publishers)
         driver = "let the driver stamp with the system's clock, not with the device's"
+        if observation.sim_time:
+            driver = "see whether /clock goes on (`ros2 topic hz /clock`) and whether all nodes follow it"
         yield Check(name, False, value, f"{_SYNC}; {driver}" if remote else driver)

@@ -99,3 +99,12 @@ def test_cameras_without_a_policy_need_no_depth() -> None:
     found = judged(nodes=("/camera", "/encoder", "/recorder"), c__color__image_raw=image)
     assert "camera c depth" not in found
     assert found["camera c color"].ok
+
+
+def test_under_simulated_time_the_clock_topic_is_suspected() -> None:
+    image = heard("sensor_msgs/msg/Image", 66, 40, age_s=-1.7e9)
+    seen = Observation(
+        (), {}, {"joint_states": Heard("", [], [], [], [], {}), "c/color/image_raw": image}, {}, 3.0, True
+    )
+    found = {check.name: check for check in check_graph(seen, Expected({}))}
+    assert "/clock" in found["stamps of c/color/image_raw"].remedy
