@@ -43,6 +43,7 @@ class Declared:
         default: its value where nobody gives one.
         description: what it is for, and its unit.
         bounds: least and greatest value; None where there are none.
+        choices: what it may be; empty where it may be anything.
         read_only: whether it can be given at the start alone.
     """
 
@@ -51,6 +52,7 @@ class Declared:
     default: Any
     description: str
     bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
     read_only: bool = False
 
     def fault(self, value: object) -> str | None:
@@ -60,6 +62,8 @@ class Declared:
             return f"must be {_WORDS[self.type]}, not {json.dumps(value, default=str)}{hint}"
         if self.bounds is not None and not self.bounds[0] <= value <= self.bounds[1]:  # type: ignore[operator]
             return f"must lie between {self.bounds[0]:g} and {self.bounds[1]:g}, not {value}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}, not {value}"
         return None
 
 
@@ -101,11 +105,15 @@ def declared() -> Mapping[str, Mapping[str, Declared]]:
     content = json.loads(DECLARED.read_text(encoding="utf-8"))
     return {
         node: {
-            name: Declared(name, **{**rest, "bounds": tuple(rest["bounds"]) if rest.get("bounds") else None})
+            name: Declared(name, **{key: _frozen(value, key) for key, value in rest.items()})
             for name, rest in parameters.items()
         }
         for node, parameters in content.items()
     }
+
+
+def _frozen(value: Any, key: str) -> Any:
+    return tuple(value) if key in ("bounds", "choices") else value
 
 
 def read_params_file(path: Path) -> list[Setting]:

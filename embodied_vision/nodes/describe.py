@@ -54,6 +54,8 @@ def parameters(node: ManagedNode) -> dict[str, dict[str, Any]]:
         bounds = _bounds(descriptor)
         if bounds is not None:
             entry["bounds"] = bounds
+        if name in node._choices:
+            entry["choices"] = list(node._choices[name])
         if descriptor.read_only:
             entry["read_only"] = True
         found[name] = entry
@@ -91,7 +93,7 @@ def page(nodes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 def _table(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = ["| parameter | type | default | range | | meaning |", "| --- | --- | --- | --- | --- | --- |"]
     for name, entry in parameters.items():
-        bounds = "{:g} … {:g}".format(*entry["bounds"]) if "bounds" in entry else ""
+        bounds = "{:g} … {:g}".format(*entry["bounds"]) if "bounds" in entry else ", ".join(entry.get("choices", ()))
         when = "start" if entry.get("read_only") else ""
         kind = entry["type"].replace("_array", " list")
         text = entry["description"].replace("|", "\\|")

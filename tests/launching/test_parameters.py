@@ -55,6 +55,10 @@ def test_the_shipped_file_is_without_fault() -> None:
         ("/**/task:\n  ros__parameters:\n    scenes: 0\n", r"scenes must lie between 1 and 1e\+06, not 0"),
         ("/**/camera:\n  ros__parameters:\n    rate: 500.0\n", r"rate must lie between"),
         (
+            "/**:\n  ros__parameters:\n    executor: fast\n",
+            r"yaml:3: /\*\*: executor must be one of single, events, not",
+        ),
+        (
             "/**/arm:\n  ros__parameters:\n    speed: 0.5\n    speed: 0.6\n",
             r"yaml:4: speed stands twice, first in line 3",
         ),
