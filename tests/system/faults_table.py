@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN, END = "<!-- table of faults: begin -->", "<!-- table of faults: end -->"
@@ -130,10 +132,18 @@ FAULTS = (
 BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
-def chosen(prefix: str) -> list[str]:
-    """Names of the faults to try that begin so, those of `make faults` where that is asked for."""
+def tried(*prefixes: str, unless: Callable[[Fault], object] = lambda _fault: False) -> Callable[..., Any]:
+    """Has a test try the faults whose names begin so: those of the ordinary run, or all where that is asked for.
+
+    A test of none of them is no test then.
+    """
     everything = os.environ.get(ALL) == "all"
-    return [fault.name for fault in FAULTS if fault.name.startswith(prefix) and (fault.often or everything)]
+    names = [
+        fault.name
+        for fault in FAULTS
+        if fault.name.startswith(prefixes) and not unless(fault) and (fault.often or everything)
+    ]
+    return pytest.mark.parametrize("name", names) if names else lambda _test: None
 
 
 def note(name: str, halt_s: float, stands_s: float) -> None:

@@ -27,7 +27,7 @@ from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.client import GraphClient
 from tests.system import faults_behind
-from tests.system.faults_table import BY_NAME, chosen, note
+from tests.system.faults_table import BY_NAME, note, tried
 from tests.system.rig import MOVING_RAD_S, START_S, Reaction, Rig, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -199,9 +199,7 @@ def monitor_pid() -> int:
 # ---- processes that end
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in chosen("kill ") if n.split()[1] in ("encoder", "policy", "recorder", "cell")]
-)
+@tried("kill encoder", "kill policy", "kill recorder", "kill cell")
 def test_a_node_is_killed(rig: Rig, name: str) -> None:
     node = name.split()[1]
     before = through(rig)
@@ -214,7 +212,7 @@ def test_a_node_is_killed(rig: Rig, name: str) -> None:
     wait_goes_on(rig, before)
 
 
-@pytest.mark.parametrize("name", chosen("kill task"))
+@tried("kill task")
 def test_the_task_node_is_killed(rig: Rig, name: str) -> None:
     strike(rig, name, killed(rig, "task"))
     wait_halted(rig, name)
@@ -225,7 +223,7 @@ def test_the_task_node_is_killed(rig: Rig, name: str) -> None:
     wait_goes_on(rig, 0)
 
 
-@pytest.mark.parametrize("name", chosen("kill arm"))
+@tried("kill arm")
 def test_the_arm_node_is_killed_and_comes_back_stopped(rig: Rig, name: str) -> None:
     before = through(rig)
     strike(rig, name, killed(rig, "arm"))
@@ -238,7 +236,7 @@ def test_the_arm_node_is_killed_and_comes_back_stopped(rig: Rig, name: str) -> N
     wait_goes_on(rig, before)
 
 
-@pytest.mark.parametrize("name", chosen("kill monitor") + chosen("stop monitor"))
+@tried("kill monitor", "stop monitor")
 def test_the_monitor_ends_and_the_work_does_not(rig: Rig, name: str) -> None:
     before, alive, pid = through(rig), dict(rig.cell.pids), monitor_pid()
     number = signal.SIGKILL if name.startswith("kill") else signal.SIGSTOP
@@ -254,7 +252,7 @@ def test_the_monitor_ends_and_the_work_does_not(rig: Rig, name: str) -> None:
 # ---- processes that stop
 
 
-@pytest.mark.parametrize("name", [n for n in chosen("stop ") if n.split()[1] not in ("monitor", "supervisor")])
+@tried("stop ", unless=lambda fault: fault.name in ("stop monitor", "stop supervisor"))
 def test_a_node_stops_for_a_moment(rig: Rig, name: str) -> None:
     node, before = name.split()[1], through(rig)
     strike(rig, name, killed(rig, node, signal.SIGSTOP))
@@ -268,7 +266,7 @@ def test_a_node_stops_for_a_moment(rig: Rig, name: str) -> None:
         wait_motion_done(rig, decision)
 
 
-@pytest.mark.parametrize("name", chosen("hang encoder"))
+@tried("hang encoder")
 def test_a_node_hangs_for_good(rig: Rig, name: str) -> None:
     before, pid = through(rig), rig.cell.pids["encoder"]
     strike(rig, name, killed(rig, "encoder", signal.SIGSTOP))
@@ -281,9 +279,7 @@ def test_a_node_hangs_for_good(rig: Rig, name: str) -> None:
 # ---- cameras and joint states
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in chosen("camera ") + chosen("joints ") + chosen("cell ") if BY_NAME[n].halt_s]
-)
+@tried("camera ", "joints ", "cell ", unless=lambda fault: fault.halt_s is None)
 def test_what_the_arm_sees_or_feels_is_wrong_for_a_moment(rig: Rig, name: str) -> None:
     before = through(rig)
     strike(rig, name, lambda: spoil(rig, name))
@@ -298,7 +294,7 @@ def test_what_the_arm_sees_or_feels_is_wrong_for_a_moment(rig: Rig, name: str) -
         wait_motion_done(rig, decision)
 
 
-@pytest.mark.parametrize("name", [n for n in chosen("joints ") if not BY_NAME[n].halt_s])
+@tried("joints ", unless=lambda fault: fault.halt_s is not None)
 def test_joint_states_in_any_lawful_form_are_as_good(rig: Rig, name: str) -> None:
     decision = wait_at_work(rig)["decision_id"]
     spoil(rig, name)
@@ -311,7 +307,7 @@ def test_joint_states_in_any_lawful_form_are_as_good(rig: Rig, name: str) -> Non
     note(name, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", chosen("camera depthless"))
+@tried("camera depthless")
 def test_nothing_is_decided_without_depth(rig: Rig, name: str) -> None:
     until(lambda: rig.status("task/status")["phase"] == "judging", RECOVERY_S, "the end of a motion")
     before = rig.status("arm/status")["decision_id"]
@@ -326,7 +322,7 @@ def test_nothing_is_decided_without_depth(rig: Rig, name: str) -> None:
 # ---- decisions
 
 
-@pytest.mark.parametrize("name", [n for n in chosen("policy ") if n != "policy hasty"])
+@tried("policy nan", "policy outside")
 def test_a_bad_decision_moves_nothing(rig: Rig, name: str) -> None:
     until(lambda: rig.status("task/status")["phase"] == "judging", RECOVERY_S, "the end of a motion")
     before = rig.status("arm/status")["refusals"]
@@ -340,7 +336,7 @@ def test_a_bad_decision_moves_nothing(rig: Rig, name: str) -> None:
     wait_goes_on(rig, through(rig))
 
 
-@pytest.mark.parametrize("name", chosen("policy hasty"))
+@tried("policy hasty")
 def test_decisions_in_a_hurry_do_not_disturb_the_first(rig: Rig, name: str) -> None:
     status = wait_at_work(rig)
     spoil(rig, name)
@@ -351,7 +347,7 @@ def test_decisions_in_a_hurry_do_not_disturb_the_first(rig: Rig, name: str) -> N
     note(name, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", chosen("second driver"))
+@tried("second driver")
 def test_a_second_publisher_of_trajectories_stops_the_arm(rig: Rig, name: str) -> None:
     before = through(rig)
     with GraphClient(domain_id=rig.cell.domain) as other:
@@ -367,7 +363,7 @@ def test_a_second_publisher_of_trajectories_stops_the_arm(rig: Rig, name: str) -
     wait_goes_on(rig, before)
 
 
-@pytest.mark.parametrize("name", chosen("second policy"))
+@tried("second policy")
 def test_a_second_policy_stops_the_arm(rig: Rig, name: str) -> None:
     before = through(rig)
     with GraphClient(domain_id=rig.cell.domain) as other:
@@ -388,7 +384,7 @@ def test_a_second_policy_stops_the_arm(rig: Rig, name: str) -> None:
 # ---- the machine below
 
 
-@pytest.mark.parametrize("name", chosen("clock set"))
+@tried("clock set")
 def test_the_clock_is_set_while_the_arm_moves(rig: Rig, orders: Path, name: str) -> None:
     before = through(rig)
 
@@ -402,7 +398,7 @@ def test_the_clock_is_set_while_the_arm_moves(rig: Rig, orders: Path, name: str)
     wait_goes_on(rig, before + 1)
 
 
-@pytest.mark.parametrize("name", chosen("full disk"))
+@tried("full disk")
 def test_the_disk_takes_no_more_and_nothing_of_the_episode_is_lost(rig: Rig, store: Path, name: str) -> None:
     before, pid = through(rig), rig.cell.pids["recorder"]
     said: dict[str, Any] = {}
@@ -424,7 +420,7 @@ def test_the_disk_takes_no_more_and_nothing_of_the_episode_is_lost(rig: Rig, sto
     assert (level, "cannot be written" in message, str(store) in message) == (b"\x02", True, True), message
 
 
-@pytest.mark.parametrize("name", chosen("other domain"))
+@tried("other domain")
 def test_a_node_in_another_domain_is_as_good_as_none(rig: Rig, orders: Path, name: str) -> None:
     before = through(rig)
     (orders / "elsewhere").write_text("encoder")

@@ -16,7 +16,7 @@ from embodied_vision.geometry import tool_down
 from embodied_vision.launching.graph import NodeSpec
 from embodied_vision.types import PickPlace
 from tests.system import faults_behind
-from tests.system.faults_table import BY_NAME, chosen, note
+from tests.system.faults_table import BY_NAME, note, tried
 from tests.system.rig import ARM, CELL, MOVING_RAD_S, START_S, Rig, until
 
 pytestmark = pytest.mark.system
@@ -88,7 +88,7 @@ def supervisor(cell: Rig, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     process.wait(30)
 
 
-@pytest.mark.parametrize("name", chosen("stop supervisor"))
+@tried("stop supervisor")
 def test_the_supervisor_stops_and_the_motion_does_not(
     cell: Rig, supervisor: subprocess.Popen[bytes], name: str
 ) -> None:
@@ -105,7 +105,7 @@ def test_the_supervisor_stops_and_the_motion_does_not(
     note(name, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", chosen("kill supervisor"))
+@tried("kill supervisor")
 def test_the_supervisor_is_killed(cell: Rig, supervisor: subprocess.Popen[bytes], name: str) -> None:
     set_off(cell)
     at_s = time.monotonic()
@@ -114,7 +114,7 @@ def test_the_supervisor_is_killed(cell: Rig, supervisor: subprocess.Popen[bytes]
     until(lambda: not cell.client.node.get_publishers_info_by_topic("arm/status"), 10, "the arm node to be gone")
 
 
-@pytest.mark.parametrize("name", chosen("clock stands"))
+@tried("clock stands")
 def test_the_simulated_clock_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     faults_behind.make_folder(tmp_path)
     monkeypatch.setenv(faults_behind.FOLDER, str(tmp_path))
