@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = "embodied_vision"
-NODES = ("arm", "camera", "composed", "encoder", "markers", "markers", "monitor", "policy", "recorder", "replay", "task")
+NODES = ("arm", "camera", "composed", "encoder", "markers", "monitor", "policy", "recorder", "replay", "task")
 
 ROS = [
     "ros-rclpy",
@@ -18,7 +18,6 @@ ROS = [
     "ros-lifecycle-msgs",
     "ros-action-msgs",
     "ros-diagnostic-msgs",
-    "ros-visualization-msgs",
     "ros-visualization-msgs",
     "ros-rmw-fastrtps-cpp",
 ]
