@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from pathlib import PurePosixPath
 
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
@@ -48,12 +49,18 @@ class ArmOutput:
         for name in ("command_interface", "gripper_interface"):
             if node.value(name) not in _TRAJECTORY:
                 raise BadInput(f"{name} is {node.value(name)!r}; give topic or action")
+        for name in ("trajectory_action", "gripper_action"):
+            if not PurePosixPath(node.value(name)).name:
+                raise BadInput(f"{name} is {node.value(name)!r}; give the name of an action")
         self._dry_run = bool(node.value("dry_run"))
         trajectory, gripper = _TRAJECTORY[node.value("command_interface")], _GRIPPER[node.value("gripper_interface")]
         if self._dry_run:
             trajectory, gripper = _DRY
         self._trajectories = exclusive.publisher(JointTrajectory, trajectory, qos.COMMAND)
         self._gripper = exclusive.publisher(Float64, gripper, qos.COMMAND)
+        if node.value("command_interface") == "action" and not self._dry_run:
+            # A controller of ros2_control listens to this topic as well: nobody may command the arm there.
+            exclusive.watch(str(PurePosixPath(node.value("trajectory_action")).with_name("joint_trajectory")))
         self._arm_goals: TrajectoryGoals | None = None
         self._gripper_goals: GripperGoals | None = None
 

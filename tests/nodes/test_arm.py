@@ -321,6 +321,13 @@ def test_goals_replace_each_other_and_what_goes_wrong_stops_the_arm(acted: Desk)
     assert robot.goals <= goals + 1
     acted.back()
 
+    node = acted.graph.client.node
+    rival = node.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.COMMAND)
+    assert "arm/joint_trajectory" in acted.wait(lambda s: s["state"] == "stopped")["reason"]
+    node.destroy_publisher(rival)
+    until(lambda: not node.get_publishers_info_by_topic("arm/joint_trajectory"), what="the rival's end")
+    acted.back()
+
     acted.decide()
     until(lambda: robot.speed > 0.2, what="motion")
     robot.server.destroy()
@@ -344,6 +351,7 @@ def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:
         ({"grasp_check": "width"}, "give finger_joints"),
         ({"command_interface": "serial"}, "give topic or action"),
         ({"held_between": [0.1, 0.1]}, "held_between"),
+        ({"trajectory_action": ""}, "give the name of an action"),
     ],
 )
 def test_wrong_parameters_end_the_node_by_name(graph: Graph, parameters: dict[str, Any], message: str) -> None:
