@@ -185,10 +185,10 @@ class ArmExecutive:
     # ---- orders
 
     def begin(self, action: PickPlace, joints: Joints | None, now_s: float, now_ns: int) -> None:
-        """Start to carry out a decision.
+        """Start to carry out a decision; the next tick sends the beginning.
 
         Raises:
-            Refused: it is not begun, and nothing was sent.
+            Refused: it is not begun.
         """
         try:
             self.guard.check_action(action, now_ns)
@@ -200,10 +200,10 @@ class ArmExecutive:
             raise
 
     def home(self, joints: Joints | None, now_s: float, now_ns: int) -> None:
-        """Start the slow way home, at whose end the gripper lets go.
+        """Start the slow way home, at whose end the gripper lets go; the next tick sends the beginning.
 
         Raises:
-            Refused: it is not begun, and nothing was sent.
+            Refused: it is not begun.
         """
         try:
             q = self._ready(joints, now_s)
@@ -370,7 +370,7 @@ class ArmExecutive:
         """
         if not (player.settled(self._motion_s(now_s)) and self._rests(joints)):
             return
-        self._start(self._way_home(joints.positions), joints, now_s, now_ns)
+        self._start(self._way_home(joints.positions), joints, now_ns)
         self._returning = False
         self._grip(OPEN)
 
@@ -440,7 +440,7 @@ class ArmExecutive:
     def _play(self, motion: Motion, decision_id: str, joints: Joints | None, now_s: float, now_ns: int) -> None:
         assert joints is not None
         self._keep_time(now_s)
-        player = self._start(motion, joints, now_s, now_ns)
+        player = self._start(motion, joints, now_ns)
         self._confirmed = self._returning = False
         self._set(
             state="moving",
@@ -453,14 +453,10 @@ class ArmExecutive:
             segment=player.name,
         )
 
-    def _start(self, motion: Motion, joints: Joints, now_s: float, now_ns: int) -> MotionPlayer:
-        """Check a whole motion and send its first horizon."""
+    def _start(self, motion: Motion, joints: Joints, now_ns: int) -> MotionPlayer:
+        """Check a whole motion. The next tick sends its first horizon: planning has taken its time meanwhile."""
         self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
-        player = MotionPlayer(motion, self._model.limits, self._settings.player)
-        step = player.tick(self._motion_s(now_s), joints.positions)
-        if step.trajectory is not None:
-            self._checked(step.trajectory, joints, now_ns)
-        self._player = player
+        self._player = player = MotionPlayer(motion, self._model.limits, self._settings.player)
         return player
 
     def _way_home(self, q: NDArray[np.float64]) -> Motion:

@@ -316,6 +316,7 @@ class ArmNode(ManagedNode):
                 raise refusal from error
             self._untraced_ns = stamp_ns
             self._executive.begin(action, self._seen_joints(), *self._clocks.now())
+            self._executive.tick(self._seen_joints(), *self._clocks.now())
         except Refused as error:
             self._untraced_ns = None
             self.get_logger().error(f"decision {name or '(unnamed)'} refused: {error}")
