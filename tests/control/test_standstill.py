@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied_vision.control.guard import Guard
@@ -15,6 +15,7 @@ from tests.control.samples import MODEL
 SHARES = st.lists(st.floats(-0.9, 0.9), min_size=len(MODEL.joint_names), max_size=len(MODEL.joint_names))
 
 
+@settings(deadline=None)
 @given(SHARES)
 def test_every_joint_comes_to_rest_within_its_limits(shares: list[float]) -> None:
     qd = np.array(shares) * MODEL.limits.velocity
