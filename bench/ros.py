@@ -2,10 +2,10 @@
 
 As ros2_benchmark does it: a player process publishes frames that lie in an episode store, paced; encoder, policy, arm
 and recorder run as they are launched; a monitor reads the `trace` topic, on which every stage says when it handled
-which frame by CLOCK_MONOTONIC. In blocks of seconds, in turn, the player feeds a bare twin instead: processes of their
-own with nothing but rclpy's publishers and subscriptions of the same types, sizes and quality of service, in which the
-same encoder works on the same frames. A hop of the graph reaches from before its sender converts to after its receiver
-did; a bare hop from `publish` to the callback.
+which frame by CLOCK_MONOTONIC. In blocks of seconds, in turn, the player feeds a bare twin instead: for every hop a
+process with nothing but rclpy's subscription of the same type, size and quality of service, and beside them, in
+processes of their own, the same encoding, deciding and compressing as load. A hop of the graph reaches from before its
+sender converts to after its receiver did; a bare hop from `publish` to the callback.
 
 `make bench-ros` measures 640x480 and 1280x720, one camera at 30 Hz and two at 15 Hz, 3,000 frames each, and searches
 the highest rate at which features of at least 95 % of the frames come out; `make bench-ros SMALL=1` takes less than a
@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import typer
 from diagnostic_msgs.msg import DiagnosticArray
+from hops.bare import ROLES
 from hops.frames import Setup, record
 from rich.console import Console
 from std_msgs.msg import String
@@ -120,6 +122,13 @@ class Player:
         self._process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
+
+    def wait(self, alive: Callable[[], None]) -> None:
+        """Wait until it has found its readers, while all others live."""
+        assert self._process.stdout is not None
+        while not select.select([self._process.stdout], [], [], 0.5)[0]:
+            alive()
+        self.answer()
 
     def answer(self) -> dict[str, Any]:
         """The next line that it says.
@@ -269,15 +278,15 @@ def running(setup: Setup, folder: Path) -> Iterator[Rig]:
                 command += ["-p", f"{key}:={json.dumps(value)}"]
             nodes[name] = start(name, command)
         start("joints", ["-m", "hops.joints", "panda_suction"])
-        bare = {
-            role: start(f"bare_{role}", ["-m", "hops.bare", role, str(folder / f"bare_{role}.json"), *setup.names])
-            for role in NODES
-        }
+        bare = {}
+        for role in ROLES:
+            noted = folder / f"bare_{role}.json"
+            bare[role] = start(f"bare_{role}", ["-m", "hops.bare", role, str(noted), str(calibration), *setup.names])
         player = Player(recorded, variables, folder / "player.log")
         stack.callback(player.close)
         rig = Rig(setup, player, monitor, nodes, bare, folder)
         console.print(f"{setup.name}: starting", highlight=False)
-        player.answer()
+        player.wait(rig.alive)
         client.wait("arm/status", lambda s: s["state"] == "idle", 60.0, rig.alive)
         client.find("policy/predict")
         yield rig

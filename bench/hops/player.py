@@ -19,8 +19,8 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import camera_to_info, color_to_image, depth_to_image, ns_to_stamp
 
-READERS = {"graph": (3, 2, 2), "bare": (3, 2, 0)}
-"""Of color images, depth images and camera infos: of encoder, policy and recorder."""
+READERS = {"graph": (3, 2, 2), "bare": (4, 3, 0)}
+"""Of color images, depth images and camera infos: encoder, policy and recorder; and who only hears, of the twin."""
 
 
 def main() -> None:

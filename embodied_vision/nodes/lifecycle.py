@@ -54,6 +54,9 @@ DEAF_S = 8.0
 STREAM_CHECK_S = 0.1
 """Time between two looks at the streams that a node reads."""
 
+SWITCH_S = 0.001
+"""How long a thread that computes may keep the others of its node from messages; Python's own 5 ms are many hops."""
+
 _MessageT = TypeVar("_MessageT")
 
 
@@ -585,6 +588,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     keep_large_blocks()
+    sys.setswitchinterval(SWITCH_S)
     given = Given(sys.argv if args is None else args)
     try:
         require_enforced(os.environ)
