@@ -81,7 +81,7 @@ class ArmSenses:
             self.joints = replace(self.joints, stamp_ns=self.joints.stamp_ns + step_ns)
 
     def _on_joints(self, message: JointState) -> None:
-        """A whole joint state or a part of one. Only a complete and finite set is a sign of life."""
+        """A whole joint state or a part of one. Only a complete and finite set of now is a sign of life."""
         now_s = time.monotonic()
         self._on_joint_state(message)
         joints = self._parts.add(message.name, message.position, message.velocity, stamp_to_ns(message.header.stamp))
@@ -93,7 +93,8 @@ class ArmSenses:
         self.joints = joints
         for tip in self._tips.values():
             tip.add(joints.positions, joints.stamp_ns)
-        if np.isfinite(joints.positions).all():
+        age_s = abs(self._node.now_ns() - joints.stamp_ns) * 1e-9
+        if np.isfinite(joints.positions).all() and age_s <= self.limits_s["joint_states"]:
             self._watchdog.feed("joint_states", now_s)
 
     def _on_camera(self, name: str) -> Callable[[CameraInfo], None]:
