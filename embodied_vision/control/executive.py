@@ -33,6 +33,9 @@ REST_RAD_S = 0.05
 NEAR_RAD = 0.05
 """A paused arm must be so near to where its path was left, in every joint, to go on."""
 
+STALE_NS = 250_000_000
+"""A motion that was planned waits for a younger joint state than this, which the guard would refuse."""
+
 COME_TO_REST_S = 2.0
 """A paused arm that is not there after this time gives its motion up."""
 
@@ -167,6 +170,7 @@ class ArmExecutive:
         self._paused_s = 0.0
         self._sent_ns = 0
         self._give_up = False
+        self._begun = False
         self._confirmed = False
         self._returning = False
         self._seen_s: float | None = None
@@ -324,6 +328,9 @@ class ArmExecutive:
         try:
             if joints is None:
                 raise RunFailed("there are no joint states; the arm brakes")
+            if not self._begun and now_ns - joints.stamp_ns > STALE_NS:
+                return  # nothing moves yet, and those that came while it was planned are read soon
+            self._begun = True
             if self._returning:
                 self._return_empty(player, joints, now_s, now_ns)
                 return
@@ -457,6 +464,7 @@ class ArmExecutive:
         """Check a whole motion. The next tick sends its first horizon: planning has taken its time meanwhile."""
         self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
         self._player = player = MotionPlayer(motion, self._model.limits, self._settings.player)
+        self._begun = False
         return player
 
     def _way_home(self, q: NDArray[np.float64]) -> Motion:
