@@ -159,7 +159,7 @@ def resume(rig: Rig) -> None:
 
 def wait_motion_done(rig: Rig, decision: str) -> None:
     """Wait until the motion in hand has been done after all."""
-    status = rig.wait_arm(lambda s: s["decision_id"] != decision or s["state"] == "idle", 30)
+    status = rig.wait_arm(lambda s: s["decision_id"] != decision or s["state"] == "idle", RECOVERY_S)
     assert (status["decision_id"], status["done"]) == (decision, True), status
 
 
