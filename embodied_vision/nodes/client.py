@@ -57,8 +57,8 @@ class GraphClient:
 
     def close(self) -> None:
         """Leave the graph."""
-        self._executor.shutdown(timeout_sec=2.0)
-        self._thread.join(timeout=2.0)
+        self._executor.shutdown(timeout_sec=10.0)
+        self._thread.join(timeout=10.0)
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
 
