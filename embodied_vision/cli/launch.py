@@ -101,6 +101,7 @@ TIMEOUT = typer.Option(90.0, min=1.0, help="How long all nodes may take to becom
 def cell(
     task: str | None = option(_CELL["task"]),
     policy: str | None = option(_CELL["policy"]),
+    encoder: str | None = option(_CELL["encoder"]),
     store: Path | None = option(_CELL["store"]),
     first_seed: int | None = option(_CELL["first_seed"], min=0),
     scenes: int | None = option(_CELL["scenes"], min=1),
@@ -127,7 +128,14 @@ def cell(
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),
         parameters=graph.parameters(
-            _texts(task=task, policy=_path(policy), store=_absolute(store), first_seed=first_seed, scenes=scenes)
+            _texts(
+                task=task,
+                policy=_path(policy),
+                encoder=_path(encoder),
+                store=_absolute(store),
+                first_seed=first_seed,
+                scenes=scenes,
+            )
         ),
         use_sim_time=use_sim_time,
         autostart=autostart,
@@ -147,6 +155,7 @@ def arm(
     robot: str | None = option(_ARM["robot"]),
     calibration: Path | None = option(_ARM["calibration"]),
     policy: str | None = option(_ARM["policy"]),
+    encoder: str | None = option(_ARM["encoder"]),
     store: Path | None = option(_ARM["store"]),
     speed: float | None = option(_ARM["speed"], min=0.05, max=1.0),
     dry_run: bool | None = option(_ARM["dry_run"]),
@@ -170,6 +179,7 @@ def arm(
         robot=_path(robot),
         calibration=_absolute(calibration),
         policy=_path(policy),
+        encoder=_path(encoder),
         store=_absolute(store),
         speed=speed,
         dry_run=dry_run,

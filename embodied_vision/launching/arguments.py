@@ -97,6 +97,12 @@ COMMON = (
 
 _STORE = Argument("store", "folder of the episode store that the recorder writes to", sets=(("recorder", "store"),))
 
+_ENCODER = Argument(
+    "encoder",
+    "encoder that the policy was trained on: default, a folder, or a cached hub name (docs/encoders.md)",
+    sets=(("encoder", "encoder"), ("policy", "encoder")),
+)
+
 _POLICY = Argument(
     "policy",
     "checkpoint: a shipped name, its folder, or a pointer to it; the task's shipped one by default",
@@ -113,6 +119,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
                 sets=(("cell", "task"), ("task", "task"), ("recorder", "task"), ("policy", "checkpoint")),
             ),
             _POLICY,
+            _ENCODER,
             _STORE,
             Argument("first_seed", "first scene of a run", sets=(("task", "first_seed"),)),
             Argument("scenes", "number of scenes of a run", sets=(("task", "scenes"),)),
@@ -132,6 +139,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
                 sets=(("arm", "calibration"), ("policy", "calibration"), ("recorder", "calibration")),
             ),
             _POLICY,
+            _ENCODER,
             _STORE,
             Argument("speed", "pace of pick and place, 1 the default", sets=(("arm", "speed"),)),
             Argument("dry_run", "everything but moving arm and gripper", choices=SWITCH, sets=(("arm", "dry_run"),)),
