@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS is not installed (extra `ros`)")
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "bench"))
 
 import ros
 from hops.frames import Setup

@@ -255,7 +255,7 @@ LATER = START_NS + 2 * PERIOD_NS
 @pytest.mark.parametrize(
     ("topic", "message", "match"),
     [
-        ("/cam/color", bags.image(bags.color_at(0), "yuv422", LATER), "/cam/color.*yuv422.*one of rgb8"),
+        ("/cam/color", bags.image(bags.color_at(0), "bayer_rggb8", LATER), "/cam/color.*bayer_rggb8.*one of rgb8"),
         ("/cam/color", bags.image(bags.color_at(0)[:6], "rgb8", LATER), "/cam/color.*16x6.*16x12"),
         ("/cam/depth", bags.image(bags.depth_at(0), "8UC1", LATER), "/cam/depth.*8UC1.*16UC1 in mm"),
         ("/cam/depth", bags.image(bags.depth_at(0)[:, :5], "16UC1", LATER), "/cam/depth.*5x12"),
@@ -285,13 +285,13 @@ def test_a_broken_compressed_image_discards_the_episode(tmp_path: Path, broken: 
 
 def test_episodes_before_the_bad_one_stay(tmp_path: Path) -> None:
     later = [(topic, ns + 10**10, message) for topic, ns, message in bags.typical(2)][1:]
-    bad = ("/cam/color", START_NS + 2 * 10**10, bags.image(bags.color_at(0), "yuv422", LATER))
+    bad = ("/cam/color", START_NS + 2 * 10**10, bags.image(bags.color_at(0), "bayer_rggb8", LATER))
     last = ("/cam/depth", START_NS + 2 * 10**10, bags.image(bags.depth_at(0), "16UC1", LATER))
     bag = bags.write_bag(tmp_path / "bag", [*bags.typical(2), *later, last, bad])
     topics = bags.write_map(tmp_path / "topics.yaml", bags.TYPICAL_MAP + "episodes: {by: gap, gap_s: 2}\n")
     store = EpisodeStore(tmp_path / "store")
     done: list[str] = []
-    with pytest.raises(BadInput, match="yuv422"):
+    with pytest.raises(BadInput, match="bayer_rggb8"):
         done.extend(rosbag2.import_(bag, store, task=None, topics=topics))
     assert store.ids() == sorted(done)
     assert len(done) == 2
