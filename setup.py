@@ -21,7 +21,7 @@ ROS = [
     "ros-visualization-msgs",
     "ros-rmw-fastrtps-cpp",
 ]
-ARM = ["pin>=3", "ruckig>=0.14"]
+ARM = ["coal>=3", "pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]

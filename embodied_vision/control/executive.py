@@ -272,6 +272,7 @@ class ArmExecutive:
 
     def note_refusal(self, error: Refused, decision_id: str) -> None:
         """Keep the account of something refused; a decision in hand is not touched by the refusal of another."""
+        self.guard.count(error)
         refusals = self._status.refusals + 1
         if self._player is not None:
             self._set(refusals=refusals)
