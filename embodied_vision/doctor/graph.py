@@ -204,7 +204,7 @@ def _check_joint_states(observation: Observation, expected: Expected) -> Iterato
         yield silence
         return
     stream = observation.streams[topic]
-    limit_s = float(expected.value("arm", "joint_state_timeout", 0.2))
+    limit_s = float(expected.value("arm", "joint_state_timeout", 0.15))
     yield _check_rate(name, stream, observation.seconds, limit_s, "joint_state_timeout")
     yield _check_joint_ages(stream.ages_s)
     try:

@@ -234,6 +234,8 @@ class Supervisor:
                     self._log.add("died", "monitor", f"{how}: started again")
                     monitor.close()
                     monitor = self._start_monitor()
+                    for watched in self._watched.values():  # what nobody listened to counts as heard
+                        watched.heard_s = None if watched.heard_s is None else time.monotonic()
         except Exception as error:
             self._fail("", f"the supervisor failed: {type(error).__name__}: {error}")
             raise

@@ -60,14 +60,18 @@ class Started:
         self.log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(
-                [*ROS2, *arguments], env=dict(environment), stdout=file, stderr=subprocess.STDOUT
+                [*ROS2, *arguments],
+                env=dict(environment),
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def __enter__(self) -> Started:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGINT)
+        os.killpg(self.process.pid, signal.SIGINT)  # as Ctrl-C in a terminal, which `ros2 run` does not pass on
         try:
             self.process.wait(60.0)
         except subprocess.TimeoutExpired:
