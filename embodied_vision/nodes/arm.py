@@ -84,7 +84,9 @@ class ArmNode(ManagedNode):
         self.param("joint_state_topics", ["joint_states"], "topics that together carry the joints", read_only=True)
         self.param("heartbeat_timeout", 1.0, "longest silence of an upstream node's main thread, s", (0.2, 10.0))
         self.param("camera_timeout", 0.2, "longest time without a frame while the arm moves, s", (0.05, 10.0))
-        self.param("joint_state_timeout", 0.15, "longest time without a joint state while the arm moves, s", (0.02, 2.0))
+        self.param(
+            "joint_state_timeout", 0.15, "longest time without a joint state while the arm moves, s", (0.02, 2.0)
+        )
         self.param("observation_age", 2.0, "greatest age of the frames that a decision came from, s", (0.1, 60.0))
         self.param("jump", 0.2, "how far a horizon may start from the measured joints, rad", (0.01, 1.0))
         self.param("surroundings", "", "YAML with workspace and keep-out boxes; empty: only the table", read_only=True)
