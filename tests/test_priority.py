@@ -20,8 +20,15 @@ root_only = pytest.mark.skipif(
 
 def real_time() -> set[int]:
     """Threads of this process at real-time priority. Some libraries have threads at SCHED_BATCH, below all others."""
-    threads = {int(name) for name in os.listdir("/proc/self/task")}
-    return {thread for thread in threads if os.sched_getscheduler(thread) in (os.SCHED_FIFO, os.SCHED_RR)}
+    found = set()
+    for name in os.listdir("/proc/self/task"):
+        try:
+            policy = os.sched_getscheduler(int(name))
+        except ProcessLookupError:
+            continue  # it has ended meanwhile
+        if policy in (os.SCHED_FIFO, os.SCHED_RR):
+            found.add(int(name))
+    return found
 
 
 def remembered_policy() -> int:
