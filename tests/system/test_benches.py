@@ -32,8 +32,17 @@ SMALLEST = {
 }
 
 
-@pytest.mark.system
-@pytest.mark.parametrize("bench", sorted(path.stem for path in (ROOT / "bench").glob("*.py")))
+ALONE = {"ros", "ros_decisions", "recorder", "real_arm", "soak"}
+"""These start nodes and want the machine for themselves; the others run beside other tests."""
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [
+        pytest.param(name, marks=pytest.mark.system) if name in ALONE else name
+        for name in sorted(path.stem for path in (ROOT / "bench").glob("*.py"))
+    ],
+)
 def test_a_bench_prints_its_figures(bench: str) -> None:
     run = subprocess.run(
         [sys.executable, f"bench/{bench}.py", *SMALLEST[bench]], cwd=ROOT, capture_output=True, text=True, timeout=280
