@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
 
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
+from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.launching.supervisor import Supervisor
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.client import GraphClient
@@ -35,6 +36,18 @@ ARM = NodeSpec("arm", "embodied_vision.nodes.arm", 1, {"start_stopped": True})
 START_S = 90.0
 STILL_RAD_S = 0.02
 MOVING_RAD_S = 0.1
+
+
+def monitor_pid() -> int:
+    """The monitor of the supervisor in this process, 0 while there is none."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == os.getpid() and MONITOR in (folder / "cmdline").read_text():
+                return int(folder.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return 0
 
 
 def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -202,6 +215,17 @@ class Rig:
     def wait_arm(self, accept: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
         """The first newest `arm/status` that is accepted."""
         return self.client.wait("arm/status", accept, timeout_s)
+
+    def begin(self, action: PickPlace) -> None:
+        """Publish a decision until the arm takes it: it refuses while an upstream node is still new to it."""
+
+        def moving() -> bool:
+            self.decide(replace(action, stamp_ns=self.newest_frame_ns()))
+            self.wait_arm(lambda s: s["decision_id"] == action.decision_id, 5)
+            return bool(self.status("arm/status")["state"] == "moving")
+
+        self.wait_arm(lambda s: s["state"] == "idle", 20)
+        until(moving, 20, "the arm to move")
 
     def wait_moving(self, timeout_s: float = 10.0) -> None:
         """Wait until the joints move."""

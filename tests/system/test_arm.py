@@ -84,22 +84,10 @@ def decision(rig: Rig, env: gymnasium.Env, seed: int) -> PickPlace:  # type: ign
     return replace(action, stamp_ns=rig.newest_frame_ns())
 
 
-def begin(rig: Rig, action: PickPlace) -> None:
-    """Publish a decision until the arm takes it: it refuses while the upstream node is still new to it."""
-
-    def moving() -> bool:
-        rig.decide(replace(action, stamp_ns=rig.newest_frame_ns()))
-        rig.wait_arm(lambda s: s["decision_id"] == action.decision_id, 5)
-        return bool(rig.status("arm/status")["state"] == "moving")
-
-    rig.wait_arm(lambda s: s["state"] == "idle", 20)
-    until(moving, 20, "the arm to move")
-
-
 def test_a_decision_moves_the_object(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
     grips, sent = len(rig.grips), len(rig.trajectories)
     action = decision(rig, oracle, 2_000_020)
-    begin(rig, action)
+    rig.begin(action)
     status = rig.wait_arm(lambda s: s["state"] == "idle" and s["decision_id"] == action.decision_id, 30)
     assert status["done"], status
     outcome = rig.client.wait("outcome", lambda o: o["stamp_ns"] > status["last_sent_ns"], 10)
@@ -114,7 +102,7 @@ def test_a_grasp_of_nothing_is_told_and_the_arm_comes_home(rig: Rig, oracle, ups
     things = [pose[:2, 3] for pose in (action.pick, action.place)]
     nothing = max(corners, key=lambda pose: min(np.linalg.norm(pose[:2, 3] - thing) for thing in things))
     grips = len(rig.grips)
-    begin(rig, replace(action, pick=nothing))
+    rig.begin(replace(action, pick=nothing))
     status = rig.wait_arm(lambda s: s["state"] == "idle" and s["decision_id"] == action.decision_id, 30)
     assert (status["done"], status["aborted"], status["failed"]) == (False, False, "grasp_missed")
     assert rig.grips[grips:] == [0.0, 1.0, 1.0]
@@ -161,7 +149,7 @@ def test_an_old_observation_is_refused(rig: Rig, upstream) -> None:  # type: ign
 
 def test_upstream_killed_stops_the_arm_and_work_goes_on_after(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
     action = decision(rig, oracle, 2_000_021)
-    begin(rig, action)
+    rig.begin(action)
     rig.wait_moving()
     killed_ns = time.time_ns()
     upstream.kill()
@@ -173,7 +161,7 @@ def test_upstream_killed_stops_the_arm_and_work_goes_on_after(rig: Rig, oracle, 
         assert status["aborted"]
         rig.client.trigger("arm/home", 30)
         fresh = decision(rig, oracle, 2_000_021)
-        begin(rig, fresh)
+        rig.begin(fresh)
         assert rig.wait_arm(lambda s: s["state"] == "idle" and s["decision_id"] == fresh.decision_id, 30)["done"]
     finally:
         end(again)
@@ -182,7 +170,7 @@ def test_upstream_killed_stops_the_arm_and_work_goes_on_after(rig: Rig, oracle, 
 
 def test_a_stop_is_latched_until_resume(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
     rig.client.find("arm/stop")
-    begin(rig, decision(rig, oracle, 2_000_022))
+    rig.begin(decision(rig, oracle, 2_000_022))
     rig.wait_moving()
     asked_ns = time.time_ns()
     rig.client.trigger("arm/stop")
@@ -198,7 +186,7 @@ def test_a_stop_is_latched_until_resume(rig: Rig, oracle, upstream) -> None:  # 
 
 
 def test_cameras_that_fall_silent_stop_the_arm(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
-    begin(rig, decision(rig, oracle, 2_000_023))
+    rig.begin(decision(rig, oracle, 2_000_023))
     rig.wait_moving()
     rig.client.set_parameters("cell", {"camera_enabled": False})
     silent_ns = time.time_ns()
@@ -211,7 +199,7 @@ def test_cameras_that_fall_silent_stop_the_arm(rig: Rig, oracle, upstream) -> No
 
 
 def test_the_killed_arm_stands_and_comes_back_stopped(rig: Rig, oracle, upstream) -> None:  # type: ignore[no-untyped-def]
-    begin(rig, decision(rig, oracle, 2_000_024))
+    rig.begin(decision(rig, oracle, 2_000_024))
     rig.wait_moving()
     killed_ns = time.time_ns()
     rig.cell.kill("arm", signal.SIGKILL)

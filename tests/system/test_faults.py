@@ -23,12 +23,11 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import verify
 from embodied_vision.errors import RunFailed
 from embodied_vision.launching.graph import CELL, PARAMETERS, NodeSpec
-from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.client import GraphClient
 from tests.system import faults_behind
 from tests.system.faults_table import BY_NAME, note, tried
-from tests.system.rig import MOVING_RAD_S, START_S, Reaction, Rig, until
+from tests.system.rig import MOVING_RAD_S, START_S, Reaction, Rig, monitor_pid, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 TASK = "block-insertion"
@@ -182,18 +181,6 @@ def killed(rig: Rig, node: str, number: int = signal.SIGKILL) -> Callable[[], fl
         return at_s
 
     return send
-
-
-def monitor_pid() -> int:
-    """The monitor of the supervisor in this process, 0 while there is none."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and MONITOR in (folder / "cmdline").read_text():
-                return int(folder.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return 0
 
 
 # ---- processes that end

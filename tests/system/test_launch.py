@@ -17,9 +17,9 @@ from embodied_vision.errors import RunFailed
 from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import process_environment
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
-from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.launching.loopback import image_loopback
 from embodied_vision.launching.supervisor import Supervisor
+from tests.system.rig import monitor_pid
 
 pytestmark = pytest.mark.system
 NODES = (
@@ -55,18 +55,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def monitor_pid() -> int:
-    """The monitor that a supervisor in this process has started."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == os.getpid() and MONITOR in (folder / "cmdline").read_text():
-                return int(folder.name)
-        except FileNotFoundError:
-            continue
-    raise AssertionError("no monitor runs")
 
 
 def until(condition: Callable[[], bool], timeout_s: float) -> None:
@@ -146,6 +134,7 @@ def test_a_monitor_that_hangs_is_replaced_and_no_node_pays_for_it(make: Make) ->
         cell.wait_active(START_S)
         pids = cell.pids
         monitor = monitor_pid()
+        assert monitor, "no monitor runs"
         os.kill(monitor, signal.SIGSTOP)
         until(lambda: "died" in kinds(cell, "monitor"), 20.0)
         until(lambda: not alive(monitor), 5.0)
@@ -171,6 +160,7 @@ import sys
 from pathlib import Path
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
 from embodied_vision.launching.supervisor import Supervisor
+from tests.system.rig import monitor_pid
 nodes = (NodeSpec("eye", "dummy_node"), NodeSpec("hand", "dummy_node"))
 with Supervisor(GraphConfig(nodes, Path({str(tmp_path / "run")!r}), params_files=())) as cell:
     cell.wait_active({START_S})

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from embodied_vision.errors import RunFailed
 from embodied_vision.geometry import tool_down
 from embodied_vision.types import PickPlace
-from tests.system.rig import ARM, CELL, START_S, Rig, until
+from tests.system.rig import ARM, CELL, START_S, Rig
 
 pytestmark = pytest.mark.system
 TASK = "block-insertion"
@@ -66,15 +65,8 @@ def ready(rig: Rig) -> None:
 
 def begin(rig: Rig) -> None:
     """Set the arm in motion by a decision of ours."""
-    action = PickPlace(pick=tool_down(0.5, -0.25, 0.05), place=tool_down(0.45, 0.3, 0.05), stamp_ns=0)
-
-    def moving() -> bool:
-        rig.decide(replace(action, stamp_ns=rig.newest_frame_ns()))
-        rig.wait_arm(lambda s: s["decision_id"] == action.decision_id, 5)
-        return bool(rig.status("arm/status")["state"] == "moving")
-
-    rig.wait_arm(lambda s: s["state"] == "idle", 20)
-    until(moving, 20, "the arm to move")
+    pick, place = tool_down(0.5, -0.25, 0.05), tool_down(0.45, 0.3, 0.05)
+    rig.begin(PickPlace(pick=pick, place=place, stamp_ns=0))
     rig.wait_moving()
 
 
