@@ -45,14 +45,9 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# These load OpenVINO and ONNX Runtime. In one process with all other libraries a worker crashed, much later.
-RUNTIME_TESTS := tests/encoders/test_export.py tests/encoders/test_reduced.py tests/cli/test_encoder_export.py tests/cli/test_encoder_gate.py
-
 test: lint
 	@mkdir -p $(TMPDIR)
-	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 -m 'not system' --ignore tests/learning $(addprefix --ignore ,$(RUNTIME_TESTS)) tests
-	$(BIN)/pytest -n 2 -m 'not system' tests/learning
-	$(BIN)/pytest -n 2 -m 'not system' $(RUNTIME_TESTS)
+	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 -m 'not system' tests
 	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
 
 # Every fault of docs/faults.md; prints what was measured beside what is allowed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,16 @@ import openvino
 from numpy.typing import NDArray
 
 from embodied_vision.encoders.runtimes import artefact_name
+
+
+@cache
+def _core() -> Any:
+    """The only core of this process, which lasts as long as it.
+
+    Its CPU plugin gives the thread that loads it a stack for signals. Of several cores the one that goes last puts the
+    stack of another back, which is gone by then: the next signal ends the process.
+    """
+    return openvino.Core()
 
 
 class OpenVinoRuntime:
@@ -28,7 +39,7 @@ class OpenVinoRuntime:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core: Any = openvino.Core()
+        core = _core()
         self._request = core.compile_model(core.read_model(str(model)), "CPU", settings).create_infer_request()
         self.artefact_id = artefact_name("openvino", precision)
 

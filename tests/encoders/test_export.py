@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -265,3 +267,28 @@ def test_an_export_replaces_a_former_one(tmp_path: Path) -> None:
         export(encoder, tmp_path / "out", sample_images((16, 16), 1), threads=1)
         assert ExportedEncoder.load(tmp_path / "out").encoder_id == encoder.encoder_id
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("cache",)] == ["out"]
+
+
+SIGNAL_AFTERWARDS = """
+import faulthandler, gc, os, signal, sys
+from pathlib import Path
+from embodied_vision.encoders.runtimes import open_runtime
+
+faulthandler.enable()  # gives the main thread a stack for signals, as pytest does
+model = Path(sys.argv[1])
+first, second = (open_runtime("openvino", model, 1) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_runtimes_were_let_go(folder: Path) -> None:
+    """With several cores OpenVINO leaves the thread a stack for signals that is not there any more."""
+    run = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AFTERWARDS, str(folder / MODEL)], capture_output=True, text=True, timeout=120
+    )
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
