@@ -29,6 +29,8 @@ _TERMINATE_S = 2.0
 _LET_GO_S = 6.0
 """A node that died is started again when the others have let go of its ports, at the latest after so long."""
 _LET_GO_TICK_S = 0.2
+_MONITOR_START_S = 30.0
+"""A monitor is judged once it has spoken, at the latest after so long."""
 
 
 @dataclass
@@ -234,8 +236,6 @@ class Supervisor:
                     self._log.add("died", "monitor", f"{how}: started again")
                     monitor.close()
                     monitor = self._start_monitor()
-                    for watched in self._watched.values():  # what nobody listened to counts as heard
-                        watched.heard_s = None if watched.heard_s is None else time.monotonic()
         except Exception as error:
             self._fail("", f"the supervisor failed: {type(error).__name__}: {error}")
             raise
@@ -251,7 +251,8 @@ class Supervisor:
         return self.run_dir / "logs" / f"{name}.log"
 
     def _start_monitor(self) -> Heartbeats:
-        self._monitor_due_s = time.monotonic() + self.config.hang_s
+        self._monitor_due_s = time.monotonic() + _MONITOR_START_S
+        self._monitor_listens = False
         return Heartbeats(self.config, self.environment, self._log_path("monitor"))
 
     def _start(self, spec: ProcessSpec, overrides: Path, *, respawned: bool = False) -> ManagedProcess:
@@ -267,6 +268,8 @@ class Supervisor:
     def _hear(self, message: dict[str, Any]) -> None:
         """Take a line of the monitor: a heartbeat, a diagnostic, or a tick, up to which it listened."""
         now = float(message["time_s"])
+        if not self._monitor_listens:
+            self._hear_monitor(now)
         if "diagnostic" in message:
             self._log.add("diagnostic", message["node"], message["diagnostic"])
         elif "node" in message:
@@ -294,10 +297,17 @@ class Supervisor:
                 watched.state = state
                 self._changed.notify_all()
 
+    def _hear_monitor(self, now: float) -> None:
+        """Take the first line of a monitor: what nobody listened to before counts as heard."""
+        self._monitor_listens = True
+        self._monitor_due_s = now + 1.5 * self.config.hang_s
+        for watched in self._watched.values():
+            watched.heard_s = None if watched.heard_s is None else now
+
     def _hears_nobody(self) -> bool:
         """Whether it is the monitor rather than the nodes that is to blame for a silence of them all.
 
-        It is replaced before the nodes are judged, but no more often than they would be.
+        It is replaced before the nodes are judged; a new one judges them first, however slowly it started.
         """
         now = time.monotonic()
         if now < self._monitor_due_s:

@@ -41,10 +41,21 @@ def ros2(environment: Mapping[str, str], *arguments: str, timeout_s: float = 60.
     return done.stdout + done.stderr
 
 
+def ros2_again(environment: Mapping[str, str], *arguments: str) -> str:
+    """What a command says, nothing if it says nothing for long: to be asked again.
+
+    The tools call a service once and wait for ever: an answer given before the client was discovered is lost.
+    """
+    try:
+        return ros2(environment, *arguments, timeout_s=20.0)
+    except subprocess.TimeoutExpired:
+        return ""
+
+
 def ros2_says(wanted: str, environment: Mapping[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
     """Ask until the answer holds what is wanted: the tools know a node only once it was discovered."""
     deadline = time.monotonic() + timeout_s
-    while wanted not in (said := ros2(environment, *arguments)):
+    while wanted not in (said := ros2_again(environment, *arguments)):
         assert time.monotonic() < deadline, f"no {wanted!r} in the answer of ros2 {' '.join(arguments)}: {said}"
     return said
 
@@ -86,6 +97,6 @@ class Started:
     def until_state(self, environment: Mapping[str, str], node: str, state: str, timeout_s: float = 120.0) -> None:
         """Wait until a node is in a state, while the command runs."""
         deadline = time.monotonic() + timeout_s
-        while state not in ros2(environment, "lifecycle", "get", node):
+        while state not in ros2_again(environment, "lifecycle", "get", node):
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said

@@ -26,7 +26,7 @@ SMALLEST = {
     "sim": ["--decisions", "2", "--steps", "20"],
     "recorder": ["--minutes", "0.1", "--episode-seconds", "3"],
     "real_arm": ["--tasks", "1"],
-    "soak": ["--minutes", "0.3", "--output", str(ROOT / ".tmp" / "soak")],
+    "soak": ["--minutes", "0.5", "--output", str(ROOT / ".tmp" / "soak")],
     "resets": ["--resets", "20"],
     "oracles": ["--scenes", "1", "--json", "--workers", "2"],
 }

@@ -109,7 +109,7 @@ def test_a_death_on_one_side_is_no_event_of_the_other(cells: Cells) -> None:
         )
     until(lambda: len(healths) == 2 and all(h.level == b"\0" for h in healths.values()), 20, "both are well")
     assert {healths[side].name for side in SIDES} == {"/left/health", "/right/health"}
-    assert read_status(left.run_dir).level == "ok"
+    until(lambda: read_status(left.run_dir).level == "ok", 10, "the file says so as well")
     before = len(right.events)
     left.kill("recorder")
     until(lambda: healths["left"].level != b"\0", 10, "the left one is not well")
