@@ -32,6 +32,7 @@ EXCHANGE = ["av>=14", "h5py>=3.10", "mcap>=1.2", "pyarrow>=17", "rosbags>=0.10"]
 REMOTE = ["obstore>=0.6"]
 RAY = ["ray[client]>=2.40"]
 RL = ["stable-baselines3>=2.7"]
+LEARN = ["river>=0.22"]
 TRAIN = ["tensorboard>=2.16", *CAMERA]
 DEV = [
     "build",
@@ -106,7 +107,8 @@ setup(
         "remote": REMOTE,
         "camera": CAMERA,
         "rl": RL,
-        "all": [*ROS, *SIM, *HF, *ONNX, *OPENVINO, *RAY, *TRAIN, *RL, *VIZ, *EXCHANGE, *REMOTE],
+        "learn": LEARN,
+        "all": [*ROS, *SIM, *HF, *ONNX, *OPENVINO, *RAY, *TRAIN, *RL, *LEARN, *VIZ, *EXCHANGE, *REMOTE],
         "dev": DEV,
     },
     entry_points={
