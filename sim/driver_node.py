@@ -36,8 +36,9 @@ from embodied_vision.nodes.conversions import (
     stamp_to_ns,
     to_json,
 )
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.paired_clocks import PairedClocks
+from embodied_vision.nodes.running import run
 from embodied_vision_sim.driver import LIMITS, Driver, DriverLimits, Ending, Goal, Result
 from embodied_vision_sim.node import to_path
 

@@ -32,7 +32,8 @@ from embodied_vision.nodes.conversions import (
     to_json,
     trajectory_to_samples,
 )
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import RGBD
 from embodied_vision_sim.joint_trajectory_controller import JointPath

@@ -40,9 +40,10 @@ from embodied_vision.nodes.conversions import (
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.exclusive import Exclusive
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.paired_clocks import PairedClocks
 from embodied_vision.nodes.robot_reports import RobotReports
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 
 DECISION_WAIT_S = 0.1

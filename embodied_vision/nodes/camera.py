@@ -28,7 +28,8 @@ from embodied_vision.nodes.image_transport import (
     depth_stream,
 )
 from embodied_vision.nodes.images import compress_color, compress_depth
-from embodied_vision.nodes.lifecycle import OK, ManagedNode, run
+from embodied_vision.nodes.lifecycle import OK, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.sources import Source, fit, open_source
 from embodied_vision.types import Camera

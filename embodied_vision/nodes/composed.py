@@ -12,7 +12,7 @@ from rclpy.utilities import remove_ros_args
 
 from embodied_vision.errors import BadInput
 from embodied_vision.nodes.classes import node_class
-from embodied_vision.nodes.lifecycle import run_together
+from embodied_vision.nodes.running import run_together
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ def parameters(node: ManagedNode) -> dict[str, dict[str, Any]]:
         bounds = _bounds(descriptor)
         if bounds is not None:
             entry["bounds"] = bounds
-        if name in node._choices:
-            entry["choices"] = list(node._choices[name])
+        if choices := node.choices(name):
+            entry["choices"] = list(choices)
         if descriptor.read_only:
             entry["read_only"] = True
         found[name] = entry

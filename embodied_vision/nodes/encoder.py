@@ -30,7 +30,8 @@ from embodied_vision.nodes.conversions import (
 from embodied_vision.nodes.frame_watch import FrameWatch
 from embodied_vision.nodes.image_transport import color_stream, declare_color_transport
 from embodied_vision.nodes.images import AnyImage
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import FloatArray
 

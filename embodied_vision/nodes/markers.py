@@ -29,7 +29,8 @@ from embodied_vision.nodes.conversions import (
     poses_to_pick_place,
     stamp_to_ns,
 )
-from embodied_vision.nodes.lifecycle import OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.types import FloatArray, PickPlace, Workspace
 
 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,8 @@ from embodied_vision.nodes.image_transport import (
     declare_depth_transport,
     depth_stream,
 )
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.locate import locate
@@ -102,6 +104,7 @@ class PolicyNode(ManagedNode):
         self._sets = StampMatcher([])
         self._encoder_info: dict[str, Any] = {}
         self._request: _Request | None = None
+        self._answering = threading.Lock()
         self._arm_moves = False
         self._decided = 0
         self._attempts = Attempts()
@@ -243,19 +246,28 @@ class PolicyNode(ManagedNode):
         assert policy is not None
         request.deciding = True
 
-        def done(future: Future[tuple[Explanation, _Observation]]) -> None:
+        def decide() -> tuple[Explanation, dict[str, int]] | None:
+            explanation, observation = self._decide(policy, matched)
+            with self._answering:
+                if self._request is not request:
+                    return None
+                return explanation, self._publish(policy, explanation, observation)
+
+        def done(future: Future[tuple[Explanation, dict[str, int]] | None]) -> None:
             error = future.exception()
             if self._request is not request:
                 return
             if error is None:
-                self._publish(policy, *future.result())
+                published = future.result()
+                assert published is not None, "it is the request that was answered"
+                self._tell(*published)
                 return
             if not isinstance(error, EmbodiedVisionError):
                 self.get_logger().error(f"decision failed: {error!r}")
             self.health(WARN, f"no decision: {error}", decided=self._decided)
             self._finish(False, str(error) or repr(error))
 
-        self._in_thread(lambda: self._decide(policy, matched), done)
+        self._in_thread(decide, done)
 
     def _decide(self, policy: Policy, matched: dict[Any, Any]) -> tuple[Explanation, _Observation]:
         info = self._encoder_info
@@ -293,7 +305,8 @@ class PolicyNode(ManagedNode):
         clocks["policy.converted"] = time.monotonic_ns()
         return _Observation(tuple(frames), tuple(features), clocks)
 
-    def _publish(self, policy: Policy, explanation: Explanation, observation: _Observation) -> None:
+    def _publish(self, policy: Policy, explanation: Explanation, observation: _Observation) -> dict[str, int]:
+        """Send a decision from the thread that made it, which spares it the way over the executor."""
         action = explanation.action
         decision = {
             **action.to_dict(),
@@ -306,18 +319,25 @@ class PolicyNode(ManagedNode):
             "encoder_threads": self._encoder_info.get("threads", 0),
             "frames": [{"camera": f.camera.name, "stamp_ns": f.stamp_ns} for f in observation.frames],
         }
+        self._published = explanation
         self._decision.publish(to_json(decision))
         self._poses.publish(pick_place_to_poses(action))
-        self._tracer.marks(action.stamp_ns, {**observation.clocks, "policy.decide": time.monotonic_ns()})
+        clocks = {**observation.clocks, "policy.decide": time.monotonic_ns()}
         self._scores.publish(scores_to_image(_float32(explanation.pick_probability), action.stamp_ns))
-        self._published = explanation
+        return clocks
+
+    def _tell(self, explanation: Explanation, clocks: dict[str, int]) -> None:
+        """Say that a decision went out."""
+        action = explanation.action
+        self._tracer.marks(action.stamp_ns, clocks)
         self._decided += 1
         self.health(OK, "decided", decided=self._decided, scores=dict(action.scores))
         self._finish(True, action.decision_id)
 
     def _finish(self, success: bool, message: str) -> None:
-        if self._request is not None:
+        with self._answering:
             request, self._request = self._request, None
+        if request is not None:
             request.answer.give(success, message)
 
     def _check_deadline(self) -> None:

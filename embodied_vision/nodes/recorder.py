@@ -30,7 +30,8 @@ from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.durations import Durations
 from embodied_vision.nodes.image_transport import declare_color_transport, declare_depth_transport
 from embodied_vision.nodes.intake import Intake
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import PickPlace
 

@@ -42,8 +42,9 @@ from embodied_vision.nodes.conversions import (
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.keys import KEYS, Keys
-from embodied_vision.nodes.lifecycle import OK, ManagedNode, run
+from embodied_vision.nodes.lifecycle import OK, ManagedNode
 from embodied_vision.nodes.playback import Act, Items, Playback
+from embodied_vision.nodes.running import run
 
 PREFIX = "replay"
 

@@ -23,7 +23,8 @@ from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json, to_json
-from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
+from embodied_vision.nodes.running import run
 
 SILENCE_S = 2.0
 """A node whose heartbeat is silent for so long interrupts the episode."""

@@ -8,7 +8,8 @@ import time
 from std_srvs.srv import Trigger
 
 from embodied_vision.errors import BadInput
-from embodied_vision.nodes.lifecycle import WARN, ManagedNode, run
+from embodied_vision.nodes.lifecycle import WARN, ManagedNode
+from embodied_vision.nodes.running import run
 
 
 class FaultyNode(ManagedNode):

@@ -23,7 +23,7 @@ from std_msgs.msg import String
 from embodied_vision.errors import RunFailed
 from embodied_vision.launching.process import ManagedProcess
 from embodied_vision.nodes import conversions, qos
-from embodied_vision.nodes.lifecycle import DEAF_S
+from embodied_vision.nodes.heartbeat import DEAF_S
 from tests.nodes.conftest import Graph, until
 from tests.nodes.samples import camera, frame, write_encoder
 
@@ -244,7 +244,7 @@ def test_a_node_that_hangs_is_silent_although_the_other_of_its_process_beats(gra
 import sys
 import time
 from functools import partial
-from embodied_vision.nodes.lifecycle import run_together
+from embodied_vision.nodes.running import run_together
 from tests.nodes.faulty import FaultyNode
 sys.exit(run_together([partial(FaultyNode, "first"), partial(FaultyNode, "second")]))
 """

@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from embodied_vision.nodes.lifecycle import ManagedNode, run
+from embodied_vision.nodes.lifecycle import ManagedNode
+from embodied_vision.nodes.running import run
 
 FOLDER = "FAULTS_FOLDER"
 ELSEWHERE = 101

@@ -21,7 +21,8 @@ from std_msgs.msg import String
 
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import ns_to_stamp, stamp_to_ns, to_json
-from embodied_vision.nodes.lifecycle import ManagedNode, run
+from embodied_vision.nodes.lifecycle import ManagedNode
+from embodied_vision.nodes.running import run
 
 TOPICS: dict[str, tuple[Any, str, Any]] = {
     "color": (Image, "camera/color/image_raw", qos.SENSOR),

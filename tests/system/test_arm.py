@@ -28,7 +28,8 @@ STANDS_S = 0.5
 
 BEATING = """
 import rclpy
-from embodied_vision.nodes.lifecycle import ManagedNode, run
+from embodied_vision.nodes.lifecycle import ManagedNode
+from embodied_vision.nodes.running import run
 run(lambda: ManagedNode("encoder"))
 """
 
