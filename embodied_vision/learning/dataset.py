@@ -182,7 +182,12 @@ def renderer_of(training: Mapping[str, Any]) -> str:
 
 def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
     """Ids of the solved episodes of a task, oldest first, but for those of validation and test scenes."""
-    return [e.id for e in store.select(task=task) if _teaches(e.outcome) and _may_teach(e.attributes)]
+    return [episode.id for episode in store.select(task=task) if teaches(episode)]
+
+
+def teaches(episode: Episode) -> bool:
+    """Whether an episode is a demonstration: solved, and not of a validation or test scene."""
+    return _teaches(episode.outcome) and _may_teach(episode.attributes)
 
 
 def _teaches(outcome: Mapping[str, Any]) -> bool:
