@@ -1,4 +1,4 @@
-"""Changing closed episodes: outcome, tags, schema, deletion. What is cut out of the data is in `trim`.
+"""Changing closed episodes: outcome, tags, attributes, schema, deletion. What is cut out of the data is in `trim`.
 
 Each change is safe against a crash at any point: the episode is there whole as it was, or whole as it is to be. It is
 noted in the episode's `history` with what there was before.
@@ -137,6 +137,35 @@ def tag(store: EpisodeStore, episode_id: str, add: Sequence[str] = (), remove: S
         return {**root, "tags": wanted, "history": noted(root, "tags", root["tags"])}
 
     return _change_root(store, episode_id, change)
+
+
+def change_attribute(store: EpisodeStore, episode_id: str, name: str, change: Callable[[Any], Any]) -> bool:
+    """Change one of the attributes that the writer was given, or add one; the history keeps the former value.
+
+    Args:
+        store: where the episode lies.
+        episode_id: whose attribute it is.
+        name: of the attribute.
+        change: from the value there is, None where there is none, to the new one, JSON; nobody else changes the
+            episode meanwhile.
+
+    Returns:
+        whether anything is different now.
+
+    Raises:
+        BadInput: something that JSON cannot hold.
+        EpisodeError: as `editing`.
+    """
+
+    def changed(root: Root) -> Root | None:
+        former = root["attributes"].get(name)
+        wanted = plain(change(former), name)
+        if _same(wanted, former):
+            return None
+        history = noted(root, f"attribute {name}", former)
+        return {**root, "attributes": {**root["attributes"], name: wanted}, "history": history}
+
+    return _change_root(store, episode_id, changed)
 
 
 def migrate(store: EpisodeStore, episode_id: str) -> bool:

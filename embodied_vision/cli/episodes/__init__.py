@@ -21,6 +21,7 @@ VERBS = {
     "trim": _HERE + "edit:trim",
     "tag": _HERE + "edit:tag",
     "relabel": _HERE + "edit:relabel",
+    "correct": "embodied_vision.cli.correct:command",
     "merge": _HERE + "edit:merge",
     "migrate": _HERE + "edit:migrate",
     "export": _HERE + "exchange:export",
