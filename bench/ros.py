@@ -446,7 +446,7 @@ def main(
     chosen = SETUPS[:1] if small else [setup for setup in SETUPS if only in setup.name]
     extent: dict[str, Any] = {"seconds": FRAMES / FRAMES_A_SECOND, "block_s": BLOCK_S, "bare_s": BARE_S, "trials": 5}
     if small:
-        extent = {"seconds": 10.0, "block_s": 5.0, "bare_s": 2.0, "trials": 2}
+        extent = {"seconds": 6.0, "block_s": 3.0, "bare_s": 1.5, "trials": 1}
     for number, setup in enumerate(chosen):
         with tempfile.TemporaryDirectory(prefix="bench-ros-") as scratch:
             folder = Path(scratch) if output is None else output / str(number)

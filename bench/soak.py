@@ -349,7 +349,7 @@ def report(run: Run, *, judge_slopes: bool) -> list[str]:
 
 
 def main(
-    minutes: float = typer.Option(45.0, min=0.5, help="How long it works, warm-up included."),
+    minutes: float = typer.Option(45.0, min=0.1, help="How long it works, warm-up included."),
     warm_up: float | None = typer.Option(
         None, min=0.0, help="How long memory may grow at first, in minutes.", show_default="10, or a third if shorter"
     ),

@@ -38,6 +38,7 @@ from embodied_vision.nodes.conversions import (
     to_json,
 )
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
+from embodied_vision.nodes.drift_watch import DriftWatch
 from embodied_vision.nodes.image_transport import (
     color_stream,
     declare_color_transport,
@@ -96,6 +97,7 @@ class PolicyNode(ManagedNode):
         self._scores = self.create_publisher(Image, "~/scores", qos.SENSOR)
         DeferredTrigger(self, "~/predict", self._predict)
         DeferredTrigger(self, "~/reload", self._reload)
+        self._drift = DriftWatch(self)
         self._thread: ThreadPoolExecutor | None = None
         self._encoder: Encoder | None = None
         self._policy: Policy | None = None
@@ -134,6 +136,7 @@ class PolicyNode(ManagedNode):
             self.subscribe_sensor(CameraInfo, topics.color_info(name), self._checker(self._cameras[name]))
         self.subscribe(String, "encoder/info", qos.STATUS, self._take_encoder_info)
         self.subscribe(String, "arm/status", qos.STATUS, self._take_arm_status)
+        self.subscribe(String, "recorder/status", qos.STATUS, self._drift.hear_recorder)
         self.every(0.1, self._check_deadline)
         self.health(OK, "waiting for a request", decided=self._decided)
 
@@ -162,6 +165,7 @@ class PolicyNode(ManagedNode):
             "threads": self.value("threads"),
         }
         self._info.publish(to_json(info))
+        self._drift.loaded(path, self._policy.checkpoint_id)
         self.get_logger().info(f"checkpoint {info['checkpoint_id']} for {info['task']!r} from {path}")
 
     def _reload(self, answer: Answer) -> None:
@@ -333,6 +337,7 @@ class PolicyNode(ManagedNode):
         self._decided += 1
         self.health(OK, "decided", decided=self._decided, scores=dict(action.scores))
         self._finish(True, action.decision_id)
+        self._in_thread(lambda: self._drift.look(explanation), lambda _: None)
 
     def _finish(self, success: bool, message: str) -> None:
         with self._answering:

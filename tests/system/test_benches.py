@@ -26,9 +26,16 @@ SMALLEST = {
     "sim": ["--decisions", "2", "--steps", "20"],
     "recorder": ["--minutes", "0.1", "--episode-seconds", "3"],
     "real_arm": ["--tasks", "1"],
-    "soak": ["--minutes", "0.5", "--output", str(ROOT / ".tmp" / "soak")],
-    "resets": ["--resets", "20"],
-    "oracles": ["--scenes", "1", "--json", "--workers", "2"],
+    "soak": ["--minutes", "0.2", "--output", str(ROOT / ".tmp" / "soak")],
+    "resets": [
+        "--resets",
+        "12",
+        "--env",
+        "embodied_vision/BlockInsertion-v0",
+        "--env",
+        "embodied_vision/GraspDiverse-v0",
+    ],
+    "oracles": ["--scenes", "1", "--json", "--workers", "2", "--task", "block-insertion", "--task", "packing-boxes"],
 }
 
 

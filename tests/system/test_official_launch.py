@@ -113,8 +113,8 @@ def test_parameters_are_listed_described_read_and_set(environment: Mapping[str, 
         "what was refused changed nothing"
     )
     (tmp_path / "load.yaml").write_text("/left/encoder:\n  ros__parameters:\n    moving_rate: 3.0\n")
-    ros2(environment, "param", "load", "/left/encoder", str(tmp_path / "load.yaml"))
-    dumped = yaml.safe_load(ros2(environment, "param", "dump", "/left/encoder"))
+    ros2_says("moving_rate successful", environment, "param", "load", "/left/encoder", str(tmp_path / "load.yaml"))
+    dumped = yaml.safe_load(ros2_says("moving_rate", environment, "param", "dump", "/left/encoder"))
     assert dumped["/left/encoder"]["ros__parameters"]["moving_rate"] == 3.0
 
 

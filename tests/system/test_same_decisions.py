@@ -18,7 +18,7 @@ from tests.system.rig import START_S, Rig, until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 TASK = "block-insertion"
-SCENES = 4
+SCENES = 3
 SECONDS_A_SCENE = 40.0
 
 
