@@ -11,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from embodied_vision.cli.encoder_distill import distill_command
 from embodied_vision.cli.encoder_export import bench_command, export_command
 from embodied_vision.cli.encoder_frames import TASKS, err, simulated_frames
 from embodied_vision.cli.encoder_gate import gate_command
 from embodied_vision.cli.encoder_pretrain import pretrain_command
+from embodied_vision.cli.encoder_stability import stability_command
 
 if TYPE_CHECKING:
     from embodied_vision.encoders.base import Encoder
@@ -26,6 +28,8 @@ app.command("export")(export_command)
 app.command("bench")(bench_command)
 app.command("gate")(gate_command)
 app.command("pretrain")(pretrain_command)
+app.command("distill")(distill_command)
+app.command("stability")(stability_command)
 
 PROBE_FIRST_INDEX = 500_000
 

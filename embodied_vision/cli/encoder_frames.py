@@ -19,6 +19,7 @@ err = Console(stderr=True)
 
 
 def progress_bar() -> Progress:
+    """A bar with a note, `note`, on standard error."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err)
 
@@ -50,6 +51,31 @@ def simulated_frames(folder: Path, tasks: Sequence[str], split: str, first: int,
             _fill(cache, simulated_views(environments, seeds, domes=views), scenes, f"rendering {chosen} scenes")
         finally:
             for environment in environments:
+                environment.close()
+    return cache
+
+
+def frames_in_looks(
+    folder: Path, tasks: Sequence[str], split: str, first: int, scenes: int, views: int, looks: Sequence[str]
+) -> ViewCache:
+    """Cached frames of simulated scenes, each in several looks, which are presets of the domain randomisation."""
+    from embodied_vision.encoders.simulated import simulated_looks
+    from embodied_vision.encoders.views import ViewCache
+    from embodied_vision.learning.environments import make_env
+    from embodied_vision.learning.seeds import Split, scene_seed
+
+    chosen: Split = "train" if split == "train" else "validation"
+    source = {"simulated": list(tasks), "split": chosen, "first": first, "scenes": scenes, "domes": views}
+    cache = ViewCache(folder, {**source, "looks": list(looks)})
+    done = len(cache)
+    if done < scenes:
+        order = [tasks[(done + i) % len(tasks)] for i in range(min(len(tasks), scenes - done))]
+        environments = [[make_env(task, renderer="software", randomisation=look) for look in looks] for task in order]
+        seeds = [scene_seed(chosen, first + i) for i in range(done, scenes)]
+        try:
+            _fill(cache, simulated_looks(environments, seeds, domes=views), scenes, f"rendering {chosen} scenes")
+        finally:
+            for environment in (each for several in environments for each in several):
                 environment.close()
     return cache
 

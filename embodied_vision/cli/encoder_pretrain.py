@@ -2,108 +2,75 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-import time
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from embodied_vision.cli.encoder_frames import TASKS, err, logged_frames, progress_bar, simulated_frames
-from embodied_vision.errors import BadInput
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-    from embodied_vision.encoders.pretrain import Pretraining
-
-SAVE_EVERY = 100
-
-Tasks = Annotated[list[str], typer.Option("--task", help="Simulated task to take scenes from; repeat for several.")]
-Run = Annotated[Path, typer.Option("--run", help="Folder for frames, training state and TensorBoard curves.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the last bits of the result depend on it.")]
-
-
-def _board(folder: Path) -> AbstractContextManager[SummaryWriter | None]:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        err.print("tensorboard is not installed, no curves are written; `pip install tensorboard`")
-        return nullcontext(None)
-    return SummaryWriter(str(folder))
-
-
-def _train(run: Pretraining, state: Path, board_folder: Path) -> float:
-    """Train to the end, saving on the way and when interrupted; returns minutes."""
-    started = time.monotonic()
-    with _board(board_folder) as board, progress_bar() as bar:
-        task = bar.add_task("training", total=run.settings.steps, completed=run.step, note="")
-        try:
-            for figures in run.advance():
-                bar.update(task, completed=run.step, note=f"loss {figures['loss']:.3f}")
-                if board is not None and run.step % 10 == 0:
-                    for name, value in figures.items():
-                        board.add_scalar(name, value, run.step)
-                if run.step % SAVE_EVERY == 0:
-                    run.save(state)
-        finally:
-            run.save(state)
-    return (time.monotonic() - started) / 60
+from embodied_vision.cli import encoder_training as shared
+from embodied_vision.cli.encoder_frames import TASKS
 
 
 def pretrain_command(
-    output: Annotated[Path, typer.Option(help="Folder to write the encoder to.")] = Path("runs/encoder/encoder"),
-    run: Run = Path("runs/encoder"),
-    episodes: Annotated[
-        Path | None, typer.Option(help="Train on the frames of this episode store instead of simulated scenes.")
-    ] = None,
-    task: Tasks = list(TASKS),  # noqa: B006 - typer copies it
-    scenes: Annotated[int, typer.Option(min=1, help="Simulated scenes.")] = 200,
-    views: Annotated[int, typer.Option(min=1, help="Views a scene from random cameras, besides the cell's own.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 1000,
-    learning_rate: Annotated[float, typer.Option(min=1e-6, help="Peak of the learning rate.")] = 3e-3,
-    probe_scenes: Annotated[int, typer.Option(min=0, help="Scenes to fit and to measure the probe on; 0: none.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, crops and augmentations.")] = 0,
-    threads: Threads = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")] = False,
-    as_json: AsJson = False,
+    output: shared.Output = Path("runs/encoder/encoder"),
+    run: shared.Run = Path("runs/encoder"),
+    episodes: shared.Episodes = None,
+    task: shared.Tasks = list(TASKS),  # noqa: B006 - typer copies it
+    scenes: shared.Scenes = 200,
+    views: shared.Views = 4,
+    look: shared.Looks = list(shared.PLAIN),  # noqa: B006
+    objective: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=WEIGHT",
+            help="What to train for: match (the same point in two views), describe (its height and color), masked "
+            "(hidden patches out of what is around them), self-distillation (soft clusters, in the style of DINO); "
+            "repeat for several.",
+            show_default="match=1, describe=0.5",
+        ),
+    ] = [],  # noqa: B006
+    appearance: shared.AppearanceName = "mild",
+    poses: shared.Poses = True,
+    dimension: shared.Dimension = 32,
+    steps: shared.Steps = 1000,
+    learning_rate: shared.Rate = 3e-3,
+    probe_scenes: shared.ProbeScenes = 40,
+    seed: shared.Seed = 0,
+    threads: shared.Threads = 2,
+    resume: shared.Resume = False,
+    save_every: shared.SaveEvery = 20.0,
+    as_json: shared.AsJson = False,
 ) -> None:
-    """Train the compact encoder without labels from frames with depth and camera poses."""
-    from embodied_vision.cli.encoder import _figures, _measure
+    """Train the compact encoder without labels, on simulated scenes or on logged episodes."""
     from embodied_vision.cores import use_cores
-    from embodied_vision.encoders.artefact import write_artefact
-    from embodied_vision.encoders.card import card_of, manifest_of
-    from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
+    from embodied_vision.encoders.compact import Architecture
+    from embodied_vision.encoders.pretrain import USUAL, Pretraining, PretrainSettings, check
+    from embodied_vision.locks import exclusive
 
     use_cores(threads)
-    state = run / "state.safetensors"
-    if state.exists() and not resume:
-        raise BadInput(f"{state} is there from a former run; give --resume to go on or another --run folder")
-    frames = (
-        simulated_frames(run / "frames", task, "train", 0, scenes, views)
-        if episodes is None
-        else logged_frames(run / "frames", episodes)
+    settings = PretrainSettings(
+        steps=steps,
+        seed=seed,
+        appearance=appearance,
+        poses=poses,
+        learning_rate=learning_rate,
+        objectives=shared.weights_of_objectives(objective, USUAL),
     )
-    training = Pretraining(PretrainSettings(steps=steps, seed=seed, learning_rate=learning_rate), frames)
-    if resume:
-        training.restore(state)
-    minutes = _train(training, state, run / "tensorboard")
-    encoder = training.encoder()
-    report = None
-    if probe_scenes and episodes is None:
-        report = _measure({"trained": encoder}, run, task, probe_scenes, seed)
-    command = shlex.join(["embodied-vision", *sys.argv[1:]])
-    manifest = manifest_of(encoder, training.settings, frames.source, command, minutes, report)
-    write_artefact(output, training.weights(), manifest, card_of(manifest, report))
-    if as_json:
-        result = {"encoder": str(output), "encoder_id": encoder.encoder_id, "minutes": round(minutes, 2)}
-        typer.echo(json.dumps({**result, "probe": report and report.to_dict()}))
-        return
-    if report is not None:
-        Console().print(_figures(report))
-    typer.echo(f"{encoder.encoder_id} written to {output}")
+    check(settings, taught=False)
+    state = shared.check_run(run, resume)
+    with exclusive(run / "lock", f"another training works in {run}; give another --run"):
+        frames = shared.frames_of(run, episodes, task, scenes, views, look)
+        training = Pretraining(settings, frames, Architecture(dimension=dimension))
+        if resume:
+            training.restore(state)
+        minutes = shared.train(training, state, run / "tensorboard", save_every)
+        shared.finish(
+            training,
+            output,
+            run,
+            frames.source,
+            minutes,
+            tasks=task,
+            probe_scenes=probe_scenes if episodes is None else 0,
+            as_json=as_json,
+        )

@@ -51,6 +51,7 @@ def manifest_of(
     command: str,
     minutes: float,
     report: ProbeReport | None,
+    teacher: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The manifest of a trained compact encoder, less the files' hashes.
 
@@ -61,6 +62,7 @@ def manifest_of(
         command: what was typed.
         minutes: time the optimiser took.
         report: what the probe found, if it ran.
+        teacher: name and id of the encoder that it was distilled from.
     """
     d = encoder.dimension
     return {
@@ -84,6 +86,7 @@ def manifest_of(
         "training": {
             "settings": asdict(settings),
             "frames": dict(source),
+            "teacher": None if teacher is None else dict(teacher),
             "minutes": round(minutes, 2),
             "command": command,
             "versions": _versions(),
@@ -104,6 +107,28 @@ def _table(report: ProbeReport) -> str:
     return "\n".join(lines)
 
 
+_MEANING = {
+    "match": "the same point of a scene, found in two views through depth and camera poses, has the same features, and "
+    "other ones than the scene's other points",
+    "describe": "a linear read-out tells a point's height and color",
+    "masked": "a linear read-out tells the pixels of hidden patches out of what is around them",
+    "self-distillation": "a point falls into the same soft cluster in two views",
+    "teacher": "a linear read-out tells the features of the teacher",
+}
+"""What each objective asks for."""
+
+
+def _trained_for(training: Mapping[str, Any]) -> str:
+    weights = training["settings"]["objectives"]
+    lines = [f"- {name}, weight {weights[name]:g}: {_MEANING[name]}" for name in sorted(weights)]
+    teacher = training.get("teacher")
+    taught = f" The teacher was `{teacher['name']}` (`{teacher['encoder_id']}`)." if teacher else ""
+    return (
+        "\n".join(lines) + f"\n\nLight, size, noise and blur changed between the views, appearance "
+        f"`{training['settings']['appearance']}`.{taught}"
+    )
+
+
 def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
     """The card of a trained compact encoder, Markdown."""
     training = manifest["training"]
@@ -113,8 +138,9 @@ def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
 A residual network of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px
 patch of a color image by {dimension} numbers. It runs on one CPU core; images of any size are taken as they are.
 
-Trained without labels: the same point of a scene, found in two views through depth and camera poses, shall have
-the same features under other light, size and noise, and other features than the scene's other points.
+Trained without labels, for:
+
+{_trained_for(training)}
 
 Made in {training["minutes"]:.1f} minutes (frames not counted) by
 

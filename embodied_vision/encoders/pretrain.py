@@ -1,33 +1,39 @@
-"""Label-free training of the compact encoder from views with depth and known poses.
+"""Training of the compact encoder without labels, from views of scenes, for one or several weighted objectives.
 
-A point keeps its features when the view, the light and the sensor change, and differs from the other points of
-its scene: InfoNCE over pixel correspondences (dense object nets, Florence et al. 2018, arXiv:1806.08756; dense
-contrast, Wang et al. 2021, arXiv:2011.09157). A linear read-out of the point's height above the base and of its
-color before the augmentation keeps both in the features.
+See `contrast`, `describe`, `masked`, `self_distillation` and `distill` for what they are.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
+from embodied_vision.encoders.augment import APPEARANCES
 from embodied_vision.encoders.compact import Architecture, CompactEncoder, initialised, normalise, weights_of
-from embodied_vision.encoders.correspondence import Pair, View, ViewSource, sample_batch
+from embodied_vision.encoders.contrast import Contrast
+from embodied_vision.encoders.correspondence import Drawing, ViewSource, sample_batch
+from embodied_vision.encoders.describe import Describe
+from embodied_vision.encoders.distill import Distillation
+from embodied_vision.encoders.ema import decay_at, follow
+from embodied_vision.encoders.masked import Masked
+from embodied_vision.encoders.objective import Objective, Step
+from embodied_vision.encoders.self_distillation import SelfDistillation
+from embodied_vision.encoders.teacher import TeacherFeatures
+from embodied_vision.encoders.training_state import restore_state, save_state
 from embodied_vision.errors import EncoderError
 
-HEIGHT_UNIT_M = 0.05
+TEACHER = "teacher"
+USUAL: Mapping[str, float] = MappingProxyType({"match": 1.0, "describe": 0.5})
+"""Objectives and weights where none are given."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,14 @@ class PretrainSettings:
         pairs: pairs of crops a step.
         crop_px: edge of a crop, a multiple of 16.
         points: most correspondences of a pair.
+        appearance: what may differ between two crops of a pair, a name of `augment.APPEARANCES`.
+        poses: whether the frames have depth and camera poses, and pairs are drawn from different views.
         learning_rate: peak, of AdamW.
         weight_decay: of AdamW.
         temperature: of InfoNCE, in units of cosine similarity.
         same_point_m: points closer than about this count as partly the same.
-        describe_weight: weight of the read-out of height and color.
         ema: decay a step of the averaged weights that become the encoder.
+        objectives: weight of each objective, by its name in `OBJECTIVES`, or `teacher`.
     """
 
     steps: int = 1000
@@ -53,28 +61,54 @@ class PretrainSettings:
     pairs: int = 5
     crop_px: int = 160
     points: int = 192
+    appearance: str = "mild"
+    poses: bool = True
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     temperature: float = 0.07
     same_point_m: float = 0.008
-    describe_weight: float = 0.5
     ema: float = 0.995
+    objectives: Mapping[str, float] = field(default_factory=lambda: dict(USUAL))
+
+    def drawing(self) -> Drawing:
+        """How pairs are drawn."""
+        return Drawing(self.crop_px, self.points, self.appearance, self.poses)
 
 
-def _sampled(features: Tensor, view: View, crop_px: int) -> Tensor:
-    """Bilinear samples (N, D) of one crop's features (D, h, w) at the view's points."""
-    where = torch.from_numpy(2 * (view.pixels + 0.5) / crop_px - 1).to(torch.float32)
-    out = F.grid_sample(features[None], where[None, None], align_corners=False, padding_mode="border")
-    return out[0, :, 0].T
+OBJECTIVES: dict[str, Callable[[int, PretrainSettings], Objective]] = {
+    "match": lambda dimension, settings: Contrast(settings.temperature, settings.same_point_m),
+    "describe": lambda dimension, settings: Describe(dimension),
+    "masked": lambda dimension, settings: Masked(dimension),
+    "self-distillation": lambda dimension, settings: SelfDistillation(dimension),
+}
+"""By name, made from the number of feature channels and the settings."""
 
 
-def correspondence_loss(first: Tensor, second: Tensor, points_m: Tensor, settings: PretrainSettings) -> Tensor:
-    """Symmetric InfoNCE between the features (N, D) of the same N points (N, 3) in two views."""
-    similarity = F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / settings.temperature
-    squared = torch.cdist(points_m, points_m).square()
-    same = torch.exp(-squared / (2 * settings.same_point_m**2))
-    target = same / same.sum(1, keepdim=True)
-    return 0.5 * (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target))
+def check(settings: PretrainSettings, taught: bool) -> None:
+    """Refuse settings that cannot work.
+
+    Args:
+        settings: of a run.
+        taught: whether there is a teacher.
+
+    Raises:
+        EncoderError: says which and what to give instead.
+    """
+    if settings.crop_px % 16 or settings.crop_px < 32 or settings.steps < 1:
+        raise EncoderError(
+            f"crop of {settings.crop_px} px and {settings.steps} steps: give a multiple of 16 from 32, and ≥ 1 step"
+        )
+    if settings.appearance not in APPEARANCES:
+        raise EncoderError(f"appearance {settings.appearance!r} is unknown; use {', '.join(APPEARANCES)}")
+    known = {*OBJECTIVES, TEACHER} if taught else set(OBJECTIVES)
+    for name, weight in settings.objectives.items():
+        if name not in known:
+            remedy = "it takes `encoder distill`" if name == TEACHER else f"there are {', '.join(sorted(known))}"
+            raise EncoderError(f"objective {name!r} is unknown here: {remedy}")
+        if not (np.isfinite(weight) and weight > 0):
+            raise EncoderError(f"objective {name} has the weight {weight}; give a number above 0, or leave it out")
+    if not settings.objectives:
+        raise EncoderError(f"no objective to train for; give some of {', '.join(sorted(known))}")
 
 
 class Pretraining:
@@ -84,30 +118,51 @@ class Pretraining:
     alone.
     """
 
-    def __init__(self, settings: PretrainSettings, sets: ViewSource, architecture: Architecture | None = None) -> None:
+    def __init__(
+        self,
+        settings: PretrainSettings,
+        sets: ViewSource,
+        architecture: Architecture | None = None,
+        teacher: TeacherFeatures | None = None,
+    ) -> None:
         """
+        Args:
+            settings: of the run.
+            sets: the frames.
+            architecture: of the network.
+            teacher: its features of the same sets, for the objective `teacher`.
+
         Raises:
             EncoderError: no frames, or settings that cannot work.
         """
         if len(sets) == 0:
             raise EncoderError("no frames to train on; give at least one scene or an episode with frames")
-        if settings.crop_px % 16 or settings.crop_px < 32 or settings.steps < 1:
-            raise EncoderError(
-                f"crop of {settings.crop_px} px and {settings.steps} steps: give a multiple of 16 from 32, and ≥ 1 step"
-            )
+        check(settings, teacher is not None)
         self.settings = settings
         self.architecture = architecture or Architecture()
         self.sets = sets
         self.step = 0
+        self._teacher = teacher
         self.network = initialised(self.architecture, settings.seed)
-        self.average = initialised(self.architecture, settings.seed).requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            self.describe = nn.Linear(self.architecture.dimension, 4)
-        self._parameters = [*self.network.parameters(), *self.describe.parameters()]
+        self.average = initialised(self.architecture, settings.seed).requires_grad_(False).eval()
+        self.objectives = {name: self._objective(name) for name in sorted(settings.objectives)}
+        trained = [p for objective in self.objectives.values() for p in objective.parameters() if p.requires_grad]
+        self._parameters = [*self.network.parameters(), *trained]
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+
+    def _objective(self, name: str) -> Objective:
+        dimension = self.architecture.dimension
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            if name == TEACHER:
+                assert self._teacher is not None
+                return Distillation(dimension, self._teacher)
+            objective = OBJECTIVES[name](dimension, self.settings)
+        if objective.needs_poses and not self.settings.poses:
+            raise EncoderError(f"objective {name} needs depth and camera poses; leave it out, or --no-poses")
+        return objective
 
     def encoder(self) -> CompactEncoder:
         """The encoder as it stands: the averaged weights."""
@@ -127,86 +182,55 @@ class Pretraining:
         warm = min(1.0, (self.step + 1) / max(1.0, 0.05 * self.settings.steps))
         return self.settings.learning_rate * warm * (0.5 + 0.5 * float(np.cos(np.pi * progress)))
 
-    def _losses(self, batch: tuple[Pair, ...]) -> tuple[Tensor, Tensor, float]:
-        settings = self.settings
-        crops = np.stack([view.color for pair in batch for view in (pair.first, pair.second)])
-        x = normalise(torch.from_numpy(crops).permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        features = self.network(x)
-        match, describe, found = [], [], 0.0
-        for i, pair in enumerate(batch):
-            views = (pair.first, pair.second)
-            a, b = (_sampled(features[2 * i + k], view, settings.crop_px) for k, view in enumerate(views))
-            points = torch.from_numpy(np.asarray(pair.points_m, np.float32))
-            match.append(correspondence_loss(a, b, points, settings))
-            height = points[:, 2:] / HEIGHT_UNIT_M
-            for values, view in ((a, pair.first), (b, pair.second)):
-                target = torch.cat([height, torch.from_numpy(view.shades) * 4 - 2], dim=1)
-                describe.append(F.smooth_l1_loss(self.describe(values), target))
-            with torch.no_grad():
-                nearest = (F.normalize(a, dim=1) @ F.normalize(b, dim=1).T).argmax(1)
-                found += float(((points[nearest] - points).norm(dim=1) < 0.015).float().mean())
-        return torch.stack(match).mean(), torch.stack(describe).mean(), found / len(batch)
-
     def _step(self) -> dict[str, float]:
         settings = self.settings
         rng = np.random.default_rng([settings.seed, self.step])
-        batch = sample_batch(rng, self.sets, settings.pairs, settings.crop_px, settings.points)
+        pairs = sample_batch(rng, self.sets, settings.pairs, settings.drawing())
         rate = self._rate()
         for group in self._optimiser.param_groups:
             group["lr"] = rate
         self.network.train()
-        match, describe, found = self._losses(batch)
-        loss = match + settings.describe_weight * describe
+        colors = np.stack([view.color for pair in pairs for view in pair.views])
+        crops = normalise(torch.from_numpy(colors).permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+        step = Step(self.network, self.average, pairs, crops, self.network(crops), rng)
+        figures: dict[str, float] = {}
+        losses = []
+        for name, objective in self.objectives.items():
+            value, more = objective(step)
+            losses.append(settings.objectives[name] * value)
+            figures |= {name: float(value.detach()), **more}
+        loss = torch.stack(losses).sum()
         if not torch.isfinite(loss):
-            raise EncoderError(f"loss is {float(loss)} at step {self.step}; lower --learning-rate")
+            raise EncoderError(f"loss is {float(loss)} at step {self.step} ({figures}); lower --learning-rate")
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, 5.0)
         self._optimiser.step()
-        self._follow()
+        decay = decay_at(self.step, settings.ema)
+        follow(self.average, self.network, decay)
+        for objective in self.objectives.values():
+            objective.follow(decay)
         self.step += 1
-        return {
-            "loss": float(loss.detach()),
-            "match": float(match.detach()),
-            "describe": float(describe.detach()),
-            "matched_within_15mm": found,
-            "gradient_norm": float(norm),
-            "learning_rate": rate,
-        }
+        return {"loss": float(loss.detach()), **figures, "gradient_norm": float(norm), "learning_rate": rate}
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the averaged weights and statistics towards the current ones, faster at first."""
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        source = self.network.state_dict()
-        for name, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(source[name], 1 - decay)
-            else:
-                value.copy_(source[name])
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        tensors |= {f"describe.{k}": v for k, v in self.describe.state_dict().items()}
-        for i, parameter in enumerate(self._parameters):
-            for name, value in self._optimiser.state.get(parameter, {}).items():
-                tensors[f"optimiser.{i}.{name}"] = value
-        return tensors
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"network": self.network, "average": self.average, "objectives": nn.ModuleDict(self.objectives)}
 
     def _identity(self) -> dict[str, str]:
         return {
             "settings": json.dumps(asdict(self.settings), sort_keys=True),
             "architecture": json.dumps(asdict(self.architecture), sort_keys=True),
             "scenes": str(len(self.sets)),
+            "teacher": self._teacher.encoder_id if self._teacher is not None else "none",
         }
 
     def save(self, path: Path) -> None:
-        """Write the state of the run; a reader sees the old or the new one, whole."""
-        part = path.with_suffix(".part")
-        tensors = {k: v.detach().contiguous().clone() for k, v in self._tensors().items()}
-        save_file(tensors, part, metadata={**self._identity(), "step": str(self.step)})
-        os.replace(part, path)
+        """Write the state of the run; a reader sees the old or the new one, whole.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        save_state(path, self._modules(), self._optimiser, self._parameters, self._identity(), self.step)
 
     def restore(self, path: Path) -> None:
         """Go on where `save` left off.
@@ -214,24 +238,4 @@ class Pretraining:
         Raises:
             EncoderError: there is no state, it is damaged, or it belongs to a run with other settings.
         """
-        if not path.is_file():
-            raise EncoderError(f"no training state at {path}; start without --resume")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        except Exception as error:  # safetensors raises its own untyped error from Rust
-            raise EncoderError(f"{path} cannot be read ({error}); start again without --resume") from error
-        for name, value in self._identity().items():
-            if metadata.get(name) != value:
-                raise EncoderError(
-                    f"{path} belongs to a run with {name} {metadata.get(name)}, this one has {value}; "
-                    "resume with the same options, or start again in another folder"
-                )
-        for prefix, module in (("network", self.network), ("average", self.average), ("describe", self.describe)):
-            module.load_state_dict({k: tensors[f"{prefix}.{k}"] for k in module.state_dict()})
-        self._optimiser.state.clear()
-        for i, parameter in enumerate(self._parameters):
-            head = f"optimiser.{i}."
-            self._optimiser.state[parameter] = {k[len(head) :]: v for k, v in tensors.items() if k.startswith(head)}
-        self.step = int(metadata["step"])
+        self.step = restore_state(path, self._modules(), self._optimiser, self._parameters, self._identity())

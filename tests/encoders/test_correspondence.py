@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embodied_vision.encoders.augment import photometric, random_crop
-from embodied_vision.encoders.correspondence import interest, sample_batch, sample_pair
+from embodied_vision.encoders.correspondence import Drawing, ground, interest, sample_batch, sample_pair
 from embodied_vision.encoders.views import ViewCache, ViewSet, dome_camera, points_at, visible_from
 from embodied_vision.errors import EncoderError
 from embodied_vision.geometry import deproject, project
@@ -98,7 +98,7 @@ def test_both_crops_of_a_pair_show_the_same_points(make_sets: MakeSets) -> None:
     rng = np.random.default_rng(0)
     drawn = 0
     for views in make_sets(4):
-        pair = sample_pair(rng, views, crop_px=64, count=40)
+        pair = sample_pair(rng, views, Drawing(crop_px=64, points=40))
         if pair is None:
             continue
         drawn += 1
@@ -111,6 +111,34 @@ def test_both_crops_of_a_pair_show_the_same_points(make_sets: MakeSets) -> None:
         clear = (np.ptp(a, axis=1) > 0.25) & (np.ptp(b, axis=1) > 0.25)
         assert (a[clear].argmax(1) == b[clear].argmax(1)).mean() > 0.95
     assert drawn >= 3
+
+
+def test_without_poses_both_crops_come_from_one_image(make_sets: MakeSets) -> None:
+    views = make_sets(1)[0]
+    blind = ViewSet(tuple(replace(f, depth=np.zeros_like(f.depth)) for f in views.frames))
+    for pair in sample_batch(np.random.default_rng(0), [blind], 4, Drawing(64, 40, poses=False)):
+        assert pair.first.frame == pair.second.frame
+        np.testing.assert_array_equal(pair.first.in_image, pair.second.in_image)
+        assert np.isnan(pair.points_m).all()
+        assert not np.allclose(pair.first.pixels, pair.second.pixels)
+
+
+def test_views_say_where_in_their_image_the_points_lie(make_sets: MakeSets) -> None:
+    views = make_sets(1)[0]
+    pair = sample_batch(np.random.default_rng(1), [views], 1, Drawing(64, 40))[0]
+    for view in pair.views:
+        frame = views.frames[view.frame]
+        placed, _ = project(pair.points_m, frame.camera.K, frame.camera.T_base_camera)
+        np.testing.assert_allclose(placed, view.in_image, atol=1e-6)
+
+
+def test_ground_is_the_table_and_nothing_on_it(make_sets: MakeSets) -> None:
+    views = make_sets(1)[0]
+    assert views.bodies is not None
+    table = ground(views.frames[0])
+    body = views.bodies[0]
+    assert table[body == 0].mean() > 0.98
+    assert table[body > 0].mean() < 0.15  # the lowest edges of the boxes' sides
 
 
 def test_points_are_drawn_where_there_is_detail(make_sets: MakeSets) -> None:
@@ -135,7 +163,7 @@ def test_wrong_poses_are_reported(make_sets: MakeSets) -> None:
     )
     blind = ViewSet((moved, moved))
     with pytest.raises(EncoderError, match="check the cameras' poses"):
-        sample_batch(np.random.default_rng(0), [blind], pairs=2, crop_px=64, count=32)
+        sample_batch(np.random.default_rng(0), [blind], 2, Drawing(crop_px=64, points=32))
 
 
 def test_cache_returns_what_was_put_in(tmp_path: Path) -> None:

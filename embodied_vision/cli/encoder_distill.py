@@ -1,0 +1,93 @@
+"""`embodied-vision encoder distill`: a larger teacher's dense features in the compact network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embodied_vision.cli import encoder_training as shared
+from embodied_vision.cli.encoder_frames import TASKS, progress_bar
+
+
+def distill_command(
+    teacher: Annotated[
+        str, typer.Argument(help="`default`, a folder, or a hub name, with options: facebook/dinov2-small+size=448.")
+    ],
+    output: shared.Output = Path("runs/distilled/encoder"),
+    run: shared.Run = Path("runs/distilled"),
+    episodes: shared.Episodes = None,
+    task: shared.Tasks = list(TASKS),  # noqa: B006 - typer copies it
+    scenes: shared.Scenes = 200,
+    views: shared.Views = 4,
+    look: shared.Looks = list(shared.PLAIN),  # noqa: B006
+    objective: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=WEIGHT",
+            help="Weight of the teacher's features, `teacher=1`, beside the objectives of `encoder pretrain`; repeat "
+            "for several.",
+            show_default="teacher=1",
+        ),
+    ] = [],  # noqa: B006
+    appearance: shared.AppearanceName = "mild",
+    poses: shared.Poses = True,
+    dimension: shared.Dimension = 32,
+    steps: shared.Steps = 1000,
+    learning_rate: shared.Rate = 3e-3,
+    probe_scenes: shared.ProbeScenes = 40,
+    seed: shared.Seed = 0,
+    threads: shared.Threads = 2,
+    resume: shared.Resume = False,
+    save_every: shared.SaveEvery = 20.0,
+    as_json: shared.AsJson = False,
+) -> None:
+    """Distill any larger encoder into the compact one, on simulated scenes or on logged episodes.
+
+    The teacher encodes each frame once; its features are kept in the run's folder under its id.
+    """
+    from embodied_vision.cores import use_cores
+    from embodied_vision.encoders.compact import Architecture
+    from embodied_vision.encoders.pretrain import TEACHER, Pretraining, PretrainSettings, check
+    from embodied_vision.encoders.registry import load_encoder
+    from embodied_vision.encoders.teacher import TeacherFeatures
+    from embodied_vision.errors import BadInput
+    from embodied_vision.locks import exclusive
+
+    use_cores(threads)
+    settings = PretrainSettings(
+        steps=steps,
+        seed=seed,
+        appearance=appearance,
+        poses=poses,
+        learning_rate=learning_rate,
+        objectives=shared.weights_of_objectives(objective, {TEACHER: 1.0}),
+    )
+    check(settings, taught=True)
+    if TEACHER not in settings.objectives:
+        raise BadInput("no weight for the teacher; give --objective teacher=1 too, or use `encoder pretrain`")
+    state = shared.check_run(run, resume)
+    encoder = load_encoder(teacher)
+    with exclusive(run / "lock", f"another training works in {run}; give another --run"):
+        frames = shared.frames_of(run, episodes, task, scenes, views, look)
+        taught = TeacherFeatures(run / "teacher", encoder, frames)
+        with progress_bar() as bar:
+            encoding = bar.add_task("encoding with the teacher", total=len(frames), note="scenes")
+            for done in taught.fill():
+                bar.update(encoding, completed=done)
+        training = Pretraining(settings, frames, Architecture(dimension=dimension), taught)
+        if resume:
+            training.restore(state)
+        minutes = shared.train(training, state, run / "tensorboard", save_every)
+        shared.finish(
+            training,
+            output,
+            run,
+            frames.source,
+            minutes,
+            tasks=task,
+            probe_scenes=probe_scenes if episodes is None else 0,
+            as_json=as_json,
+            teacher={"name": teacher, "encoder_id": encoder.encoder_id},
+        )

@@ -1,0 +1,193 @@
+"""What `encoder pretrain` and `encoder distill` share: options, the run with its bar and its log, what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from embodied_vision.cli.encoder_frames import err, frames_in_looks, logged_frames, progress_bar, simulated_frames
+from embodied_vision.errors import BadInput
+
+if TYPE_CHECKING:
+    from embodied_vision.encoders.board import EncoderBoard
+    from embodied_vision.encoders.pretrain import Pretraining
+    from embodied_vision.encoders.views import ViewCache
+
+STATE = "state.safetensors"
+FRAMES = "frames"
+PLAIN = ("none",)
+
+Output = Annotated[Path, typer.Option(help="Folder to write the encoder to.")]
+Run = Annotated[Path, typer.Option("--run", help="Folder for frames, training state and TensorBoard curves.")]
+Episodes = Annotated[
+    Path | None,
+    typer.Option(help="Train on the frames of this episode store instead of simulated scenes.", show_default=False),
+]
+Tasks = Annotated[list[str], typer.Option("--task", help="Simulated task to take scenes from; repeat for several.")]
+Looks = Annotated[
+    list[str],
+    typer.Option(
+        "--look",
+        help="Preset of the domain randomisation in which each simulated scene is seen; repeat for several, and a "
+        "point keeps its features from one look to another.",
+    ),
+]
+Scenes = Annotated[int, typer.Option(min=1, help="Simulated scenes.")]
+Views = Annotated[
+    int, typer.Option(min=1, help="Views a scene from random cameras in each look, besides the cell's own.")
+]
+Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
+Rate = Annotated[float, typer.Option(min=1e-6, help="Peak of the learning rate.")]
+AppearanceName = Annotated[
+    str,
+    typer.Option(
+        help="What may differ between two crops of a point: `mild` is light and sensor; `strong` also color and "
+        "texture of the table, found by its height, and a lamp to one side."
+    ),
+]
+Poses = Annotated[
+    bool,
+    typer.Option(help="Whether frames have depth and camera poses, and crops come from different views of a scene."),
+]
+Dimension = Annotated[int, typer.Option(min=4, help="Feature channels.")]
+ProbeScenes = Annotated[int, typer.Option(min=0, help="Scenes to fit and to measure the probe on; 0: none.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of weights, crops and augmentations.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the last bits of the result depend on it.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")]
+SaveEvery = Annotated[float, typer.Option(min=0.0, help="Seconds between two writings of what --resume needs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def weights_of_objectives(given: Sequence[str], usual: Mapping[str, float]) -> dict[str, float]:
+    """Weights by name out of `name=weight` or `name`, which has the weight 1; `usual` where none are given.
+
+    Raises:
+        BadInput: a weight is no number above 0, or a name comes twice.
+    """
+    weights: dict[str, float] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            weight = float(value or 1)
+        except ValueError as error:
+            raise BadInput(f"objective {text!r} is not understood; give NAME=WEIGHT, such as masked=0.3") from error
+        if not (math.isfinite(weight) and weight > 0):
+            raise BadInput(f"objective {name} has the weight {value}; give a number above 0, or leave it out")
+        if name in weights:
+            raise BadInput(f"objective {name} is given twice; give it once")
+        weights[name] = weight
+    return weights or dict(usual)
+
+
+def check_run(run: Path, resume: bool) -> Path:
+    """Where the state lies.
+
+    Raises:
+        BadInput: there is one of a former run, and it is not to be resumed.
+    """
+    state = run / STATE
+    if state.exists() and not resume:
+        raise BadInput(f"{state} is there from a former run; give --resume to go on or another --run folder")
+    return state
+
+
+def frames_of(
+    run: Path, episodes: Path | None, tasks: Sequence[str], scenes: int, views: int, looks: Sequence[str]
+) -> ViewCache:
+    """The frames to learn from, rendered or read once and kept in the run's folder."""
+    folder = run / FRAMES
+    if episodes is not None:
+        return logged_frames(folder, episodes)
+    if tuple(looks) == PLAIN:
+        return simulated_frames(folder, tasks, "train", 0, scenes, views)
+    return frames_in_looks(folder, tasks, "train", 0, scenes, views, looks)
+
+
+def train(training: Pretraining, state: Path, logs: Path, save_every_s: float) -> float:
+    """Train to the end, saving on the way and when interrupted; returns minutes."""
+    started = saved = time.monotonic()
+    board = _board(logs, training)
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=training.settings.steps, completed=training.step, note="")
+        try:
+            for figures in training.advance():
+                bar.update(task, completed=training.step, note=f"loss {figures['loss']:.3f}")
+                if board is not None:
+                    board.report(training.step, figures)
+                    if board.wants_picture(training.step):
+                        board.show(training.step, training.encoder())
+                if time.monotonic() - saved > save_every_s:
+                    training.save(state)
+                    saved = time.monotonic()
+        finally:
+            training.save(state)
+            if board is not None:
+                board.close()
+    return (time.monotonic() - started) / 60
+
+
+def _board(logs: Path, training: Pretraining) -> EncoderBoard | None:
+    from embodied_vision.encoders.board import EncoderBoard
+
+    try:
+        return EncoderBoard(logs, training.sets, training.settings.steps)
+    except ImportError:
+        err.print("tensorboard is not installed, no curves are written; `pip install tensorboard`")
+        return None
+
+
+def finish(
+    training: Pretraining,
+    output: Path,
+    run: Path,
+    source: Mapping[str, Any],
+    minutes: float,
+    *,
+    tasks: Sequence[str],
+    probe_scenes: int,
+    as_json: bool,
+    teacher: Mapping[str, str] | None = None,
+) -> None:
+    """Probe the encoder, write its folder and say so.
+
+    Args:
+        training: that is done.
+        output: folder of the encoder.
+        run: folder of the run.
+        source: where the frames came from.
+        minutes: that the training took.
+        tasks: whose scenes it is probed on.
+        probe_scenes: how many; 0 probes nothing.
+        as_json: print JSON.
+        teacher: what it was distilled from, for the record.
+    """
+    from embodied_vision.encoders.artefact import write_artefact
+    from embodied_vision.encoders.card import card_of, manifest_of
+
+    encoder = training.encoder()
+    report = None
+    if probe_scenes:
+        from embodied_vision.cli.encoder import _measure
+
+        report = _measure({"trained": encoder}, run, tasks, probe_scenes, training.settings.seed)
+    command = shlex.join(["embodied-vision", *sys.argv[1:]])
+    manifest = manifest_of(encoder, training.settings, source, command, minutes, report, teacher)
+    write_artefact(output, training.weights(), manifest, card_of(manifest, report))
+    if as_json:
+        result = {"encoder": str(output), "encoder_id": encoder.encoder_id, "minutes": round(minutes, 2)}
+        typer.echo(json.dumps({**result, "probe": report and report.to_dict()}))
+        return
+    if report is not None:
+        from embodied_vision.cli.encoder import _figures
+
+        Console().print(_figures(report))
+    typer.echo(f"{encoder.encoder_id} written to {output}")
