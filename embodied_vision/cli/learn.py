@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from embodied_vision.cli.lazy import lazy_group
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.evaluate import SceneResult
@@ -18,7 +19,9 @@ from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.train import STAGES, Stage
 
 DEFAULTS = LearnConfig()
+VERBS = {"outcomes": "embodied_vision.cli.outcomes:app", "drift": "embodied_vision.cli.drift:app"}
 app = typer.Typer(
+    cls=lazy_group(VERBS),
     help="Learn from newly logged episodes: fine-tune, compare on validation scenes, promote or refuse.",
     invoke_without_command=True,
 )

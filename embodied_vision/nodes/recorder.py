@@ -25,11 +25,13 @@ from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json, to_json
+from embodied_vision.nodes.correcting import Corrections, LoggedEpisode
 from embodied_vision.nodes.decision_log import DecisionLog
 from embodied_vision.nodes.deferred import Answer, DeferredTrigger
 from embodied_vision.nodes.durations import Durations
 from embodied_vision.nodes.image_transport import declare_color_transport, declare_depth_transport
 from embodied_vision.nodes.intake import Intake
+from embodied_vision.nodes.judging import Judging
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
@@ -69,6 +71,7 @@ class _Episode:
     task: str
     check: ContractCheck
     joint_names: list[str]
+    logged: LoggedEpisode
     seed: Any = None
     id: str = ""
     frames_received: int = 0
@@ -111,6 +114,8 @@ class RecorderNode(ManagedNode):
         declare_depth_transport(self)
         self._tracer = Tracer(self)
         self._status = self.create_publisher(String, "recorder/status", qos.STATUS)
+        self._corrections = Corrections(self)
+        self._judging = Judging(self)
         DeferredTrigger(self, "~/start", self._start_by_hand)
         DeferredTrigger(self, "~/stop", self._stop_by_hand)
         self._writer: BackgroundWriter | None = None
@@ -184,7 +189,8 @@ class RecorderNode(ManagedNode):
                 answer.give(False, full)
             return
         check = ContractCheck(self._contract, self.now_ns())
-        episode = self._episode = _Episode(task, check, list(self._intake.joint_names), attributes.get("seed"))
+        logged, names = LoggedEpisode(self._writer.note), list(self._intake.joint_names)
+        episode = self._episode = _Episode(task, check, names, logged, attributes.get("seed"))
         episode.refused_before = self._refused()
         self._intake.begin()
         cameras, ids, space = list(self._cameras.values()), dict(self._ids), self._space
@@ -225,6 +231,8 @@ class RecorderNode(ManagedNode):
         self._decisions.look(all_of_them=True)
         if violations := self._episode.check.finish(self.now_ns()):
             self._writer.note("contract_violations", violations)
+        logged = self._episode.logged
+        logged.note = None
         self._closing, self._episode = self._episode.id, None
         if answer is not None:
             self._waiting.append(answer)
@@ -232,7 +240,8 @@ class RecorderNode(ManagedNode):
         closing = self._closing
 
         def ended(episode_id: str) -> None:
-            self._last_episode = episode_id
+            self._last_episode = logged.id = episode_id
+            self._judging.closed(episode_id)
             self._closing = "" if self._closing == closing else self._closing
             self._unfinished -= 1
             self.get_logger().info(f"episode {episode_id} logged: {dict(outcome)}")
@@ -249,6 +258,8 @@ class RecorderNode(ManagedNode):
 
     def _fail(self, message: str) -> None:
         """What was logged stays in staging. Without its recorder the arm stops; the next one repairs the episode."""
+        if self._episode is not None:
+            self._episode.logged.note = None
         self._episode = None
         for answer in list(self._waiting):
             self._answer(answer, False, message)
@@ -365,6 +376,8 @@ class RecorderNode(ManagedNode):
             self.get_logger().error(f"decision {action.decision_id} is logged without its frames {missing}")
         self._counts.decisions += 1
         self._writer.decision(action, frames, {**info, "frames_missing": [list(key) for key in missing]})
+        if self._episode is not None:
+            self._corrections.add(self._episode.logged, action, frames)
 
     # ---- status
 
@@ -376,6 +389,7 @@ class RecorderNode(ManagedNode):
                 self._episode.noted = self._episode.check.changes
                 self._writer.note("contract_violations", self._episode.check.violations())
         self._report_status()
+        self._judging.look(self._store.path)
         level, message = self._condition()
         self.health(level, message, **vars(self._counts))
 
