@@ -10,8 +10,8 @@ from embodied_vision import topics
 from embodied_vision.errors import BadInput
 from embodied_vision.frame_health import FrameHealth, FrameReport
 from embodied_vision.nodes import qos
-from embodied_vision.nodes.conversions import image_to_color, stamp_to_ns, to_json
-from embodied_vision.nodes.images import AnyImage
+from embodied_vision.nodes.conversions import to_json
+from embodied_vision.nodes.images import ColorImage
 from embodied_vision.nodes.lifecycle import ManagedNode
 
 INFOS_ALONE = 3
@@ -42,14 +42,13 @@ class FrameWatch:
         """What is wrong with the camera now, in words; empty when nothing is."""
         return self._report.problem
 
-    def look(self, message: AnyImage) -> None:
+    def look(self, image: ColorImage) -> None:
         """Take an image."""
         self._infos = 0
-        stamp_ns = stamp_to_ns(message.header.stamp)
         try:
-            self._tell(self._health.look(image_to_color(message), stamp_ns, self._node.now_ns()))
+            self._tell(self._health.look(image.pixels, image.stamp_ns, self._node.now_ns()))
         except BadInput as error:
-            self._tell(self._health.unusable(error, stamp_ns))
+            self._tell(self._health.unusable(error, image.stamp_ns))
 
     def hear_info(self) -> None:
         """A camera info has come, for an image that should come too."""

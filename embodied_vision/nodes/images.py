@@ -7,6 +7,7 @@ of 12 bytes (compressed_depth_image_transport).
 from __future__ import annotations
 
 import struct
+from threading import Lock
 from typing import Any, TypeAlias
 
 import imagecodecs
@@ -79,6 +80,39 @@ def _in_message(message: CompressedImage, error: BadInput) -> BadInput:
         f"compressed image {message.format!r} from {message.header.frame_id!r}: {error}; "
         "let the driver publish JPEG or PNG, depth as compressedDepth with PNG, or read it raw"
     )
+
+
+class ColorImage:
+    """A color image message whose pixels are made once, by whoever asks first; threads may share it.
+
+    Attributes:
+        header: of the message.
+        stamp_ns: of the message.
+    """
+
+    def __init__(self, message: AnyImage) -> None:
+        self.header = message.header
+        self.stamp_ns = messages.stamp_to_ns(message.header.stamp)
+        self._message = message
+        self._lock = Lock()
+        self._made: NDArray[np.uint8] | BadInput | None = None
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 (H, W, 3) RGB.
+
+        Raises:
+            BadInput: see `image_to_color`; the same each time.
+        """
+        with self._lock:
+            if self._made is None:
+                try:
+                    self._made = image_to_color(self._message)
+                except BadInput as error:
+                    self._made = error
+        if isinstance(self._made, BadInput):
+            raise self._made
+        return self._made
 
 
 # ---- messages of pixels
