@@ -8,7 +8,7 @@ run was interrupted and resumed in between, the weights are the same to the last
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,9 @@ from embodied_vision.policies.networks import CoarseNet, FineNet
 
 Stage = Literal["coarse", "fine"]
 STAGES: tuple[Stage, ...] = ("coarse", "fine")
+Draw = Callable[[int, int, np.random.Generator], dict[str, Tensor]]
+"""The losses of an example, by step, number in the batch, and the randomness that belongs to these two; runs on several
+threads at once."""
 
 
 class StageTrainer:
@@ -36,9 +39,8 @@ class StageTrainer:
     def __init__(
         self,
         stage: Stage,
-        net: CoarseNet | FineNet,
-        datasets: Sequence[Dataset],
-        normalisation: Normalisation,
+        net: nn.Module,
+        draw: Draw,
         config: TrainConfig,
         fingerprint: str,
         *,
@@ -49,19 +51,18 @@ class StageTrainer:
 
         Args:
             stage: which one.
-            net: its network, on the group's device; trained in place.
-            datasets: the examples of a batch come from them in turn.
-            normalisation: of the features.
+            net: its network, on the group's device; trained in place, but for what needs no gradient.
+            draw: gives the losses of an example.
             config: settings.
             fingerprint: of data and settings; `restore` refuses another.
             workers: threads that compute gradients, one for each example.
             group: the processes that share a batch.
         """
-        self.stage, self.net, self.datasets = stage, net.train(), datasets
-        self.normalisation, self.config, self.fingerprint = normalisation, config, fingerprint
+        self.stage, self.net, self.draw = stage, net.train(), draw
+        self.config, self.fingerprint = config, fingerprint
         self.step = 0
         self._workers, self._group, self._share = workers, group, group.share(config.batch)
-        self._parameters = list(net.parameters())
+        self._parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
         )
@@ -99,9 +100,7 @@ class StageTrainer:
     def _example(self, number: int) -> tuple[tuple[str, ...], Tensor]:
         """Names of the losses; one vector of their values, then the gradients, over the size of the batch."""
         rng = np.random.default_rng([self.config.seed, STAGES.index(self.stage), self.step, number])
-        dataset = self.datasets[number % len(self.datasets)]
-        example = dataset.examples[int(rng.integers(len(dataset)))]
-        losses = stage_losses(self.net, [example], self.normalisation, self.config, rng)
+        losses = self.draw(self.step, number, rng)
         values = torch.stack(list(losses.values())) / self.config.batch
         gradients = torch.autograd.grad(values.sum(), self._parameters, materialize_grads=True)
         return tuple(losses), torch.cat([values.detach(), *(gradient.flatten() for gradient in gradients)])
@@ -123,6 +122,19 @@ class StageTrainer:
         """
         state = restore_state(path, self.net, self.optimiser, self.fingerprint, "demonstrations")
         self.step, self.average = state.step, state.average
+
+
+def draw_in_turn(
+    net: CoarseNet | FineNet, datasets: Sequence[Dataset], normalisation: Normalisation, config: TrainConfig
+) -> Draw:
+    """Examples drawn evenly; those of a batch come from the data sets in turn."""
+
+    def draw(step: int, number: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        dataset = datasets[number % len(datasets)]
+        example = dataset.examples[int(rng.integers(len(dataset)))]
+        return stage_losses(net, [example], normalisation, config, rng)
+
+    return draw
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -21,7 +21,7 @@ from embodied_vision.errors import BadInput
 from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.dataset import Dataset
 from embodied_vision.learning.distributed import Group
-from embodied_vision.learning.stage import STAGES, Stage, StageTrainer
+from embodied_vision.learning.stage import STAGES, Stage, StageTrainer, draw_in_turn
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 
@@ -78,13 +78,46 @@ def train(
     fingerprint = _fingerprint(dataset, replay, network.config, config)
     group.require_same(bytes.fromhex(fingerprint), "demonstrations and settings")
     network.to(group.device)
+
+    def make(stage: Stage, workers: ThreadPoolExecutor) -> StageTrainer:
+        net = getattr(network, stage)
+        draw = draw_in_turn(net, datasets, normalisation, config)
+        return StageTrainer(stage, net, draw, config, fingerprint, workers=workers, group=group)
+
+    return train_stages(
+        make,
+        config.steps,
+        state=state,
+        resume=resume,
+        threads=threads,
+        report=report,
+        save_every_s=save_every_s,
+        on_save=on_save,
+        limit_s=limit_s,
+        group=group,
+    )
+
+
+def train_stages(
+    make: Callable[[Stage, ThreadPoolExecutor], StageTrainer],
+    steps: int,
+    *,
+    state: Path | None = None,
+    resume: bool = False,
+    threads: int = 2,
+    report: Report | None = None,
+    save_every_s: float = 20.0,
+    on_save: Callable[[], None] | None = None,
+    limit_s: float = math.inf,
+    group: Group = ALONE,
+) -> dict[str, Tensor]:
+    """Bring the trainers of both stages to so many steps, and return their averages; `train` says what is what."""
     stop = threading.Event()
     deadline = time.monotonic() + limit_s
 
     def run(stage: Stage, workers: ThreadPoolExecutor) -> dict[str, Tensor]:
         path = state / f"{stage}.safetensors" if state is not None else None
-        net = getattr(network, stage)
-        trainer = StageTrainer(stage, net, datasets, normalisation, config, fingerprint, workers=workers, group=group)
+        trainer = make(stage, workers)
         if path is not None and resume:
             trainer.restore(path)
         group.require_same(trainer.step.to_bytes(8), f"state of the {stage} stage")
@@ -96,7 +129,7 @@ def train(
                     on_save()
 
         saved = time.monotonic()
-        while trainer.step < config.steps and not stop.is_set() and time.monotonic() < deadline:
+        while trainer.step < steps and not stop.is_set() and time.monotonic() < deadline:
             losses = trainer.advance()
             if report is not None:
                 report(stage, trainer.step, losses)

@@ -1,0 +1,1 @@
+"""Learning on from a stream of experience, without losing what was learnt before."""
