@@ -187,15 +187,15 @@ def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
 
 def teaches(episode: Episode) -> bool:
     """Whether an episode is a demonstration: solved, and not of a validation or test scene."""
-    return _teaches(episode.outcome) and _may_teach(episode.attributes)
+    return _teaches(episode.outcome) and may_teach(episode.attributes)
 
 
 def _teaches(outcome: Mapping[str, Any]) -> bool:
     return float(outcome.get("reward", 0.0)) > SOLVED_REWARD and not outcome.get("aborted", False)
 
 
-def _may_teach(attributes: Mapping[str, Any]) -> bool:
-    """Scenes of a simulator carry their seed; those of a real cell have none."""
+def may_teach(attributes: Mapping[str, Any]) -> bool:
+    """Whether it is no validation or test scene. Scenes of a simulator carry their seed; a real cell has none."""
     seed = attributes.get("seed")
     return seed is None or split_of(int(seed)) == "train"
 
