@@ -14,7 +14,7 @@ from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
 
-class _Around:
+class Around:
     """An encoder built around another one."""
 
     def __init__(self, inner: Encoder, suffix: str) -> None:
@@ -36,7 +36,7 @@ class _Around:
         return self._inner.dimension
 
 
-class TiledEncoder(_Around):
+class TiledEncoder(Around):
     """Encodes an image of any size in overlapping tiles, one after the other, so that memory does not grow with it.
 
     A feature is that of the tile in which its patch lies farthest from the border; where tiles end, the last row and
@@ -102,7 +102,7 @@ class TiledEncoder(_Around):
         return np.ascontiguousarray(crop)
 
 
-class ShiftedEncoder(_Around):
+class ShiftedEncoder(Around):
     """A grid `factor` times as dense: the image is encoded in `factor`² positions, a part of a patch apart.
 
     Each feature is computed, none interpolated (sliding patches as in Amir et al. 2021, arXiv:2112.05814, by moving the

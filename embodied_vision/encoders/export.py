@@ -11,8 +11,8 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +23,11 @@ from safetensors.numpy import save as save_tensors
 from torch import Tensor, nn
 
 from embodied_vision.encoders.artefact import MANIFEST, read_manifest, write_files
-from embodied_vision.encoders.front import Front
-from embodied_vision.encoders.runtimes import REDUCED, installed, open_runtime
+from embodied_vision.encoders.front import Front, Prepared
+from embodied_vision.encoders.region import Part, Region, part_of
+from embodied_vision.encoders.runtimes import REDUCED, Setting, installed, open_runtime
 from embodied_vision.errors import EncoderError
+from embodied_vision.types import Camera
 
 KIND = "graph"
 MODEL, INTEGERS, SAMPLE = "model.onnx", "model-int8.onnx", "sample.safetensors"
@@ -103,12 +105,14 @@ def sample_images(size: tuple[int, int], count: int = 4, seed: int = 0) -> list[
 class _Graph(nn.Module):
     """The network alone, as a module that can be traced."""
 
-    def __init__(self, encoder: TorchEncoder) -> None:
+    def __init__(self, encoder: Any, merge: int) -> None:
         super().__init__()
-        self._encoder = encoder
+        self._encoder, self._more = encoder, {"merge": merge} if merge else {}
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self._encoder.graph(pixels)
+    def forward(self, pixels: Tensor, keep: Tensor | None = None) -> Tensor:
+        more = self._more if keep is None else {**self._more, "keep": keep}
+        features: Tensor = self._encoder.graph(pixels, **more)
+        return features
 
 
 @contextmanager
@@ -122,8 +126,21 @@ def _quiet(logger: str) -> Iterator[None]:
         logging.getLogger(logger).setLevel(former)
 
 
-def to_onnx(encoder: TorchEncoder, pixels: NDArray[np.float32], path: Path) -> None:
+def to_onnx(
+    encoder: TorchEncoder,
+    pixels: NDArray[np.float32],
+    path: Path,
+    keep: NDArray[np.int64] | None = None,
+    merge: int = 0,
+) -> None:
     """Write the network for inputs of the shape of `pixels` (1, 3, rows, columns).
+
+    Args:
+        encoder: what to write.
+        pixels: an input.
+        path: of the file.
+        keep: the network's second input, indices (K,) of the patches that it computes; None for all.
+        merge: pairs of tokens merged a block; 0 for the encoder's own number.
 
     Raises:
         EncoderError: torch cannot write it, or the exporter is not installed.
@@ -136,10 +153,10 @@ def to_onnx(encoder: TorchEncoder, pixels: NDArray[np.float32], path: Path) -> N
         with warnings.catch_warnings(), torch.inference_mode(), _quiet("torch.onnx"):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
-                _Graph(encoder).eval(),
-                (torch.from_numpy(pixels),),
+                _Graph(encoder, merge).eval(),
+                tuple(torch.from_numpy(value) for value in (pixels, keep) if value is not None),
                 dynamo=True,
-                input_names=["pixels"],
+                input_names=["pixels"] if keep is None else ["pixels", "keep"],
                 output_names=["features"],
                 verbose=False,
             )
@@ -152,6 +169,21 @@ def to_onnx(encoder: TorchEncoder, pixels: NDArray[np.float32], path: Path) -> N
         ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """An image as one network of the artefact takes it.
+
+    Attributes:
+        values: the network's inputs by name.
+        expected: what torch gives for the whole image, (n, D) of the patches that count.
+        pick: what the network gives (1, h, w, D) to the same patches.
+    """
+
+    values: dict[str, NDArray[Any]]
+    expected: NDArray[np.float32]
+    pick: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
 def export(
     encoder: TorchEncoder,
     folder: Path,
@@ -160,6 +192,9 @@ def export(
     threads: int = 2,
     source: str = "",
     reduced: bool = False,
+    merge: Sequence[int] = (),
+    region: Region | None = None,
+    cameras: Sequence[Camera] = (),
 ) -> dict[str, Parity]:
     """Write an artefact of an encoder, for images of one size where its input depends on that.
 
@@ -170,42 +205,71 @@ def export(
             first is kept in the artefact, and checked again whenever it is loaded.
         threads: of the runtimes.
         source: name or path of the encoder, for the record.
-        reduced: add bfloat16 and 8-bit integers, calibrated on the images. They give other features, so each is used
-            only for policies that it was measured with.
+        reduced: add bfloat16 and 8-bit integers, calibrated on the images.
+        merge: add networks that merge so many pairs of tokens a block.
+        region: add networks that compute the region's patches alone.
+        cameras: of the images, for the region.
+
+    What is added gives other features, so each is used only for policies that it was measured with.
 
     Returns:
-        By runtime, its agreement over all images. One that does not agree, or is not near, is left out of the artefact.
+        By setting, its agreement over all images. One that does not agree, or is not near, is left out of the artefact.
 
     Raises:
-        EncoderError: no image, none of the runtimes is installed or agrees, or the network cannot be written.
+        EncoderError: no image, none of the runtimes is installed or agrees, or a network cannot be written.
     """
     if not images or len({image.shape for image in images}) != 1:
         raise EncoderError(f"{len(images)} images of {len({i.shape for i in images})} sizes; give images of one size")
     if not installed():
         raise EncoderError("neither onnxruntime nor openvino is installed; pip install 'embodied-vision[onnx]'")
+    if region is not None and len(cameras) != len(images):
+        raise EncoderError(f"{len(images)} images of {len(cameras)} cameras; a region needs the camera of every image")
+    if any(pairs < 1 for pairs in merge) or (merge and not getattr(encoder, "drops_tokens", False)):
+        raise EncoderError(
+            f"merge {list(merge)} for {encoder.encoder_id}; give a vision transformer, and numbers from 1 on, such as 8"
+        )
     prepared = [encoder.front.prepare(image) for image in images]
     with torch.inference_mode():
         expected = [encoder.graph(torch.from_numpy(p.pixels)).contiguous().numpy() for p in prepared]
+    part = None if region is None else part_of(encoder, region, images, cameras)
+    whole = [_whole(one, grid) for one, grid in zip(prepared, expected, strict=True)]
+    parts = []
+    if part is not None:
+        each = zip(images, cameras, expected, strict=True)
+        parts = [_part(encoder.front, part, image, camera, grid) for image, camera, grid in each]
+    contents: dict[str, bytes] = {SAMPLE: save_tensors({"color": images[0], "features": expected[0]})}
+    near: dict[str, dict[str, Any]] = {}
+    kept_float: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="export-") as scratch:
         model = Path(scratch) / MODEL
         to_onnx(encoder, prepared[0].pixels, model)
-        compare = partial(_compare, [p.pixels for p in prepared], expected, threads)
-        found = {name: compare(name, model) for name in installed()}
+        found = {name: _compare(whole, threads, name, model) for name in installed()}
         agreed = {name: measured for name, measured in found.items() if measured.exact}
-        kept_float: list[str] = []
         if not agreed:
             raise EncoderError(
                 f"no runtime computes {encoder.encoder_id} as torch does, so nothing is written: "
                 + "; ".join(f"{name}: {_words(measured)}" for name, measured in found.items())
             )
-        contents = {MODEL: model.read_bytes(), SAMPLE: save_tensors({"color": images[0], "features": expected[0]})}
-        near: dict[str, dict[str, Any]] = {}
-        if reduced:
-            tried, kept_float = _reduce(model, [p.pixels for p in prepared], compare)
-            found |= tried
-            near = {name: {**asdict(p), "passed": []} for name, p in tried.items() if p.near}
-            if any(name.endswith("int8") for name in near):
-                contents[INTEGERS] = (Path(scratch) / INTEGERS).read_bytes()
+        contents[MODEL] = model.read_bytes()
+        for pairs, cases in product((0, *merge), (whole, parts)):
+            if not cases:
+                continue
+            plain = Setting("", pairs, cases is parts)
+            path = Path(scratch) / plain.file
+            tried: dict[str, Parity] = {}
+            if plain.variant:
+                to_onnx(encoder, cases[0].values["pixels"], path, cases[0].values.get("keep"), pairs)
+                tried = {name: _compare(cases, threads, name, path) for name in installed()}
+            if reduced and (not plain.variant or any(measured.near for measured in tried.values())):
+                less, kept = _reduce(path, cases, threads)
+                tried |= less
+                kept_float |= {plain.variant: kept} if kept else {}
+            for name, measured in tried.items():
+                setting = replace(plain, runtime=name)
+                found[setting.name] = measured
+                if measured.near:
+                    near[setting.name] = {**asdict(measured), "passed": []}
+                    contents.setdefault(setting.file, (Path(scratch) / setting.file).read_bytes())
     manifest = {
         "schema": 1,
         "kind": KIND,
@@ -218,11 +282,31 @@ def export(
         "images": {"count": len(images), "sha256": _digest(images)},
         "runtimes": {name: asdict(measured) for name, measured in agreed.items()},
         "reduced": near,
+        "kept_float": kept_float,
+        "part": None if part is None else {**part.to_dict(), "sample_camera": cameras[0].to_dict()},
     }
-    if INTEGERS in contents:
-        manifest["kept_float"] = kept_float
     write_files(folder, contents, manifest)
     return found
+
+
+def _whole(prepared: Prepared, expected: NDArray[np.float32]) -> _Case:
+    """An image all of whose patches count."""
+
+    def every(features: NDArray[np.float32]) -> NDArray[np.float32]:
+        return features.reshape(-1, features.shape[-1])
+
+    return _Case({"pixels": prepared.pixels}, every(expected), every)
+
+
+def _part(front: Front, part: Part, image: NDArray[np.uint8], camera: Camera, expected: NDArray[np.float32]) -> _Case:
+    """An image of which the region's patches count."""
+    taken = part.take(front, image, camera)
+    assert taken is not None, "the part was made for these images"
+    values: dict[str, NDArray[Any]] = {"pixels": taken.pixels}
+    if taken.keep is not None:
+        values["keep"] = taken.keep
+    rows, columns = taken.wanted.shape
+    return _Case(values, expected[0, :rows, :columns][taken.wanted], lambda out: taken.grid(out)[taken.wanted])
 
 
 def read_reduced(folder: Path) -> dict[str, dict[str, Any]]:
@@ -252,34 +336,31 @@ def note_passed(folder: Path, runtime: str, policy: Mapping[str, Any]) -> None:
     beside.replace(folder / MANIFEST)
 
 
-def _compare(
-    pixels: Sequence[NDArray[np.float32]], expected: Sequence[NDArray[np.float32]], threads: int, name: str, model: Path
-) -> Parity:
-    """Agreement of a runtime over all inputs."""
+def _compare(cases: Sequence[_Case], threads: int, name: str, model: Path) -> Parity:
+    """Agreement of a runtime over all images."""
     runtime = open_runtime(name, model, threads)
-    each = [parity(runtime.run(one), grid) for one, grid in zip(pixels, expected, strict=True)]
+    each = [parity(case.pick(runtime.run(**case.values)), case.expected) for case in cases if len(case.expected)]
     return Parity(min(p.cosine for p in each), max(p.max_error for p in each))
 
 
-def _reduce(
-    model: Path, pixels: Sequence[NDArray[np.float32]], compare: Callable[[str, Path], Parity]
-) -> tuple[dict[str, Parity], list[str]]:
+def _reduce(model: Path, cases: Sequence[_Case], threads: int) -> tuple[dict[str, Parity], list[str]]:
     """Agreement of the reduced runtimes, and the nodes that stayed float in the quantised model beside `model`."""
     names = [name for name, (kind, _) in REDUCED.items() if kind in installed()]
-    found = {name: compare(name, model) for name in names if not name.endswith("int8")}
+    found = {name: _compare(cases, threads, name, model) for name in names if not name.endswith("int8")}
     integers = [name for name in names if name.endswith("int8")]
     try:
         from embodied_vision.encoders import quantise
     except ImportError:  # onnxruntime's own tools want onnx
         return found, []
-    ready, target = model.with_name("prepared.onnx"), model.with_name(INTEGERS)
+    inputs = [case.values for case in cases]
+    ready, target = model.with_name("prepared.onnx"), model.with_name(f"{model.stem}-int8.onnx")
     quantise.prepare(model, ready)
-    order = quantise.by_sensitivity(ready, pixels)
+    order = quantise.by_sensitivity(ready, inputs)
     keep: list[str] = []
     for share in FLOAT_SHARES:
         keep = order[: round(share * len(order))]
-        quantise.quantise(ready, target, pixels, keep)
-        found |= {name: compare(name, target) for name in integers}
+        quantise.quantise(ready, target, inputs, keep)
+        found |= {name: _compare(cases, threads, name, target) for name in integers}
         if all(found[name].near for name in integers):
             break
     return found, sorted(keep)

@@ -38,6 +38,14 @@ class Front(Protocol):
     def any_image(self) -> bool:
         """Whether images of every size become an input of the same size."""
 
+    @property
+    def stride_px(self) -> int:
+        """Edge of what one feature describes, px of the network's input."""
+
+    @property
+    def multiple_px(self) -> int:
+        """Both sides of what the network takes are multiples of it."""
+
     def prepare(self, color: NDArray[np.uint8]) -> Prepared:
         """Raises EncoderError for what is no uint8 (H, W, 3) image."""
 
@@ -60,6 +68,14 @@ class ResizedFront:
     @property
     def any_image(self) -> bool:
         return self.preprocessing.size is not None
+
+    @property
+    def stride_px(self) -> int:
+        return self.patch_px
+
+    @property
+    def multiple_px(self) -> int:
+        return self.patch_px
 
     def prepare(self, color: NDArray[np.uint8]) -> Prepared:
         check_image(color)

@@ -1,7 +1,8 @@
 """Any vision backbone of transformers as an encoder of dense patch features.
 
 CLS, distillation and register tokens stand before the patches and are dropped; a hierarchical network's last
-feature map is taken as it is. Features are the model's `last_hidden_state`, not rescaled.
+feature map is taken as it is. Features are the model's `last_hidden_state`, not rescaled. Vision transformers can merge
+similar patches on the way and leave patches out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from embodied_vision.encoders.artefact import identity
 from embodied_vision.encoders.front import ResizedFront
+from embodied_vision.encoders.merging import TokenPath, blocks_of
 from embodied_vision.encoders.processor import FILES, Preprocessing, read_preprocessing
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
@@ -42,6 +44,7 @@ class HuggingFaceEncoder:
         revision: str | None = None,
         image_size: tuple[int, int] | None = None,
         layers: Sequence[int] = (),
+        merge: int = 0,
         local_files_only: bool = True,
     ) -> None:
         """
@@ -51,6 +54,7 @@ class HuggingFaceEncoder:
             image_size: (rows, columns) in px to resize to instead of the processor's size; multiples of the patch.
             layers: hidden states whose features stand side by side in each patch, 0 before the first layer, -1 after
                 the last; none for the model's `last_hidden_state`.
+            merge: pairs of similar patches that become one token after each block; vision transformers alone.
             local_files_only: take a hub name from the local cache and never from the network.
 
         Raises:
@@ -68,13 +72,23 @@ class HuggingFaceEncoder:
                 f"image_size {image_size} is not made of whole patches of {self._patch_px} px; "
                 f"give multiples of {self._patch_px}"
             )
+        blocks = [] if getattr(self._config, "depths", None) else blocks_of(self._model)
+        self._path = TokenPath(blocks) if blocks else None
+        self._merge = merge
+        if merge < 0 or (merge and not blocks):
+            raise EncoderError(
+                f"merge={merge} for {name_or_path} of family {self._config.model_type!r}; give a vision transformer "
+                "(DINOv2, DINOv3 ViT, SigLIP, CLIP, ViT, DeiT, MAE) a number of tokens from 1 on, such as merge=8"
+            )
         weights = {k: v.numpy() for k, v in self._model.state_dict().items() if k not in missing}
         family = str(self._config.model_type)
         self._layers = tuple(layers)
         layer = f"hidden_states{list(self._layers)}" if self._layers else LAYER
         settings = {"family": family, "layer": layer, "preprocessing": asdict(self._preprocessing)}
-        self._encoder_id = identity(family, weights, settings)
-        self._dimension = self.encode(np.zeros((32, 32, 3), np.uint8)).grid.shape[2]
+        self._encoder_id = identity(family, weights, settings) + (f"-merge{merge}" if merge else "")
+        with torch.inference_mode():
+            smallest = torch.from_numpy(self.front.prepare(np.zeros((32, 32, 3), np.uint8)).pixels)
+            self._dimension = int(self.graph(smallest, merge=0).shape[3])
 
     @property
     def encoder_id(self) -> str:
@@ -107,21 +121,51 @@ class HuggingFaceEncoder:
         """What comes before the network."""
         return ResizedFront(self._preprocessing, self._patch_px)
 
-    def graph(self, pixels: Tensor) -> Tensor:
-        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D)."""
+    @property
+    def drops_tokens(self) -> bool:
+        """Whether `graph` can leave patches out and merge them."""
+        return self._path is not None
+
+    def graph(self, pixels: Tensor, keep: Tensor | None = None, merge: int | None = None) -> Tensor:
+        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D).
+
+        Args:
+            pixels: the image.
+            keep: indices (K,) of the patches to compute, row by row and ascending; the others are 0. None for all.
+            merge: pairs of tokens merged a block, in place of the encoder's own number.
+        """
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
         inputs = self._inputs(pixels, size)
+        merge = self._merge if merge is None else merge
+        if keep is not None or merge:
+            return self._reduced(inputs, size, keep, merge)
         if not self._layers:
             return self._grid(self._model(**inputs).last_hidden_state, size)[None]
         states = self._model(**inputs, output_hidden_states=True).hidden_states
+        return torch.cat([self._grid(state, size) for state in self._chosen(states)], dim=2)[None]
+
+    def _reduced(self, inputs: dict[str, Any], size: tuple[int, int], keep: Tensor | None, merge: int) -> Tensor:
+        """`graph` with fewer tokens."""
+        assert self._path is not None, "asked for by those who saw `drops_tokens`"
+        rows, columns = size[0] // self._patch_px, size[1] // self._patch_px
+        self._path.begin(rows * columns, merge=merge, keep=keep, record=bool(self._layers))
         try:
-            grids = [self._grid(states[layer], size) for layer in self._layers]
+            patches = self._path.patches(self._model(**inputs).last_hidden_state)
+            if self._layers:
+                patches = torch.cat(self._chosen(self._path.states), dim=1)
+            return patches.reshape(1, rows, columns, -1)
+        finally:
+            self._path.end()
+
+    def _chosen(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The hidden states that were asked for."""
+        try:
+            return [states[layer] for layer in self._layers]
         except IndexError as error:
             raise EncoderError(
                 f"{self._name} has {len(states)} hidden states and was asked for {list(self._layers)}; give numbers "
                 f"from {-len(states)} to {len(states) - 1}"
             ) from error
-        return torch.cat(grids, dim=2)[None]
 
     def _inputs(self, pixels: Tensor, size: tuple[int, int]) -> dict[str, Any]:
         """Arguments of the model's forward pass."""

@@ -23,10 +23,11 @@ class OnnxRuntime:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self.artefact_id = artefact_name("onnxruntime", precision)
 
-    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1, 3, rows, columns) to (1, h, w, D)."""
-        features: NDArray[np.float32] = self._session.run(None, {self._input: pixels})[0]
+    def run(self, pixels: NDArray[np.float32], keep: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(1, 3, rows, columns) to (1, h, w, D); `keep` (K,) for networks that leave patches out."""
+        values = (pixels,) if keep is None else (pixels, keep)
+        features: NDArray[np.float32] = self._session.run(None, dict(zip(self._inputs, values, strict=True)))[0]
         return features

@@ -43,6 +43,7 @@ class OpenVinoRuntime:
         self._request = core.compile_model(core.read_model(str(model)), "CPU", settings).create_infer_request()
         self.artefact_id = artefact_name("openvino", precision)
 
-    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1, 3, rows, columns) to (1, h, w, D)."""
-        return np.array(self._request.infer({0: pixels})[0])  # the runtime uses its own memory again
+    def run(self, pixels: NDArray[np.float32], keep: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(1, 3, rows, columns) to (1, h, w, D); `keep` (K,) for networks that leave patches out."""
+        values = {0: pixels} if keep is None else {0: pixels, 1: keep}
+        return np.array(self._request.infer(values)[0])  # the runtime uses its own memory again

@@ -7,7 +7,7 @@ Sensitive are the products whose input has outliers: one scale for all its value
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,19 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 KINDS = ("Conv", "MatMul", "Gemm")
 """Nodes that are computed in integers."""
 
-Pixels = NDArray[np.float32]
+CHOOSING = {"ReduceMax", "ArgMax", "TopK"}
+"""A product that only these read decides which tokens are merged: its values are compared, so it stays float."""
+
+Inputs = Mapping[str, NDArray[Any]]
 
 
-class _Inputs(CalibrationDataReader):
-    def __init__(self, inputs: Sequence[Pixels]) -> None:
+class _Calibration(CalibrationDataReader):
+    def __init__(self, inputs: Sequence[Inputs]) -> None:
         self._rest = iter(inputs)
 
-    def get_next(self) -> dict[str, Pixels] | None:
-        pixels = next(self._rest, None)
-        return None if pixels is None else {"pixels": pixels}
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        values = next(self._rest, None)
+        return None if values is None else dict(values)
 
 
 def prepare(model: Path, prepared: Path) -> None:
@@ -38,10 +41,20 @@ def prepare(model: Path, prepared: Path) -> None:
     quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
 
 
-def by_sensitivity(prepared: Path, inputs: Sequence[Pixels]) -> list[str]:
+def _products(network: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Nodes that can be computed in integers."""
+    readers: dict[str, set[str]] = {}
+    for node in network.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    of_kind = [node for node in network.graph.node if node.op_type in KINDS]
+    return [node for node in of_kind if not readers.get(node.output[0], {""}) <= CHOOSING]
+
+
+def by_sensitivity(prepared: Path, inputs: Sequence[Inputs]) -> list[str]:
     """Names of the nodes that can be computed in integers, the most sensitive first."""
     network = onnx.load(prepared)
-    nodes = [node for node in network.graph.node if node.op_type in KINDS]
+    nodes = _products(network)
     known = {output.name for output in network.graph.output} | {value.name for value in network.graph.input}
     wanted = dict.fromkeys(node.input[0] for node in nodes)
     network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
@@ -50,15 +63,18 @@ def by_sensitivity(prepared: Path, inputs: Sequence[Pixels]) -> list[str]:
     session = onnxruntime.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
     made = [name for name in wanted if name not in {value.name for value in network.graph.input}]
     ratios = dict.fromkeys(wanted, 0.0)
-    for pixels in inputs:
-        for name, value in zip(made, session.run(made, {"pixels": pixels}), strict=True):
+    for values in inputs:
+        for name, value in zip(made, session.run(made, dict(values)), strict=True):
             rms = float(np.sqrt(np.mean(np.square(value, dtype=np.float64))))
             ratios[name] = max(ratios[name], float(np.abs(value).max()) / max(rms, 1e-12))
     return [node.name for node in sorted(nodes, key=lambda node: -ratios[node.input[0]])]
 
 
-def quantise(prepared: Path, target: Path, inputs: Sequence[Pixels], keep: Sequence[str]) -> None:
-    """Write the network in integers but for the nodes `keep`."""
+def quantise(prepared: Path, target: Path, inputs: Sequence[Inputs], keep: Sequence[str]) -> None:
+    """Write the network in integers but for the nodes `keep` and those that choose."""
+    network = onnx.load(prepared)
+    able = {node.name for node in _products(network)}
+    choosing = [node.name for node in network.graph.node if node.op_type in KINDS and node.name not in able]
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -67,11 +83,11 @@ def quantise(prepared: Path, target: Path, inputs: Sequence[Pixels], keep: Seque
         quantize_static(
             str(prepared),
             str(target),
-            _Inputs(inputs),
+            _Calibration(inputs),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             op_types_to_quantize=list(KINDS),
-            nodes_to_exclude=list(keep),
+            nodes_to_exclude=[*keep, *choosing],
             **settings,
         )
     finally:

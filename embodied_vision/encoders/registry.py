@@ -12,9 +12,12 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.compact import CompactEncoder
 from embodied_vision.encoders.dense import ShiftedEncoder, TiledEncoder
 from embodied_vision.encoders.export import KIND
+from embodied_vision.encoders.region import MARGIN_M, Region, RegionEncoder
+from embodied_vision.encoders.reuse import MOST_AGE_S, ReusingEncoder
 from embodied_vision.encoders.runtimes import AUTO
 from embodied_vision.errors import EncoderError
 from embodied_vision.paths import shipped
+from embodied_vision.types import Workspace
 
 DEFAULT = "default"
 OVERLAP_SHARE = 0.25
@@ -37,18 +40,31 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
               precision (`openvino-int8`) must have passed `encoder gate`, or `trial=yes` is given
             - `tile=448`, `overlap=112`: encode large images in tiles of so many px
             - `dense=2`: twice as many features along each side, for four times the time
+            - `merge=8`: pairs of similar tokens that a vision transformer merges after each block
+            - `region=yes`, or the workspace's bounds `region=0.25:0.75,-0.5:0.5,-0.02:0.3` (x, y, z in m): the patches
+              alone in which a camera sees the workspace; `margin=0.02`: widens it on every side, m
+            - `reuse=exact`: an image that is the same as the camera's last one is not encoded again; `reuse=3`: nor are
+              patches that differ by up to 3 levels of 255; `age=1`: all is encoded again after so many seconds
 
     Raises:
         EncoderError: nothing of that name, or it is damaged, or an option that it does not take.
     """
     name, options = split_options(str(name_or_path))
     encoder = _load(name, options)
+    if "region" in options:
+        if {"tile", "dense"} & set(options):
+            raise EncoderError(f"encoder {name!r}: region goes with neither tile nor dense; leave one of them away")
+        margin = _take(options, "margin", float) if "margin" in options else MARGIN_M
+        encoder = RegionEncoder(encoder, Region(_take(options, "region", _workspace), margin))
     if "tile" in options:
         tile = _take(options, "tile", int)
         overlap = _take(options, "overlap", int) if "overlap" in options else round(tile * OVERLAP_SHARE)
         encoder = TiledEncoder(encoder, tile, overlap)
     if "dense" in options:
         encoder = ShiftedEncoder(encoder, _take(options, "dense", int))
+    if "reuse" in options:
+        age = _take(options, "age", float) if "age" in options else MOST_AGE_S
+        encoder = ReusingEncoder(encoder, _take(options, "reuse", _levels), age)
     if options:
         raise EncoderError(
             f"encoder {name!r} takes no option {', '.join(options)}; see `load_encoder` for what there is"
@@ -83,7 +99,8 @@ def _load(name: str, options: dict[str, str]) -> Encoder:
 
     size = _take(options, "size", _rows_columns) if "size" in options else None
     layers = _take(options, "layers", _whole_numbers) if "layers" in options else ()
-    return HuggingFaceEncoder(name, image_size=size, layers=layers)
+    merge = _take(options, "merge", int) if "merge" in options else 0
+    return HuggingFaceEncoder(name, image_size=size, layers=layers, merge=merge)
 
 
 def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> Any:
@@ -97,6 +114,21 @@ def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> A
 def _rows_columns(text: str) -> tuple[int, int]:
     rows, _, columns = text.partition("x")
     return int(rows), int(columns or rows)
+
+
+def _levels(text: str) -> float:
+    return 0.0 if text == "exact" else float(text)
+
+
+def _workspace(text: str) -> Workspace:
+    """`yes` for the cell's own, or bounds of x, y and z."""
+    if text == "yes":
+        return Workspace()
+    bounds = [tuple(float(value) for value in axis.split(":")) for axis in text.split(",")]
+    if len(bounds) != 3 or any(len(axis) != 2 or not -100 < axis[0] < axis[1] < 100 for axis in bounds):
+        raise ValueError(text)
+    x, y, z = ((axis[0], axis[1]) for axis in bounds)
+    return Workspace(x, y, z)
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

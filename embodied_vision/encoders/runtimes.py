@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
@@ -34,8 +36,8 @@ class Runtime(Protocol):
 
     artefact_id: str
 
-    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(1, 3, rows, columns) to (1, h, w, D)."""
+    def run(self, pixels: NDArray[np.float32], keep: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(1, 3, rows, columns) to (1, h, w, D); `keep` (K,) for networks that leave patches out."""
 
 
 def _onnxruntime(model: Path, threads: int, precision: str) -> Runtime:
@@ -60,6 +62,64 @@ REDUCED = {
 }
 """Runtime and precision of those that compute less than float32."""
 NAMES = (AUTO, *EXACT, *REDUCED)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which network of an artefact is computed, and by what.
+
+    Attributes:
+        runtime: one of `EXACT` or `REDUCED`.
+        merge: pairs of tokens merged a block.
+        region: the workspace's patches alone.
+    """
+
+    runtime: str
+    merge: int = 0
+    region: bool = False
+
+    @property
+    def name(self) -> str:
+        """Such as `openvino-int8-merge8-region`."""
+        return f"{self.runtime}{self.variant}"
+
+    @property
+    def variant(self) -> str:
+        """What makes the network another one than the exact one; empty for that one."""
+        return (f"-merge{self.merge}" if self.merge else "") + ("-region" if self.region else "")
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes the features that torch gives for the whole image."""
+        return self.runtime in EXACT and not self.variant
+
+    @property
+    def integers(self) -> bool:
+        """Whether its file is that of 8-bit integers."""
+        return self.runtime.endswith("int8")
+
+    @property
+    def file(self) -> str:
+        """Of the network, in the artefact's folder."""
+        return f"model{self.variant}{'-int8' if self.integers else ''}.onnx"
+
+
+_SETTING = re.compile(r"(?P<runtime>[a-z0-9]+(-(bfloat16|int8))?)(-merge(?P<merge>[1-9]\d{0,3}))?(?P<region>-region)?")
+
+
+def read_setting(name: str) -> Setting:
+    """What `Setting.name` gave.
+
+    Raises:
+        EncoderError: it names no runtime.
+    """
+    found = _SETTING.fullmatch(name)
+    if found is None or found["runtime"] not in (*EXACT, *REDUCED):
+        raise EncoderError(
+            f"runtime {name!r} is unknown; give one of {', '.join(NAMES)}, with -merge8 and -region behind it where "
+            "these were exported"
+        )
+    return Setting(found["runtime"], int(found["merge"] or 0), bool(found["region"]))
 
 
 def installed() -> tuple[str, ...]:

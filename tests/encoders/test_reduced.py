@@ -126,17 +126,17 @@ def test_sensitive_products_stay_float(tmp_path: Path) -> None:
     processor = {"size": {"height": 56, "width": 56}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
     (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(processor))
     encoder = HuggingFaceEncoder(str(tmp_path / "model"))
-    pixels = [encoder.front.prepare(image).pixels for image in sample_images((56, 56), 3)]
-    to_onnx(encoder, pixels[0], tmp_path / "model.onnx")
+    inputs = [{"pixels": encoder.front.prepare(image).pixels} for image in sample_images((56, 56), 3)]
+    to_onnx(encoder, inputs[0]["pixels"], tmp_path / "model.onnx")
     quantise.prepare(tmp_path / "model.onnx", tmp_path / "ready.onnx")
-    order = quantise.by_sensitivity(tmp_path / "ready.onnx", pixels)
+    order = quantise.by_sensitivity(tmp_path / "ready.onnx", inputs)
     network = onnx.load(tmp_path / "ready.onnx").graph
     nodes = {node.name: node for node in network.node if node.op_type in quantise.KINDS}
     assert sorted(order) == sorted(nodes)
     reshaped = {node.output[0]: node.input[0] for node in network.node if node.op_type == "Reshape"}
     read = {reshaped.get(nodes[name].input[0], nodes[name].input[0]) for name in order[:3]}
     assert len(read) == 1, "query, key and value of the first block read the outlier"
-    quantise.quantise(tmp_path / "ready.onnx", tmp_path / "int8.onnx", pixels, order[:3])
+    quantise.quantise(tmp_path / "ready.onnx", tmp_path / "int8.onnx", inputs, order[:3])
     whole = onnx.load(tmp_path / "int8.onnx").graph
     made_by = {output: node.op_type for node in whole.node for output in node.output}
     floats = {
