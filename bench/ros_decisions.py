@@ -15,6 +15,7 @@ import torch
 import typer
 
 from embodied_vision.demo.run import DemoRun, DemoSettings, run_demo
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.geometry import yaw_of
 from embodied_vision.learning.environments import make_env
 from embodied_vision.types import PickPlace
@@ -44,7 +45,7 @@ def _decide_directly(run: DemoRun, task: str) -> tuple[list[dict[str, float | bo
         env.reset(seed=seed)
         frames = env.unwrapped.frames()  # type: ignore[attr-defined]
         begun = time.perf_counter()
-        features = [run.encoder.encode(frame.color, frame.stamp_ns) for frame in frames]
+        features = [encode_frame(run.encoder, frame) for frame in frames]
         action = run.policy.decide(frames, features)
         times.append((time.perf_counter() - begun) * 1e3)
         logged = episode.decisions[0]

@@ -9,6 +9,7 @@ from jinja2 import Environment, select_autoescape
 
 from embodied_vision import pictures
 from embodied_vision.demo.run import DemoRun
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.policies.attempts import Attempts
 
@@ -49,7 +50,7 @@ def _scene_pictures(episode: Episode, run: DemoRun) -> list[dict[str, str]]:
     shown: list[tuple[str, pictures.Picture]] = []
     for number, decision in enumerate(episode.decisions, 1):
         prefix = f"decision {number}: " if len(episode.decisions) > 1 else ""
-        features = [run.encoder.encode(frame.color, frame.stamp_ns) for frame in decision.frames]
+        features = [encode_frame(run.encoder, frame) for frame in decision.frames]
         explained = run.policy.explain(decision.frames, features, Attempts(decision.info.get("failed", ())))
         frame = decision.frames[0]
         size = (frame.camera.height, frame.camera.width)

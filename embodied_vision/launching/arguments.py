@@ -136,7 +136,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
             Argument(
                 "calibration",
                 "YAML with the calibrated cameras",
-                sets=(("arm", "calibration"), ("policy", "calibration"), ("recorder", "calibration")),
+                sets=tuple((node, "calibration") for node in ("arm", "encoder", "policy", "recorder")),
             ),
             _POLICY,
             _ENCODER,
@@ -157,7 +157,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
             Argument(
                 "calibration",
                 "YAML with the camera's calibration; the simulated cell's by default",
-                sets=(("camera", "calibration"), ("recorder", "calibration")),
+                sets=tuple((node, "calibration") for node in ("camera", "encoder", "recorder")),
             ),
             Argument("rate", "frames a second; a device may give fewer", sets=(("camera", "rate"),)),
             Argument("loop", "start again at the end of a folder or file", choices=SWITCH, sets=(("camera", "loop"),)),

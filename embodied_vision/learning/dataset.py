@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
@@ -304,7 +305,7 @@ def _fill_cache(
     marker.parent.mkdir(parents=True, exist_ok=True)
     actions: list[dict[str, Any]] = []
     for number, decision in enumerate(episode.decisions):
-        features = [encoder.encode(f.color, f.stamp_ns) for f in decision.frames] if encoder is not None else []
+        features = [encode_frame(encoder, f) for f in decision.frames] if encoder is not None else []
         scene = geometry.fuse_scene(decision.frames, features, workspace)
         tensors: dict[str, NDArray[Any]] = {"color": scene.color, "height": scene.height, "valid": scene.valid}
         if scene.features is not None:

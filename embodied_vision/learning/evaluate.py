@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from embodied_vision import geometry
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import drawings, provenance
@@ -63,7 +64,7 @@ def run_scene(
     while True:
         start = time.perf_counter()
         frames = cell.frames()
-        features = [encoder.encode(frame.color, frame.stamp_ns) for frame in frames] if encoder is not None else []
+        features = [encode_frame(encoder, frame) for frame in frames] if encoder is not None else []
         explanation = policy.explain(frames, features, attempts)
         action = explanation.action
         attempts.note(explanation)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
@@ -175,7 +176,7 @@ def _views(frames: Sequence[RGBD], encoder: Encoder | None, workspace: Workspace
 
 
 def _features(frames: Sequence[RGBD], encoder: Encoder | None) -> list[Features]:
-    return [encoder.encode(frame.color, frame.stamp_ns) for frame in frames] if encoder is not None else []
+    return [encode_frame(encoder, frame) for frame in frames] if encoder is not None else []
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.cores import use_cores
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, Refused
 from embodied_vision.learning.environments import make_env
@@ -70,7 +71,7 @@ class GraspExamination:
         cell: Any = self._env.unwrapped
         start = time.perf_counter()
         frames, encoder = cell.frames(), self._encoder
-        features = [encoder.encode(frame.color, frame.stamp_ns) for frame in frames] if encoder is not None else []
+        features = [encode_frame(encoder, frame) for frame in frames] if encoder is not None else []
         try:
             action = self._policy.decide(frames, features)
         except Refused as error:

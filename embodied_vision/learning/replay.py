@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Decision, Episode
 from embodied_vision.errors import EmbodiedVisionError, EpisodeError
 from embodied_vision.geometry import yaw_of
@@ -115,7 +116,7 @@ def _decide(decision: Decision, policy: Policy, encoder: Encoder) -> PickPlace:
     if info.get("frames_missing") or not decision.frames:
         raise EpisodeError(f"the frames {info.get('frames_missing', 'of this decision')} were not logged")
     torch.set_num_threads(int(info.get("encoder_threads") or 1))
-    features = [encoder.encode(frame.color, frame.stamp_ns) for frame in decision.frames]
+    features = [encode_frame(encoder, frame) for frame in decision.frames]
     torch.set_num_threads(int(info.get("threads") or 1))
     return policy.decide(decision.frames, features, Attempts(info.get("failed", ())))
 

@@ -17,8 +17,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from embodied_vision import topics
+from embodied_vision.calibration import read_cameras
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_seen
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.newest_set import NewestSet
@@ -36,7 +38,7 @@ from embodied_vision.nodes.images import AnyImage, ColorImage
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.running import run
 from embodied_vision.nodes.trace import Tracer
-from embodied_vision.types import FloatArray
+from embodied_vision.types import Camera, FloatArray
 
 
 @dataclass
@@ -70,6 +72,12 @@ class EncoderNode(ManagedNode):
             (0.0, 10.0),
             read_only=True,
         )
+        self.param(
+            "calibration",
+            "",
+            "YAML with the cameras, for encoders of the workspace's region; empty for the simulated cell's",
+            read_only=True,
+        )
         self.param("threads", 1, "CPU threads of one encoding", (1, 64), read_only=True)
         self.param(
             "moving_rate",
@@ -94,6 +102,7 @@ class EncoderNode(ManagedNode):
         self._encoder: Encoder | None = None
         self._slop_ns = round(self.value("slop") * 1e9)
         self._intrinsics: dict[str, FloatArray] = {}
+        self._calibrated: dict[str, Camera] = {}
         self._frames = self._no_frames()
         self._arm_moves = False
         self._last_taken_ns: dict[str, int] = {}
@@ -105,6 +114,7 @@ class EncoderNode(ManagedNode):
 
     def setup(self) -> None:
         use_cores(self.value("threads"))
+        self._calibrated = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
         self._encoder = load_encoder(self.value("encoder"))
         self._info.publish(
             to_json(
@@ -265,7 +275,7 @@ class EncoderNode(ManagedNode):
         clocks = {"encoder.begin": time.monotonic_ns()}
         color = image.pixels
         clocks["encoder.converted"] = time.monotonic_ns()
-        features = self._encoder.encode(color, image.stamp_ns)
+        features = encode_seen(self._encoder, color, self._calibrated.get(camera), image.stamp_ns)
         clocks["encoder.encoded"] = time.monotonic_ns()
         bad = int(features.grid.size - np.isfinite(features.grid).sum())
         if bad:
