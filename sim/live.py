@@ -13,6 +13,7 @@ from embodied_vision.errors import BadInput
 from embodied_vision.types import RGBD, Camera
 from embodied_vision_sim.joint_trajectory_controller import JointPath, JointTrajectoryController
 from embodied_vision_sim.pacing import Pacer
+from embodied_vision_sim.randomisation import NONE, Randomisation
 from embodied_vision_sim.setpoints import Setpoint, SetpointFollower
 from embodied_vision_sim.world import REST_STEPS, SETTLE_STEPS, STEP_HZ, NotSettled, World
 
@@ -104,22 +105,28 @@ class LiveCell:
             self._world.close()
             self._world = None
 
-    def reset(self, task: str, seed: int) -> Judgement:
+    def reset(self, task: str, seed: int, randomisation: Randomisation = NONE) -> Judgement:
         """Build the scene of `seed`: the same world as that of the Gymnasium environment with this seed.
 
-        A driven arm stands where its driver holds it, any other at home.
+        A driven arm stands where its driver holds it, any other at home. Cameras stay where they are reported to be.
 
         Raises:
-            BadInput: unknown task, one that the robot's tool does not suit, or negative seed.
+            BadInput: unknown task, one that the robot's tool does not suit, negative seed, or cameras that move.
             RunFailed: the scene cannot be built or does not come to rest.
         """
         if seed < 0:
             raise BadInput(f"scene seed {seed} is negative; give 0 or more")
+        if randomisation.moves_cameras:
+            raise BadInput(
+                f"randomisation {randomisation.name!r} moves cameras and says so, those of a running cell are "
+                "calibrated; set camera_position_m, camera_angle_rad and focal to 0"
+            )
         if self._world is None or task != self.task:
             world = World(task, robot=self._robot, tool=self._tool, cameras=self._cameras, renderer=self._renderer)
             self.close()
             self._world = world
         self.task, self.seed = task, seed
+        self.world.randomisation = randomisation
         self.world.reset(seed)
         home = self.world.joint_state()[0]
         if not self._driven:

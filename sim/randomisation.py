@@ -6,6 +6,7 @@ the same under every description. A range of 0, or of 1 for a factor, leaves thi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -20,6 +21,8 @@ from embodied_vision.types import Camera, FloatArray
 from embodied_vision_sim.sensor import SensorNoise
 
 Range = tuple[float, float]
+LAMPS = {"usual": Light(), "evening": Light((0.9, 0.5, 0.6), (1.0, 0.72, 0.45), ambient=0.4, diffuse=0.6)}
+"""Lights of a cell by name: the usual one, and a low warm lamp."""
 TEXTURE_PX = 64
 DIGITS = 9
 """Sines and roots are rounded to so many, since their last bits differ from processor to processor."""
@@ -38,11 +41,13 @@ class Randomisation:
         camera_angle_rad: largest turn of a camera about a random axis; reported.
         calibration_position_m, calibration_angle_rad: the same, but not reported: an error of the calibration.
         focal: largest relative change of the focal length; reported.
+        lamp: the cell's own light, one of `LAMPS`.
         light: how far the light moves from the cell's own to a random lamp's, 0 … 1: direction, color, ambient and
             diffuse part. EGL follows the direction alone.
         table, robot: largest change of each channel of their colors.
         texture: largest contrast of the table's texture; 0 leaves it plain.
         brightness: factors on the colors of the task's objects: their hue stays.
+        hue: turns of the hue of the task's objects, degrees: parts of another batch, all turned alike.
         distractors: numbers of objects that have nothing to do with the task, glued to free places of the table.
         color_noise: largest standard deviation of the color noise, levels of 255.
         depth_noise_m: largest standard deviation of the depth noise at 1 m.
@@ -59,11 +64,13 @@ class Randomisation:
     calibration_position_m: float = 0.0
     calibration_angle_rad: float = 0.0
     focal: float = 0.0
+    lamp: str = "usual"
     light: float = 0.0
     table: float = 0.0
     robot: float = 0.0
     texture: float = 0.0
     brightness: Range = (1.0, 1.0)
+    hue: Range = (0.0, 0.0)
     distractors: tuple[int, int] = (0, 0)
     color_noise: float = 0.0
     depth_noise_m: float = 0.0
@@ -81,12 +88,33 @@ class Randomisation:
         for name, most in (("light", 1.0), ("edge_holes", 1.0), ("focal", 0.5), ("table", 1.0), ("robot", 1.0)):
             if getattr(self, name) > most:
                 raise BadInput(f"randomisation {name} is {getattr(self, name)}; give at most {most}")
+        if self.lamp not in LAMPS:
+            raise BadInput(f"randomisation lamp is {self.lamp!r}; give one of {', '.join(LAMPS)}")
         for name in ("brightness", "friction", "mass"):
             if getattr(self, name)[0] <= 0:
                 raise BadInput(f"randomisation {name} is {getattr(self, name)}; give factors above 0")
 
     def _numbers(self) -> list[tuple[str, Any]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name != "name"]
+        return [(field.name, getattr(self, field.name)) for field in fields(self) if field.name not in ("name", "lamp")]
+
+    @property
+    def moves_cameras(self) -> bool:
+        """Whether cameras are reported elsewhere than they were."""
+        return any((self.camera_position_m, self.camera_angle_rad, self.focal))
+
+    @classmethod
+    def parse(cls, text: str) -> Randomisation:
+        """A preset by its name, or fields as JSON, as on a command line.
+
+        Raises:
+            BadInput: it is neither.
+        """
+        if not text.lstrip().startswith("{"):
+            return cls.of(text)
+        try:
+            return cls.from_dict(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise BadInput(f"randomisation {text!r} is no JSON ({error}); give a preset's name or JSON") from error
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -133,7 +161,7 @@ class Randomisation:
             preset=self.name,
             cameras=reported,
             true_cameras=true,
-            light=_mixed(self.light, rng),
+            light=_mixed(LAMPS[self.lamp], self.light, rng),
             table=_shift(self.table, rng),
             robot=_shift(self.robot, rng),
             contrast=float(rng.uniform(0, self.texture)),
@@ -149,6 +177,7 @@ class Randomisation:
             mass=float(rng.uniform(*self.mass)),
             latency_s=float(rng.uniform(*self.latency_s)),
             seed=int(rng.integers(2**31)),
+            hue=float(rng.uniform(*self.hue)),  # the last, so that the others are drawn as they were before it came
         )
 
 
@@ -178,6 +207,7 @@ class Draw:
     mass: float
     latency_s: float
     seed: int
+    hue: float
 
     def rng(self, *number: int) -> np.random.Generator:
         """A generator for one use, told apart by its numbers."""
@@ -210,9 +240,9 @@ def _moved(camera: Camera, rng: np.random.Generator, position_m: float, angle_ra
     return replace(camera, K=K, T_base_camera=pose)
 
 
-def _mixed(share: float, rng: np.random.Generator) -> Light:
+def _mixed(usual: Light, share: float, rng: np.random.Generator) -> Light:
     """The cell's light, moved towards a random lamp by a random part of `share`."""
-    usual, lamp, part = Light(), random_light(rng), rng.uniform(0, share)
+    lamp, part = random_light(rng), rng.uniform(0, share)
     if part == 0:
         return usual
 

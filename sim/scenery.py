@@ -36,13 +36,14 @@ def dress(world: World, drawn: Draw) -> None:
     client = world.client
     things = {body: name for body, name in world.object_names.items() if name != "table"}
     # Before they are painted: with EGL, PyBullet goes on reporting the first colors.
-    named = [body for body, name in world.object_names.items() if name != "robot"]
-    colors = [np.array(rgba[:3]) for body in named for rgba in _every_color(client, body)]
+    hues = {body: 0.0 if name == "table" else drawn.hue for body, name in world.object_names.items() if name != "robot"}
+    colors = [np.array(turned(rgba, hue)[:3]) for body, hue in hues.items() for rgba in _every_color(client, body)]
     for body, name in things.items():
         if name == "robot":
             _paint(client, body, lambda rgba: shifted(rgba, drawn.robot), drawn.robot != (0, 0, 0))
             continue
-        _paint(client, body, lambda rgba: _brightened(rgba, drawn.brightness), drawn.brightness != 1)
+        painted = drawn.brightness != 1 or drawn.hue != 0
+        _paint(client, body, lambda rgba: turned(_brightened(rgba, drawn.brightness), drawn.hue), painted)
         _reweigh(client, body, drawn)
     _distract(world, drawn, colors)
 
@@ -51,6 +52,14 @@ def _brightened(rgba: RGBA, factor: float) -> RGBA:
     """All channels by one factor, smaller where one would leave [0, 1], so that the hue stays."""
     factor = min(factor, 1 / max(*rgba[:3], 1e-9))
     return rgba[0] * factor, rgba[1] * factor, rgba[2] * factor, rgba[3]
+
+
+def turned(rgba: RGBA, degrees: float) -> RGBA:
+    """The color with its hue turned."""
+    if degrees == 0:
+        return rgba
+    hue, saturation, value = colorsys.rgb_to_hsv(*rgba[:3])
+    return (*colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation, value), rgba[3])
 
 
 def _colors(client: int, body: int) -> dict[int, set[RGBA]]:

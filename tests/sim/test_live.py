@@ -12,6 +12,7 @@ from embodied_vision.errors import BadInput
 from embodied_vision_sim.camera import front_camera
 from embodied_vision_sim.joint_trajectory_controller import JointPath
 from embodied_vision_sim.live import REST_S, Judgement, LiveCell
+from embodied_vision_sim.randomisation import STRONG, Randomisation
 from embodied_vision_sim.world import World
 
 TASK = "block-insertion"
@@ -100,3 +101,17 @@ def test_the_cell_has_the_robot_that_it_was_given() -> None:
     cell.close()
     with pytest.raises(BadInput, match="no robot 'octopus'"):
         LiveCell((front_camera(),), robot="octopus")
+
+
+def test_a_cell_changes_its_looks_at_a_reset_and_its_scene_stays(cell: LiveCell) -> None:
+    evening = Randomisation(name="evening", lamp="evening", hue=(330, 330), brightness=(0.6, 0.6))
+    usual, pose = cell.render(1)[0], cell.world.pose(max(cell.world.object_names))
+    cell.reset(TASK, 5, evening)
+    changed = cell.render(1)[0]
+    np.testing.assert_array_equal(changed.depth, usual.depth)
+    np.testing.assert_array_equal(cell.world.pose(max(cell.world.object_names)), pose)
+    assert np.abs(changed.color.astype(int) - usual.color).mean() > 10
+    cell.reset(TASK, 5)
+    np.testing.assert_array_equal(cell.render(1)[0].color, usual.color)
+    with pytest.raises(BadInput, match="'strong' moves cameras"):
+        cell.reset(TASK, 5, STRONG)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
 import json
 import resource
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -116,13 +118,17 @@ def test_draws_stay_in_their_ranges(seed: int, preset: Randomisation) -> None:
         assert texture.min() >= 255 * (1 - drawn.contrast) - 1
 
 
+CHANGED: dict[str, Any] = {"lamp": "evening", "hue": (300.0, 300.0)}
+"""What no preset changes: a cell that has become another one."""
+
+
 def test_every_range_matters() -> None:
-    """Each field of the strong preset, alone, changes what is drawn."""
+    """Each field of the strong preset, or of a changed cell, alone, changes what is drawn."""
     usual = NONE.draw(5, [CAMERA]).to_dict()
     for field in fields(Randomisation):
         if field.name in ("name", "seed"):
             continue
-        alone = replace(NONE, **{field.name: getattr(STRONG, field.name)})
+        alone = replace(NONE, **{field.name: CHANGED.get(field.name, getattr(STRONG, field.name))})
         assert any(alone.draw(seed, [CAMERA]).to_dict() != {**usual, **_seed_of(alone, seed)} for seed in (5, 6, 7)), (
             field.name
         )
@@ -373,3 +379,33 @@ def test_draws_of_other_seeds_are_unlike() -> None:
     assert len({drawn.seed for drawn in draws}) == 40
     assert len({drawn.light for drawn in draws}) == 40
     assert replace(STRONG, seed=1).draw(0, [CAMERA]).light != draws[0].light
+
+
+def test_another_batch_of_parts_has_its_hue_turned_and_the_table_has_not() -> None:
+    def colors(**changes: Any) -> dict[str, tuple[float, float, float]]:
+        with World("place-red-in-green", randomisation=replace(NONE, **changes)) as world:
+            world.reset(3)
+            shown = {
+                name: pybullet.getVisualShapeData(body, physicsClientId=world.client)[0][7][:3]
+                for body, name in world.object_names.items()
+            }
+        return {name: (rgb[0], rgb[1], rgb[2]) for name, rgb in shown.items()}
+
+    usual, turned = colors(), colors(hue=(330.0, 330.0))
+    for name, rgb in usual.items():
+        if name in ("robot", "table"):
+            assert turned[name] == rgb
+            continue
+        before, after = colorsys.rgb_to_hsv(*rgb), colorsys.rgb_to_hsv(*turned[name])
+        assert (after[0] - before[0]) % 1 == pytest.approx(330 / 360, abs=1e-5)
+        assert after[1:] == pytest.approx(before[1:], abs=1e-5)
+
+
+def test_a_description_is_read_from_a_command_line() -> None:
+    assert Randomisation.parse("mild") == MILD
+    assert Randomisation.parse('{"hue": [330, 330], "lamp": "evening"}') == replace(
+        NONE, name="custom", hue=(330, 330), lamp="evening"
+    )
+    for text, told in (("{", "no JSON"), ('{"lamp": "moon"}', "lamp is 'moon'"), ("dusk", "unknown")):
+        with pytest.raises(BadInput, match=told):
+            Randomisation.parse(text)
