@@ -38,17 +38,13 @@ class Meshes:
         """Delete the files."""
         self._folder.cleanup()
 
-    def boxes(self, boxes: Sequence[Box]) -> Path:
-        """Boxes in the frame of their body, every face with its own normal."""
-        quads = [quad for box in boxes for quad in _faces(box)]
-        return self._write(_obj(quads))
+    def boxes(self, boxes: Sequence[Box], texture: NDArray[np.uint8] | None = None) -> Path:
+        """Boxes in the frame of their body, every face with its own normal and all of a texture uint8 (H, W, 3)."""
+        text = _obj([quad for box in boxes for quad in _faces(box)])
+        return self._write(text if texture is None else self._textured(text, texture))
 
     def tiled(self, size: tuple[float, float, float], tiles: tuple[int, int], texture: NDArray[np.uint8]) -> Path:
         """Top of a box of `size` in m, covered by (along x, along y) `tiles` of a texture uint8 (H, W, 3)."""
-        name = hashlib.sha256(texture.tobytes()).hexdigest()[:16]
-        folder = Path(self._folder.name)
-        Image.fromarray(texture).save(folder / f"{name}.png")
-        (folder / f"{name}.mtl").write_text(f"newmtl top\nKd 1 1 1\nmap_Kd {name}.png\n", encoding="utf-8")
         edges = [np.linspace(-length / 2, length / 2, count + 1) for length, count in zip(size, tiles, strict=False)]
         up = np.array([0.0, 0.0, 1.0])
         quads = [
@@ -57,7 +53,15 @@ class Meshes:
             for x0, x1 in zip(edges[0], edges[0][1:], strict=False)
             for y0, y1 in zip(edges[1], edges[1][1:], strict=False)
         ]
-        return self._write(f"mtllib {name}.mtl\nusemtl top\n{_obj(quads)}")
+        return self._write(self._textured(_obj(quads), texture))
+
+    def _textured(self, text: str, texture: NDArray[np.uint8]) -> str:
+        """The text of a mesh with a texture, which is written beside it."""
+        name = hashlib.sha256(texture.tobytes()).hexdigest()[:16]
+        folder = Path(self._folder.name)
+        Image.fromarray(texture).save(folder / f"{name}.png")
+        (folder / f"{name}.mtl").write_text(f"newmtl top\nKd 1 1 1\nmap_Kd {name}.png\n", encoding="utf-8")
+        return f"mtllib {name}.mtl\nusemtl top\n{text}"
 
     def forget(self, path: Path) -> None:
         """Delete a file of `tiled` and its texture; what was made with it stays."""

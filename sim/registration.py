@@ -15,6 +15,9 @@ ENV_IDS: dict[str, str] = {
     "assembling-kits": "embodied_vision/AssemblingKits-v0",
     "manipulating-rope": "embodied_vision/ManipulatingRope-v0",
     "sweeping-piles": "embodied_vision/SweepingPiles-v0",
+    "sort-striped": "embodied_vision/SortStriped-v0",
+    "stack-by-pattern": "embodied_vision/StackByPattern-v0",
+    "reject-worn": "embodied_vision/RejectWorn-v0",
 }
 """Task name to Gymnasium id."""
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.seeds import SPLIT_SIZE, Split, scene_seed, split_of
 from embodied_vision.lights import Light
-from embodied_vision.types import RGBD, Camera, Workspace
+from embodied_vision.types import RGBD, Camera, FloatArray, Workspace
 from embodied_vision_sim.renderer import Renderer
 from embodied_vision_sim.window import Window
 from embodied_vision_sim.world import World
@@ -89,6 +89,10 @@ class SceneEnv(gymnasium.Env[Any, Any]):
     def object_names(self) -> dict[int, str]:
         """Names of all bodies in the scene by the ids in `views`."""
         return dict(self._world.object_names)
+
+    def poses(self) -> dict[int, FloatArray]:
+        """Poses (4, 4) in the base frame of all bodies in the scene by the ids in `views`."""
+        return {body: self._world.pose(body) for body in self._world.object_names}
 
     def frames(self) -> list[RGBD]:
         """The camera frames of the last observation, one a camera."""

@@ -203,12 +203,16 @@ class World:
         fixed: bool = False,
         collide: bool = True,
         mesh: Path | None = None,
+        texture: NDArray[np.uint8] | None = None,
         mass: float | None = None,
     ) -> int:
-        """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id."""
+        """Put a body of boxes into the scene; see `shapes.create_boxes`. Returns its id.
+
+        A `texture` uint8 (H, W, 3), white where the color shall stay, covers every face.
+        """
         self._use_context()
-        if mesh is None and self.renderer == "egl":
-            mesh = self._meshes.boxes(boxes)
+        if mesh is None and (self.renderer == "egl" or texture is not None):
+            mesh = self._meshes.boxes(boxes, texture)
         body = shapes.create_boxes(
             self._client, boxes, xyz, yaw, rgba, fixed=fixed, collide=collide, mesh=mesh, mass=mass
         )

@@ -89,7 +89,7 @@ def command(
         name = split.value if preset is Preset.NONE else f"{split.value}, {preset.value}"
         checkpoints.save(replace(former, measured={**former.measured, name: figures}), folder)
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps({**figures, "rewards": [round(result.reward, 4) for result in results]}))
         return
     typer.echo(
         f"{task}, {scenes} scenes of {split.value}, preset {preset.value}: score {figures['score']:.1f} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,16 @@ import yaml
 from embodied_vision.errors import BadInput
 
 NO_ENCODER = "none"
-_AXES = {"tasks": None, "demos": None, "encoders": "encoder", "seeds": "seed", "presets": "preset"}
+AS_DEFINED = "none"
+"""The preset of the domain randomisation that leaves scenes as their tasks define them."""
+_AXES = {
+    "tasks": None,
+    "demos": None,
+    "encoders": "encoder",
+    "seeds": "seed",
+    "presets": "preset",
+    "train_presets": "train_preset",
+}
 """Lists of a group → the default that stands in for each."""
 
 
@@ -30,6 +39,7 @@ class Training:
         encoder: name or folder of the encoder, `none` for none.
         seed: of the training.
         options: further options of `embodied-vision train`, name and values; several values repeat the option.
+        preset: of the domain randomisation of the demonstrations.
     """
 
     task: str
@@ -37,11 +47,15 @@ class Training:
     encoder: str
     seed: int
     options: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    preset: str = AS_DEFINED
 
     @property
     def folder(self) -> str:
         """Name of a folder that no other training shares."""
-        digest = hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:8]
+        decides = asdict(self)
+        if self.preset == AS_DEFINED:
+            del decides["preset"]  # as folders were named before there were others
+        digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:8]
         return f"{self.task}-{self.demos}-{digest}"
 
 
@@ -50,7 +64,7 @@ class Cell:
     """A policy and the scenes that it is measured on.
 
     Attributes:
-        name: TASK/DEMOS[/encoder-NAME][/seed-N][@PRESET]; what is as usual is left out.
+        name: TASK/DEMOS[/trained-PRESET][/encoder-NAME][/seed-N][@PRESET]; what is as usual is left out.
         training: of the policy.
         preset: of the domain randomisation of the scenes.
     """
@@ -69,12 +83,14 @@ class Declaration:
         scenes: number of test scenes of a cell.
         renderer: who draws demonstrations and scenes.
         notes: cell's name → what is to be said about it.
+        appearance: task that cannot be done without seeing what things look like → why.
     """
 
     cells: Sequence[Cell]
     scenes: int
     renderer: str
     notes: Mapping[str, str]
+    appearance: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, patterns: Sequence[str]) -> list[Cell]:
         """The cells whose names match one of the patterns, in which `*` stands for anything; all without patterns.
@@ -102,8 +118,12 @@ def read_declaration(path: Path) -> Declaration:
             for cell in _group(group, defaults):
                 if cells.setdefault(cell.name, cell) != cell:
                     raise BadInput(f"{path} declares cell {cell.name} twice, with different options; leave one out")
-        notes = {str(name): str(text) for name, text in (content.get("notes") or {}).items()}
-        declared = Declaration(list(cells.values()), int(content["scenes"]), str(content["renderer"]), notes)
+        notes, appearance = (
+            {str(name): str(text) for name, text in (content.get(key) or {}).items()} for key in ("notes", "appearance")
+        )
+        declared = Declaration(
+            list(cells.values()), int(content["scenes"]), str(content["renderer"]), notes, appearance
+        )
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({error.strerror}); run in the checkout or name the file") from error
     except BadInput:
@@ -113,6 +133,9 @@ def read_declaration(path: Path) -> Declaration:
     unknown = sorted(set(notes) - set(cells))
     if unknown:
         raise BadInput(f"{path} has a note on {unknown[0]!r}, which is no cell; correct its name")
+    untried = sorted(set(appearance) - {cell.training.task for cell in cells.values()})
+    if untried:
+        raise BadInput(f"{path} has {untried[0]!r} under appearance, which is the task of no cell; correct its name")
     return declared
 
 
@@ -120,16 +143,19 @@ def _group(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Cell]:
     unknown = sorted(set(group) - set(_AXES) - {"options"})
     if unknown:
         raise ValueError(f"{unknown[0]!r} of a group is none of {[*_AXES, 'options']}")
+    defaults = {"train_preset": AS_DEFINED, **defaults}
     values = [group[axis] if usual is None else group.get(axis, [defaults[usual]]) for axis, usual in _AXES.items()]
     given = {**defaults["options"], **group.get("options", {})}
     options = tuple((name, _values(given[name])) for name in sorted(given))
     cells = []
-    for task, demos, encoder, seed, preset in product(*values):
+    for task, demos, encoder, seed, preset, trained in product(*values):
         name = f"{task}/{demos}"
+        name += f"/trained-{trained}" if trained != defaults["train_preset"] else ""
         name += f"/encoder-{encoder}" if encoder != defaults["encoder"] else ""
         name += f"/seed-{seed}" if seed != defaults["seed"] else ""
         name += f"@{preset}" if preset != defaults["preset"] else ""
-        cells.append(Cell(name, Training(str(task), int(demos), str(encoder), int(seed), options), str(preset)))
+        training = Training(str(task), int(demos), str(encoder), int(seed), options, str(trained))
+        cells.append(Cell(name, training, str(preset)))
     return cells
 
 

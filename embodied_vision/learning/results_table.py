@@ -13,10 +13,13 @@ from jinja2 import Environment, StrictUndefined
 
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import json_lines
-from embodied_vision.learning.cells import NO_ENCODER, Cell, Declaration
+from embodied_vision.learning.cells import AS_DEFINED, NO_ENCODER, Cell, Declaration
+from embodied_vision.learning.crossed import Crossed, crossed
 from embodied_vision.learning.results import newest
 
 PRESETS = ("none", "mild", "strong")
+LEAST_GAIN = 0.1
+"""By how much features are to help where appearance decides."""
 CEILING = "grasp_ceiling"
 """Name of the bench of what a single grasp can reach."""
 
@@ -112,6 +115,8 @@ def results_page(declared: Declaration, results: Path, published: Published, gra
         published=published,
         rows=_main_rows(declared, lines, published),
         features=_feature_rows(declared, lines),
+        gains=_gain_rows(declared, lines),
+        least_gain=LEAST_GAIN,
         robustness=_preset_rows(declared, lines),
         seeds=_seed_rows(declared, lines),
         grasps=_grasp_rows(json_lines.read(grasps), declared.scenes, published.grasping),
@@ -156,8 +161,66 @@ def _feature_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]])
             "without": lines.get(plain.name),
         }
         for features, plain in _with_and_without(declared)
-        if features.preset == PRESETS[0]
+        if features.preset == PRESETS[0] and features.training.preset == AS_DEFINED
     ]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What features are worth in a task when policies are trained and measured on randomised scenes.
+
+    Attributes:
+        task, demos, preset: which cells.
+        why: the reason why the task depends on appearance, empty where it does not.
+        seeds: of the training runs that are measured with and without features.
+        declared: number of training runs of each that are to be measured.
+        figures: None as long as no pair is measured.
+    """
+
+    task: str
+    demos: int
+    preset: str
+    why: str
+    seeds: Sequence[int]
+    declared: int
+    figures: Crossed | None
+
+    @property
+    def verdict(self) -> str:
+        """Where appearance decides: whether features help enough; elsewhere: whether they do harm."""
+        if self.figures is None:
+            return ""
+        difference = self.figures.difference
+        if self.why:
+            return "yes" if difference.value >= LEAST_GAIN and difference.low > 0 else "no"
+        return "no worse" if difference.high >= 0 else "worse"
+
+
+def _gain_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) -> list[Gain]:
+    """Cells that were trained under randomisation and differ in the encoder alone, their training runs together."""
+    groups: dict[Any, list[tuple[Cell, Cell]]] = {}
+    for features, plain in _with_and_without(declared):
+        if features.training.preset != AS_DEFINED:
+            groups.setdefault((replace(features.training, seed=0), features.preset), []).append((features, plain))
+    rows = []
+    for (training, preset), pairs in groups.items():
+        found = [
+            (features.training.seed, lines[features.name]["rewards"], lines[plain.name]["rewards"])
+            for features, plain in pairs
+            if features.name in lines and plain.name in lines
+        ]
+        rows.append(
+            Gain(
+                task=training.task,
+                demos=training.demos,
+                preset=preset,
+                why=declared.appearance.get(training.task, ""),
+                seeds=[seed for seed, _, _ in found],
+                declared=len(pairs),
+                figures=crossed([a for _, a, _ in found], [b for _, _, b in found]) if found else None,
+            )
+        )
+    return rows
 
 
 def _preset_rows(declared: Declaration, lines: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -209,7 +272,7 @@ def _grasp_rows(lines: Iterable[Mapping[str, Any]], scenes: int, goal: GraspGoal
 def _with_and_without(declared: Declaration) -> list[tuple[Cell, Cell]]:
     def rest(cell: Cell) -> tuple[Any, ...]:
         training = cell.training
-        return training.task, training.demos, training.seed, training.options, cell.preset
+        return training.task, training.demos, training.seed, training.options, training.preset, cell.preset
 
     plain = {rest(cell): cell for cell in declared.cells if cell.training.encoder == NO_ENCODER}
     return [

@@ -1,6 +1,6 @@
 """The sweep behind docs/results.md: demonstrations, training and evaluation of every cell, each done once.
 
-    WORK/demos/TASK        episode stores, shared by the cells of a task
+    WORK/demos/TASK        episode stores, shared by the cells of a task; TASK-PRESET where scenes were randomised
     WORK/policies/NAME     training runs; remove a folder to train it again
     WORK/scenes.jsonl      results of single scenes
     WORK/SPLIT-N.jsonl     results of cells that are no results: validation scenes, or another number of scenes
@@ -19,14 +19,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from embodied_vision import locks
+from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import CheckpointError, RunFailed
 from embodied_vision.launching import die_with_parent
 from embodied_vision.learning import json_lines, provenance
-from embodied_vision.learning.cells import NO_ENCODER, Cell, Training
+from embodied_vision.learning.cells import AS_DEFINED, NO_ENCODER, Cell, Training
 from embodied_vision.learning.results import newest, result_line
 from embodied_vision.learning.runs import CHECKPOINT, STATE
 from embodied_vision.learning.scene_results import LOG
@@ -134,11 +136,13 @@ class Sweep:
         return line if same else None
 
     def checkpoint_id(self, training: Training) -> str | None:
-        """Id of the policy that a training run gave, None as long as it has given none that this version reads."""
+        """Id of the policy that a training run gave with the present encoder, None as long as it has given none that
+        this version reads."""
         try:
-            return str(checkpoints.read_manifest(self._policy(training) / CHECKPOINT)["checkpoint_id"])
+            manifest = checkpoints.read_manifest(self._policy(training) / CHECKPOINT)
         except CheckpointError:
             return None
+        return str(manifest["checkpoint_id"]) if manifest["encoder_id"] == _encoder_id(training.encoder) else None
 
     def _policy(self, training: Training) -> Path:
         return self._config.work / "policies" / training.folder
@@ -178,11 +182,13 @@ class Sweep:
         return line
 
     def _store(self, training: Training) -> str:
-        return str(self._config.work / "demos" / training.task)
+        name = training.task if training.preset == AS_DEFINED else f"{training.task}-{training.preset}"
+        return str(self._config.work / "demos" / name)
 
     def _collecting(self, training: Training, episodes: int) -> list[str]:
         command = ["collect", "--task", training.task, "--output", self._store(training), "--episodes", str(episodes)]
-        return [*command, "--renderer", self._config.renderer, "--workers", str(self._config.workers)]
+        command += ["--renderer", self._config.renderer, "--workers", str(self._config.workers)]
+        return command if training.preset == AS_DEFINED else [*command, "--preset", training.preset]
 
     def _training(self, training: Training) -> list[str]:
         command = ["train", "--task", training.task, "--episodes", self._store(training)]
@@ -204,6 +210,12 @@ class Sweep:
             name = f"{policy.name}-{config.split}-{cell.preset}"
             command += ["--report", str(config.work / "reports" / name)]
         return command
+
+
+@cache
+def _encoder_id(name: str) -> str:
+    """Id of the encoder of that name as it is now, empty for none."""
+    return "" if name == NO_ENCODER else load_encoder(name).encoder_id
 
 
 def _run(arguments: Sequence[str]) -> str:

@@ -11,7 +11,10 @@ from embodied_vision_sim.tasks.manipulating_rope import ManipulatingRope
 from embodied_vision_sim.tasks.packing_boxes import PackingBoxes
 from embodied_vision_sim.tasks.palletizing_boxes import PalletizingBoxes
 from embodied_vision_sim.tasks.place_red_in_green import PlaceRedInGreen
+from embodied_vision_sim.tasks.reject_worn import RejectWorn
+from embodied_vision_sim.tasks.sort_striped import SortStriped
 from embodied_vision_sim.tasks.stack_block_pyramid import StackBlockPyramid
+from embodied_vision_sim.tasks.stack_by_pattern import StackByPattern
 from embodied_vision_sim.tasks.sweeping_piles import SweepingPiles
 from embodied_vision_sim.tasks.towers_of_hanoi import TowersOfHanoi
 
@@ -28,6 +31,9 @@ TASKS: dict[str, type[Task]] = {
         AssemblingKits,
         ManipulatingRope,
         SweepingPiles,
+        SortStriped,
+        StackByPattern,
+        RejectWorn,
     )
 }
 

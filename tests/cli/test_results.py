@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from embodied_vision.cli.main import app
 from embodied_vision.cli.results import CELLS, PUBLISHED
+from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import RunFailed
 from embodied_vision.learning.cells import read_declaration
 from embodied_vision.policies import checkpoint as checkpoints
@@ -37,8 +38,11 @@ def test_a_page_that_is_out_of_date_is_told(tmp_path: Path) -> None:
 
 
 def test_the_list_knows_what_is_trained(tmp_path: Path) -> None:
+    encoder_id = load_encoder("default").encoder_id
     trained, _ = read_declaration(ROOT / CELLS).choose(["block-insertion/10", "towers-of-hanoi/10"])
-    checkpoints.save(random_checkpoint("", config=TINY), tmp_path / "policies" / trained.training.folder / "checkpoint")
+    checkpoints.save(
+        random_checkpoint(encoder_id, config=TINY), tmp_path / "policies" / trained.training.folder / "checkpoint"
+    )
     names = ["--cell", "block-insertion/10", "--cell", "towers-of-hanoi/10"]
     told = run("run", "--list", "--json", "--cells", ROOT / CELLS, "--work", tmp_path, *names)
     assert {line["cell"]: line["state"] for line in map(json.loads, told.splitlines())} == {

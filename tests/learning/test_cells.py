@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.cells import Declaration, read_declaration
+from embodied_vision.learning.cells import Declaration, Training, read_declaration
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
@@ -65,6 +65,29 @@ def test_trainings_that_differ_have_folders_of_their_own(tmp_path: Path) -> None
     assert other.cells[0].training.folder != found.cells[0].training.folder
 
 
+def test_demonstrations_under_a_preset_are_another_training(tmp_path: Path) -> None:
+    found = declared(
+        tmp_path,
+        """
+  - {tasks: [a], demos: [10], presets: [strong]}
+  - {tasks: [a], demos: [10], presets: [strong], train_presets: [strong], encoders: [default, none]}
+appearance: {a: colors}
+""",
+    )
+    assert [cell.name for cell in found.cells] == [
+        "a/10@strong",
+        "a/10/trained-strong@strong",
+        "a/10/trained-strong/encoder-none@strong",
+    ]
+    assert [cell.training.preset for cell in found.cells] == ["none", "strong", "strong"]
+    assert len({cell.training.folder for cell in found.cells}) == 3
+    assert found.appearance == {"a": "colors"}
+
+
+def test_folders_are_named_as_they_were_before_there_were_presets() -> None:
+    assert Training("block-insertion", 10, "default", 0).folder == "block-insertion-10-626ee694"
+
+
 @pytest.mark.parametrize(
     ("groups", "problem"),
     [
@@ -75,6 +98,7 @@ def test_trainings_that_differ_have_folders_of_their_own(tmp_path: Path) -> None
             "declares cell a/10 twice",
         ),
         ("  - {tasks: [a], demos: [10]}\nnotes: {a/1: short}", "a note on 'a/1', which is no cell"),
+        ("  - {tasks: [a], demos: [10]}\nappearance: {b: colors}", "'b' under appearance, which is the task of no"),
         ("  - [", "declares no cells"),
     ],
 )
@@ -89,8 +113,13 @@ def test_an_unknown_cell_is_named(tmp_path: Path) -> None:
 
 
 def test_what_must_be_shown_is_declared() -> None:
-    """All ten tasks at 10 demonstrations, five at 1 and 100, two under every preset with and without features."""
-    names = {cell.name for cell in read_declaration(ROOT / "results" / "cells.yaml").cells}
+    """All ten tasks at 10 demonstrations, five at 1 and 100, two under every preset with and without features; all
+    and at least three that depend on appearance trained under `strong` with and without features."""
+    found = read_declaration(ROOT / "results" / "cells.yaml")
+    names = {cell.name for cell in found.cells}
+    assert len(found.appearance) >= 3
+    for task in {name.removesuffix("/10") for name in names if name.endswith("/10")} | set(found.appearance):
+        assert {f"{task}/10/trained-strong{encoder}@strong" for encoder in ("", "/encoder-none")} <= names
     assert len({name for name in names if name.endswith("/10")}) == 10
     assert len({name for name in names if name.endswith("/100")}) >= 5
     assert {n.removesuffix("/1") for n in names if n.endswith("/1")} == {

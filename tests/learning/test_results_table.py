@@ -22,6 +22,14 @@ groups:
   - {tasks: [align-box-corner, manipulating-rope], demos: [10]}
   - {tasks: [manipulating-rope], demos: [10], seeds: [0, 1]}
   - {tasks: [align-box-corner], demos: [10], encoders: [default, none], presets: [none, mild, strong]}
+  - tasks: [manipulating-rope]
+    demos: [10]
+    seeds: [0, 1]
+    encoders: [default, none]
+    train_presets: [strong]
+    presets: [strong]
+  - {tasks: [align-box-corner], demos: [10], encoders: [default, none], train_presets: [strong], presets: [strong]}
+appearance: {manipulating-rope: Knots.}
 notes: {align-box-corner/10: Boxes of one cell's width were missed.}
 """
 
@@ -111,6 +119,29 @@ def test_features_and_presets_stand_side_by_side(page: Any) -> None:
     assert "96.0 (95.0 to 97.0) | 90.0 (89.0 to 92.0) | 0.938 | 72.0 (71.0 to 75.0) | 0.750 |" in presets
     (without,) = rows(text, "| align-box-corner, 10 | without |")
     assert "80.0 (79.0 to 82.0) | not measured yet |  | not measured yet |  |" in without
+
+
+def test_gains_under_randomisation_are_paired_over_runs_and_scenes(page: Any) -> None:
+    def run(cell: str, *rewards: float) -> dict[str, Any]:
+        return line(f"{cell}@strong", 100 * sum(rewards) / len(rewards), 100.0, rewards=list(rewards))
+
+    text = page(
+        run("manipulating-rope/10/trained-strong", *[1.0] * 50),
+        run("manipulating-rope/10/trained-strong/encoder-none", *[1.0, 0.0] * 25),
+        run("manipulating-rope/10/trained-strong/seed-1", *[0.0] * 50),
+        run("align-box-corner/10/trained-strong", *[0.5] * 50),
+        run("align-box-corner/10/trained-strong/encoder-none", *[0.8] * 50),
+    )
+    gains = {row.split(",")[0]: row for row in rows(text, "| ") if ", 10 | strong | " in row}
+    worth = gains["| manipulating-rope"]
+    assert "| yes | 0 of 2 | 100.0 | 50.0 | +50.0 (+" in worth
+    assert worth.endswith("| yes |")
+    assert gains["| align-box-corner"].endswith("| no | 0 | 50.0 | 80.0 | -30.0 (-30.0 to -30.0) | worse |")
+    assert "- **manipulating-rope**: Knots." in text
+
+
+def test_gains_that_were_not_measured_say_so(page: Any) -> None:
+    assert "| manipulating-rope, 10 | strong | yes | not measured yet | | | |  |" in page()
 
 
 def test_other_training_seeds_are_shown(page: Any) -> None:

@@ -91,6 +91,29 @@ def test_cells_of_one_policy_train_it_once(config: SweepConfig, monkeypatch: pyt
     assert commands.asked == ["collect 1", "collect 2", "train", "evaluate", "evaluate"]
 
 
+def test_randomised_demonstrations_have_a_store_of_their_own(
+    config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell("randomised", replace(CELL.training, preset="strong"), "strong")
+    (plain,) = follow(config, monkeypatch, Commands())
+    (outcome,) = follow(config, monkeypatch, Commands(), cell)
+    assert plain.line is not None
+    assert outcome.line is not None
+    assert "demos/block-insertion " in plain.line["collect_command"]
+    assert "--preset" not in plain.line["collect_command"]
+    assert "demos/block-insertion-strong " in outcome.line["collect_command"]
+    assert outcome.line["collect_command"].endswith("--preset strong")
+    assert "demos/block-insertion-strong " in outcome.line["train_command"]
+
+
+def test_a_policy_of_another_encoder_is_trained_anew(config: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(config, monkeypatch, Commands())
+    monkeypatch.setattr(sweep, "_encoder_id", lambda name: "remade")
+    commands = Commands()
+    follow(config, monkeypatch, commands)
+    assert "train" in commands.asked
+
+
 def test_another_checkpoint_is_measured_anew(config: SweepConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     follow(config, monkeypatch, Commands())
     (folder,) = (config.work / "policies").iterdir()
