@@ -324,6 +324,8 @@ class Stream:
             checkpoints.save(policy, folder / "after" / task)
         updated.buffer.save(folder / REPLAY)
         head.save(folder / HEAD)  # last: it says that the rest is there
+        for file in (folder / STATE).glob("*.safetensors"):
+            file.unlink()
 
     def _record(self, head: SharedHead, task: str, clock: Clock, cell: Cell) -> dict[str, Any]:
         episodes = head.tasks[task].episodes

@@ -131,6 +131,7 @@ def update(
     resume: bool = False,
     threads: int = 2,
     report: Report | None = None,
+    save_every_s: float = 20.0,
     on_save: Callable[[], None] | None = None,
 ) -> Updated:
     """Learn from new experience; the head and the buffer that are given stay as they are.
@@ -148,6 +149,7 @@ def update(
         resume: go on from `state`.
         threads: that compute gradients; the result is the same for any.
         report: progress.
+        save_every_s: how often `state` is written.
         on_save: called after `state` was written; may run on any thread.
 
     Raises:
@@ -190,6 +192,7 @@ def update(
         resume=resume,
         threads=threads,
         report=report,
+        save_every_s=save_every_s,
         on_save=on_save,
         limit_s=60 * config.minutes,
     )
