@@ -230,10 +230,8 @@ class Supervisor:
                     self._hear(message)
                 for host in self._hosts:
                     self._check(host, overrides)
-                if monitor.process.exit_code() is not None or self._hears_nobody():
-                    code = monitor.process.exit_code()
-                    how = "it hears none of the nodes" if code is None else describe_exit(code)
-                    self._log.add("died", "monitor", f"{how}: started again")
+                if wrong := self._wrong_with(monitor):
+                    self._log.add("died", "monitor", f"{wrong}: started again")
                     monitor.close()
                     monitor = self._start_monitor()
         except Exception as error:
@@ -251,8 +249,8 @@ class Supervisor:
         return self.run_dir / "logs" / f"{name}.log"
 
     def _start_monitor(self) -> Heartbeats:
+        self._monitor_spoke_s: float | None = None
         self._monitor_due_s = time.monotonic() + _MONITOR_START_S
-        self._monitor_listens = False
         return Heartbeats(self.config, self.environment, self._log_path("monitor"))
 
     def _start(self, spec: ProcessSpec, overrides: Path, *, respawned: bool = False) -> ManagedProcess:
@@ -268,8 +266,7 @@ class Supervisor:
     def _hear(self, message: dict[str, Any]) -> None:
         """Take a line of the monitor: a heartbeat, a diagnostic, or a tick, up to which it listened."""
         now = float(message["time_s"])
-        if not self._monitor_listens:
-            self._hear_monitor(now)
+        self._hear_monitor(now)
         if "diagnostic" in message:
             self._log.add("diagnostic", message["node"], message["diagnostic"])
         elif "node" in message:
@@ -298,23 +295,31 @@ class Supervisor:
                 self._changed.notify_all()
 
     def _hear_monitor(self, now: float) -> None:
-        """Take the first line of a monitor: what nobody listened to before counts as heard."""
-        self._monitor_listens = True
-        self._monitor_due_s = now + 1.5 * self.config.hang_s
-        for watched in self._watched.values():
-            watched.heard_s = None if watched.heard_s is None else now
+        """Take a line of the monitor; before its first nobody listened, and that counts as heard."""
+        if self._monitor_spoke_s is None:
+            self._monitor_due_s = now + 1.5 * self.config.hang_s
+            for watched in self._watched.values():
+                watched.heard_s = None if watched.heard_s is None else now
+        self._monitor_spoke_s = time.monotonic()
 
-    def _hears_nobody(self) -> bool:
-        """Whether it is the monitor rather than the nodes that is to blame for a silence of them all.
+    def _wrong_with(self, monitor: Heartbeats) -> str:
+        """Why the monitor is to be replaced, nothing if it is not.
 
-        It is replaced before the nodes are judged; a new one judges them first, however slowly it started.
+        One that is silent is, before the nodes that miss it end. One that speaks, but of no node, is as well, before
+        the nodes are judged; yet a new one judges them first, however slowly it started.
         """
-        now = time.monotonic()
+        now, patience_s = time.monotonic(), self.config.hang_s / 2
+        code = monitor.process.exit_code()
+        if code is not None:
+            return describe_exit(code)
+        if self._monitor_spoke_s is not None and now - self._monitor_spoke_s > patience_s:
+            return "it is silent"
         if now < self._monitor_due_s:
-            return False
+            return ""
         running = [watched for watched in self._watched.values() if watched.host.running]
         heard = [watched.heard_s for watched in running if watched.heard_s is not None]
-        return bool(heard) and len(heard) == len(running) and now - max(heard) > self.config.hang_s / 2
+        deaf = heard and len(heard) == len(running) and now - max(heard) > patience_s
+        return "it hears none of the nodes" if deaf else ""
 
     def _hear_silence(self, watched: _Watched, now: float) -> None:
         if watched.heard_s is None or not watched.host.running:
