@@ -9,10 +9,11 @@ Vovk et al., "Algorithmic Learning in a Random World", 2005).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from torch import Tensor
 
 from embodied_vision import geometry
 from embodied_vision.errors import BadInput, CheckpointError
-from embodied_vision.learning.dataset import Dataset
 from embodied_vision.policies import folder as folders
 from embodied_vision.types import PickPlace, Scene
+
+if TYPE_CHECKING:
+    from embodied_vision.learning.dataset import Dataset
 
 FORMAT = "embodied-vision-known-1"
 KEPT_VARIANCE = 0.95
@@ -51,6 +54,12 @@ def describe_action(action: PickPlace) -> Vector:
     """(6,) x and y of pick and place in m, and the turn between them as cosine and sine, a tenth each."""
     turn = geometry.yaw_of(action.place) - geometry.yaw_of(action.pick)
     return np.array([*action.pick[:2, 3], *action.place[:2, 3], 0.1 * np.cos(turn), 0.1 * np.sin(turn)], float)
+
+
+def score_of(action: PickPlace) -> float:
+    """The least of the probabilities that a policy gave its decision; NaN where it gave none."""
+    given = [value for value in action.scores.values() if math.isfinite(value) and 0 <= value <= 1]
+    return min(given, default=math.nan)
 
 
 @dataclass(frozen=True, eq=False)

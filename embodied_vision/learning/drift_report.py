@@ -14,8 +14,8 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning.dataset import load_dataset
 from embodied_vision.learning.drift import CHANNELS, PATIENCE, Alarm, Channel, Watch
-from embodied_vision.learning.drift_known import Known, describe_action, describe_scene
-from embodied_vision.types import PickPlace, Workspace
+from embodied_vision.learning.drift_known import Known, describe_action, describe_scene, score_of
+from embodied_vision.types import Workspace
 
 TOLD_LEAST = 1e-4
 
@@ -63,12 +63,6 @@ class Drift:
             "points": [asdict(point) for point in self.points],
             "damaged": [{"id": name, "problem": problem} for name, problem in self.damaged],
         }
-
-
-def score_of(action: PickPlace) -> float:
-    """The least of the probabilities that a policy gave its decision; NaN where it gave none."""
-    given = [value for value in action.scores.values() if math.isfinite(value) and 0 <= value <= 1]
-    return min(given, default=math.nan)
 
 
 def look(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from embodied_vision import geometry
+from embodied_vision import geometry, locks
+from embodied_vision.episodes.leftovers import clear
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, RunFailed
@@ -42,7 +44,7 @@ class Practised:
 
     Attributes:
         seed: of the scene.
-        episode_id: where it is stored, None where the scene could not be built.
+        episode_id: where it is stored, None where the simulator could not run the scene.
         earned: what each action earned.
         mistakes: what was done to each.
     """
@@ -87,27 +89,30 @@ def practise(
 ) -> Iterator[Practised]:
     """Fill a store up to `episodes` episodes with mistakes, of the scenes of a split from number `seed_offset` on.
 
-    Scenes that the store holds already are not run again. Which mistakes are made depends on the scene alone.
+    Scenes that the store holds already are not run again, so that it goes on where it was stopped, also after a
+    `kill -9`. Which mistakes are made depends on the scene alone.
 
     Raises:
         BadInput: fewer than one episode, or no such task.
         EpisodeError: the store cannot be written.
+        RunFailed: another process does the same at the moment.
     """
     if episodes < 1:
         raise BadInput(f"{episodes} episodes; ask for at least 1")
-    known = practised_seeds(task, store)
-    env: Any = None
-    try:
+    busy = f"{task!r} is already being practised into {store.path}: wait until that ends, or name another store"
+    with ExitStack() as held:
+        held.enter_context(locks.exclusive(store.path / "locks" / f"{task}.practice", busy))
+        clear(store, lambda head: head["task"] == task and head["policy_id"] == PRACTICE)
+        known = practised_seeds(task, store)
+        env: Any = None
         for index in range(episodes):
             seed = scene_seed(split, seed_offset + index)
             if seed in known:
                 yield Practised(seed, known[seed])
                 continue
-            env = env if env is not None else conditions.make(task)
+            if env is None:
+                env = held.enter_context(closing(conditions.make(task)))
             yield _scene(env, task, store, seed)
-    finally:
-        if env is not None:
-            env.close()
 
 
 def practised_seeds(task: str, store: EpisodeStore) -> dict[int, str]:
@@ -156,6 +161,9 @@ def _scene(env: Any, task: str, store: EpisodeStore, seed: int) -> Practised:
             writer.append("reward", cell.frames()[0].stamp_ns, [float(reward)])
         outcome = {"reward": float(info["reward_total"]), "solved": bool(info["solved"]), "practice": True}
         return Practised(seed, writer.close(outcome), tuple(earned), tuple(mistakes))
+    except RunFailed:
+        writer.discard()
+        return Practised(seed, None)
     except BaseException:
         writer.discard()
         raise

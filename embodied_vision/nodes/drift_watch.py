@@ -11,8 +11,7 @@ from std_msgs.msg import String
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import drift_known
 from embodied_vision.learning.drift import Alarm, Channel, Watch
-from embodied_vision.learning.drift_known import Known, beside, describe_action, describe_scene
-from embodied_vision.learning.drift_report import score_of
+from embodied_vision.learning.drift_known import Known, beside, describe_action, describe_scene, score_of
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json
 from embodied_vision.nodes.lifecycle import OK, WARN, ManagedNode
