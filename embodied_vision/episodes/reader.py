@@ -22,7 +22,7 @@ from embodied_vision.episodes.files import Location, location
 from embodied_vision.episodes.manifest import check_sizes, read_manifest
 from embodied_vision.episodes.pin import Pin, identity
 from embodied_vision.episodes.remote import RemotePath
-from embodied_vision.episodes.schema import GROUP, folder_name
+from embodied_vision.episodes.schema import DECISIONS_BEGUN, GROUP, folder_name
 from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.geometry import depth_to_metres
@@ -286,6 +286,13 @@ class Episode:
                 frames = Frames(folder, self.cameras[camera], self._pin)
             self._frames[camera] = frames
         return self._frames[camera]
+
+    @property
+    def begun(self) -> tuple[bool, ...]:
+        """Of each decision, whether the arm began it; of all where the recorder heard of none, as in simulation."""
+        ids = self.attributes.get(DECISIONS_BEGUN)
+        decisions = self.decisions
+        return tuple(not isinstance(ids, list) or decisions.action(n).decision_id in ids for n in range(len(decisions)))
 
     def color_digest(self, camera: str) -> str:
         """sha256 over the color images of a camera, by the manifest: another image, order or count gives another.

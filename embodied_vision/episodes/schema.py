@@ -26,6 +26,8 @@ from embodied_vision.types import Camera
 
 SCHEMA = 2
 GROUP = "data.zarr"
+DECISIONS_BEGUN = "decisions_begun"
+"""Attribute with the ids of the decisions that an arm began, where one was heard."""
 UNITS = {"length": "m", "angle": "rad", "time": "s", "stamps": "ns", "depth": "mm"}
 
 ColorCodec = Literal["jpeg", "htj2k", "lossless"]

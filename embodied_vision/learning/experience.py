@@ -159,7 +159,10 @@ def _of_episode(
     cache: Path | None,
 ) -> list[Sample]:
     corrected = corrections(episode)
-    said = [_said(episode, number, reward, weights) for number, reward in enumerate(earned(episode))]
+    said = [
+        _said(episode, number, reward, weights) if begun else None
+        for number, (reward, begun) in enumerate(zip(earned(episode), episode.begun, strict=True))
+    ]
     if not corrected and not any(said):
         return []
     examples = load_dataset(store, episode.task, encoder, workspace, episode_ids=[episode.id], cache=cache).examples

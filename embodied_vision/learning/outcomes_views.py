@@ -128,7 +128,7 @@ def scene_of(frames: Sequence[RGBD], encoder: Encoder, workspace: Workspace) -> 
 
 
 def earned(episode: Episode) -> list[float | None]:
-    """What each decision of an episode earned, None where nothing was said before the next one.
+    """What each decision of an episode earned, None where nothing was said before the next one that the arm began.
 
     Demonstrations log what an action earned, a running cell the score so far: which of them a stream holds is told by
     the episode's total.
@@ -143,17 +143,19 @@ def earned(episode: Episode) -> list[float | None]:
         math.isclose(float(rewards.sum()), total, abs_tol=1e-6)
         and not math.isclose(float(rewards[-1]), total, abs_tol=1e-6)
     )
-    found: list[float | None] = []
-    for number, stamp in enumerate(stamps):
-        until = stamps[number + 1] if number + 1 < len(stamps) else np.iinfo(np.int64).max
+    found: list[float | None] = [None] * len(stamps)
+    begun = [number for number, was_begun in enumerate(episode.begun) if was_begun]
+    for number, following in zip(begun, [*begun[1:], None], strict=True):
+        stamp = stamps[number]
+        until = stamps[following] if following is not None else np.iinfo(np.int64).max
         within = (times > stamp) & (times <= until)
         if not within.any() or not np.isfinite(rewards[within]).all():
-            found.append(None)
-        elif per_action:
-            found.append(float(rewards[within].sum()))
+            continue
+        if per_action:
+            found[number] = float(rewards[within].sum())
         else:
             before = rewards[times <= stamp]
-            found.append(float(rewards[within][-1] - (before[-1] if len(before) else 0.0)))
+            found[number] = float(rewards[within][-1] - (before[-1] if len(before) else 0.0))
     return found
 
 
@@ -269,13 +271,9 @@ def part_of(episode: Episode) -> Part:
     are learnt from, a fifth calibrates, and a fifth is held out, drawn by the scene: none is in two parts.
     """
     seed = episode.attributes.get("seed")
-    split = split_of(int(seed)) if _is_simulated(episode) and seed is not None else "train"
+    split = "train" if seed is None else split_of(int(seed))
     if split != "train":
         return "calibrate" if split == "validation" else "held-out"
     name = f"{episode.task}/{episode.id if seed is None else seed}"
     drawn = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
     return "fit" if drawn < 0.6 else "calibrate" if drawn < 0.8 else "held-out"
-
-
-def _is_simulated(episode: Episode) -> bool:
-    return "renderer" in episode.attributes

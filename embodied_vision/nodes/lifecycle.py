@@ -323,6 +323,7 @@ class ManagedNode(LifecycleNode):
     def _record_failure(self, message: str, exit_code: int) -> None:
         self.get_logger().error(message)
         self.health(ERROR, message)
+        self._publish_health()  # also where the level was that already: it is the last word
         self.exit_code = self.exit_code or exit_code
 
     def give_up(self, message: str, exit_code: int = 1) -> None:

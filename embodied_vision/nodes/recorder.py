@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from embodied_vision.episodes.contract import Expected, default_contract, read_c
 from embodied_vision.episodes.contract_check import ContractCheck
 from embodied_vision.episodes.frames import RawFrame
 from embodied_vision.episodes.repair import repair
-from embodied_vision.episodes.schema import color_codec
+from embodied_vision.episodes.schema import DECISIONS_BEGUN, color_codec
 from embodied_vision.episodes.space import SpaceWatch
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
@@ -39,6 +41,8 @@ from embodied_vision.types import PickPlace
 
 _NS = 1_000_000_000
 _MB = 1_000_000
+BAD_FRAME_S = 5.0
+"""A frame that could not be read is told of for so long."""
 
 
 @dataclass
@@ -80,6 +84,7 @@ class _Episode:
     incomplete: int = 0
     lost: int = 0
     noted: int = 0
+    begun: list[str] = field(default_factory=list)
 
 
 class RecorderNode(ManagedNode):
@@ -146,7 +151,7 @@ class RecorderNode(ManagedNode):
 
     def start(self) -> None:
         self._counts, self._activated_ns = _Counts(), self.now_ns()
-        self._unfinished, self._bad_frame = 0, ""
+        self._unfinished, self._bad_frame, self._bad_frame_s = 0, "", -math.inf
         self._decisions = DecisionLog(self.value("decision_buffer") * len(self._cameras), self._log_decision)
         self._space = SpaceWatch(self._store.path, self._on_space_error)
         room = Room(frames=self.value("queue"), frame_bytes=self.value("queue_mb") * _MB)
@@ -154,6 +159,7 @@ class RecorderNode(ManagedNode):
         self._intake.subscribe(round(self.value("slop") * _NS))
         for topic, profile, take in (
             ("policy/decision", qos.LOG, self._take_decision),
+            ("arm/status", qos.STATUS, self._take_arm_status),
             ("outcome", qos.STATUS, self._take_outcome),
             ("episode/event", qos.EVENT, self._take_event),
             ("encoder/info", qos.STATUS, self._take_info("encoder_id")),
@@ -335,7 +341,7 @@ class RecorderNode(ManagedNode):
     def take_bad_frame(self, error: BadInput) -> None:
         self._counts.frames_received += 1
         self._counts.frames_bad += 1
-        self._bad_frame = str(error)
+        self._bad_frame, self._bad_frame_s = str(error), time.monotonic()
 
     def take_lost(self, source: Expected, count: int, stamp_ns: int) -> None:
         self._counts.messages_lost += count
@@ -366,6 +372,16 @@ class RecorderNode(ManagedNode):
     def _take_decision(self, message: String) -> None:
         if self._episode is not None:
             self._decisions.add(from_json(message, "policy/decision"))
+
+    def _take_arm_status(self, message: String) -> None:
+        """Note which decisions the arm began: others than these earned nothing and teach nothing."""
+        status = from_json(message, "arm/status")
+        if self._episode is None or self._writer is None or status["state"] != "moving":
+            return
+        decision_id = str(status["decision_id"])
+        if decision_id not in self._episode.begun:
+            self._episode.begun.append(decision_id)
+            self._writer.note(DECISIONS_BEGUN, self._episode.begun)
 
     def _log_decision(
         self, action: PickPlace, frames: list[RawFrame], info: Mapping[str, Any], missing: list[tuple[str, int]]
@@ -404,7 +420,7 @@ class RecorderNode(ManagedNode):
         if refused:
             level = ERROR if self._episode else WARN
             found.append((level, f"{refused} frames, samples or decisions were refused; log to a faster disk"))
-        if self._counts.frames_bad:
+        if time.monotonic() - self._bad_frame_s < BAD_FRAME_S:
             found.append((ERROR, self._bad_frame))
         if (full := self._lack_of_space(2 * self.value("min_free_mb"))) is not None:
             found.append((WARN if self._lack_of_space(self.value("min_free_mb")) is None else ERROR, full))
