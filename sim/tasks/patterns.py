@@ -29,7 +29,7 @@ PATTERNS = ("plain", "striped", "checked", "dotted")
 
 def texture(pattern: str) -> NDArray[np.uint8]:
     """A pattern of `PATTERNS` as uint8 (64, 64, 3), white where it is light."""
-    phase = (np.arange(PERIODS * PERIOD_PX) + 0.5) / PERIOD_PX % 1 - 0.5
+    phase = (np.arange(PERIOD_PX) + 0.5) / PERIOD_PX - 0.5
     across, along = np.meshgrid(phase, phase, indexing="ij")
     dark: FloatArray
     if pattern == "plain":
@@ -39,9 +39,10 @@ def texture(pattern: str) -> NDArray[np.uint8]:
     elif pattern == "checked":
         dark = ((across < 0) ^ (along < 0)).astype(float)
     else:
-        distance = np.hypot(across, along)
-        dark = (distance <= np.median(distance)).astype(float)
-    return np.repeat((255 * (1 - (1 - DARK) * dark)).astype(np.uint8)[..., None], 3, axis=2)
+        from_middle = np.hypot(across, along).ravel().argsort(kind="stable").argsort()
+        dark = (from_middle < across.size // 2).astype(float).reshape(across.shape)
+    period = (255 * (1 - (1 - DARK) * dark) + 0.5).astype(np.uint8)
+    return np.repeat(np.tile(period, (PERIODS, PERIODS))[..., None], 3, axis=2)
 
 
 def mean_color(rng: np.random.Generator) -> RGBA:

@@ -21,7 +21,7 @@ from tests.sim_scenes import assert_within_reach, bodies, shifted, solved_by_exp
 def test_patterns_share_their_mean_and_nothing_else() -> None:
     pictures = [texture(pattern).astype(float) for pattern in PATTERNS]
     for picture in pictures:
-        assert picture.mean() == pytest.approx(0.75 * 255, abs=1.5)
+        assert picture.mean() == pytest.approx(0.75 * 255, abs=0.5)
     for one, other in combinations(pictures, 2):
         assert np.abs(one - other).mean() > 30
 
