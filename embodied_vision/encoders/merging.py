@@ -78,7 +78,7 @@ class TokenPath:
             rows = rows[self._origin]
         if self._keep is None:
             return rows
-        return torch.zeros(self._patches, rows.shape[1], dtype=rows.dtype).index_copy(0, self._keep, rows)
+        return torch.zeros(self._patches, rows.shape[1], dtype=rows.dtype).index_put((self._keep,), rows)
 
     # ---- hooks
 
@@ -136,18 +136,19 @@ class TokenPath:
         keys = self._keys[0, self._prefix :].reshape(count, -1, self._width).mean(1)
         keys = keys / keys.norm(dim=1, keepdim=True).clamp_min(1e-12)
         similar, match = (keys[0::2] @ keys[1::2].T).max(1)
-        order = torch.argsort(similar, descending=True, stable=True)
+        order = similar.topk(similar.shape[0]).indices
         gone, into = 2 * order[:pairs], 2 * match[order[:pairs]] + 1
-        stay = torch.cat([2 * order[pairs:], torch.arange(1, count, 2)]).sort().values
+        stay = torch.cat([2 * order[pairs:], torch.arange(1, count, 2)]).topk(count - pairs, largest=False).values
 
         sizes = torch.ones(count, 1) if self._sizes is None else self._sizes
         values = [rows] if self._rope is None else [rows, *self._rope]
         weighted = torch.cat([*values, torch.ones(count, 1)], 1) * sizes
-        summed = weighted.index_add(0, into, weighted[gone])[stay]
+        places = into[:, None].expand(pairs, weighted.shape[1])
+        summed = weighted.scatter_add(0, places, weighted[gone])[stay]
         self._sizes = summed[:, -1:]
         means = summed[:, :-1] / self._sizes
-        place = torch.zeros(count, dtype=torch.int64).index_copy(0, stay, torch.arange(stay.shape[0]))
-        place = place.index_copy(0, gone, place[into])
+        place = torch.zeros(count, dtype=torch.int64).index_put((stay,), torch.arange(count - pairs))
+        place = place.index_put((gone,), place[into])
         self._origin = place if self._origin is None else place[self._origin]
         if self._rope is not None:
             width = self._rope[0].shape[1]

@@ -72,9 +72,9 @@ class Region:
 
     def covers(self, workspace: Workspace) -> bool:
         """Whether a map of that workspace reads nothing outside."""
-        mine = self.workspace
+        mine, margin = self.workspace, self.margin + 1e-9
         return all(
-            low - self.margin <= other_low and other_high <= high + self.margin
+            low - margin <= other_low and other_high <= high + margin
             for (low, high), (other_low, other_high) in zip(
                 (mine.x, mine.y, mine.z), (workspace.x, workspace.y, workspace.z), strict=True
             )
