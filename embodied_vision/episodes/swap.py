@@ -11,8 +11,6 @@ settled by one rule, see `settle`.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import os
 import shutil
@@ -28,6 +26,7 @@ from embodied_vision.episodes.regular import check_folder, check_own_folders
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import verify_folder
 from embodied_vision.errors import EpisodeError
+from embodied_vision.renames import CANNOT_EXCHANGE, exchange
 
 WAIT_S = 10.0
 """How long an edit waits for another one of the same episode."""
@@ -37,9 +36,6 @@ _FORMER = "former"
 _DELETED = "deleted"
 _POLL_S = 0.01
 _ATTEMPTS = 100
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 Settled = Literal["finished", "dropped", "nothing"]
 
@@ -134,7 +130,7 @@ def swap(store: EpisodeStore, episode_id: str) -> None:
     try:
         exchange(folder / episode_id, target)
     except OSError as error:
-        if error.errno not in _CANNOT_EXCHANGE:
+        if error.errno not in CANNOT_EXCHANGE:
             raise
         os.rename(target, folder / _FORMER)
         sync(folder)
@@ -153,20 +149,6 @@ def take_out(store: EpisodeStore, episode_id: str, kept: Path | None = None) -> 
     os.rename(source, target)
     sync(target.parent)
     sync(store.episodes_path)
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Swap two folders in one step, Linux' renameat2.
-
-    Raises:
-        OSError: the file system cannot (ENOSYS, EINVAL, ENOTSUP), or any other reason.
-    """
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if call is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(one))
-    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(one))
 
 
 def _make(folder: Path) -> None:

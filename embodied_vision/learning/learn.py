@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
+from embodied_vision.episodes.corrections import CORRECTIONS
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.dataset import Dataset, load_dataset, renderer_of, teaching_ids
+from embodied_vision.learning import canary, shadow
+from embodied_vision.learning.dataset import Dataset, load_dataset, may_teach, renderer_of, teaching_ids
 from embodied_vision.learning.evaluate import SceneResult, evaluate, split_seeds
+from embodied_vision.learning.experience import samples
+from embodied_vision.learning.gate import Limits, Pairs, judge, score_difference
+from embodied_vision.learning.gate_evidence import Reader, broken_rules, cost, held_out_of_both, logged, simulated
+from embodied_vision.learning.holdout import SHARE, is_held_out
+from embodied_vision.learning.non_inferiority import fewest_scenes
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.runs import Clock, training_record
-from embodied_vision.learning.statistics import bootstrap
+from embodied_vision.learning.scene_results import LOG, SceneLog
 from embodied_vision.learning.train import Report, TrainConfig, train
 from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
@@ -25,6 +32,9 @@ from embodied_vision.policies.policy import Policy
 
 Progress = Callable[[str, SceneResult], None]
 """Called with `candidate` or `baseline` and each scene's result."""
+RunScenes = Callable[[str, Path, Sequence[int]], Sequence[SceneResult]]
+"""Runs the policy of a folder on scenes of a task."""
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,13 @@ class LearnConfig:
         steps: of fine-tuning, each stage.
         minutes: fine-tuning ends after these at the latest, with what it has by then.
         learning_rate: at its highest; a quarter of that of training from scratch.
-        scenes: validation scenes on which candidate and baseline are compared.
+        scenes: validation scenes on which candidate and policy in use are compared; 0 where no simulator knows the
+            cell, then logged episodes and shadow decide.
         seed_offset: number of the first of them.
-        tolerated_loss: the comparison's lower bound may lie this far below zero, as a share of the score.
+        holdout: share of the logged episodes that is never learnt from, see `holdout`.
+        logged: held-out logged episodes that both decide again, the newest, at most.
+        margin, level, latency_ratio, latency_ms, size_mb: what is asked of a candidate, see `gate.Limits`.
+        canary: episodes for which a promoted policy is watched, see `canary`; 0 for none.
         seed: of order and augmentation.
         threads: 2 trains the stages side by side.
         workers: processes that evaluate.
@@ -46,12 +60,33 @@ class LearnConfig:
     steps: int = 150
     minutes: float = 10.0
     learning_rate: float = 5e-4
-    scenes: int = 20
+    scenes: int = 100
     seed_offset: int = 0
-    tolerated_loss: float = 0.05
+    holdout: float = SHARE
+    logged: int = 100
+    margin: float = LIMITS.margin
+    level: float = LIMITS.level
+    latency_ratio: float = LIMITS.latency_ratio
+    latency_ms: float | None = LIMITS.latency_ms
+    size_mb: float = LIMITS.size_mb
+    canary: int = 20
     seed: int = 0
     threads: int = 2
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        fewest = fewest_scenes(self.margin, self.level)
+        if 0 < self.scenes < fewest:
+            raise BadInput(
+                f"{self.scenes} scenes cannot show that a candidate is not worse by {100 * self.margin:g} %, even if "
+                f"it loses none; compare on at least {fewest}, see `embodied-vision learn scenes`, or allow a larger "
+                "margin"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """What is asked of a candidate."""
+        return Limits(self.margin, self.level, self.latency_ratio, self.latency_ms, self.size_mb)
 
 
 @dataclass(frozen=True)
@@ -82,6 +117,7 @@ class Outcome:
         new_episodes: ids that were learnt from for the first time.
         replayed: number of older episodes in the replay buffer.
         minutes: of fine-tuning.
+        gate: everything that was examined, see `gate.Verdict`.
     """
 
     task: str
@@ -93,6 +129,7 @@ class Outcome:
     new_episodes: Sequence[str] = field(default_factory=tuple)
     replayed: int = 0
     minutes: float = 0.0
+    gate: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -132,42 +169,111 @@ def learn(
     """
     pointer = Pointer(policies, task)
     with pointer.locked():
-        baseline = _baseline(pointer)
+        baseline = start(pointer)
         known = set(baseline.training.get("episodes", ()))
-        new = [episode_id for episode_id in teaching_ids(store, task) if episode_id not in known]
+        ids = [*teaching_ids(store, task), *corrected_ids(store, task)]
+        new = sorted({e for e in ids if e not in known and not is_held_out(e, config.holdout)})
         if not new:
-            reason = f"no new solved episode of {task} in {store.path}; validation and test scenes do not count"
+            reason = (
+                f"no new solved or corrected episode of {task} in {store.path}; validation and test scenes do not "
+                f"count, nor does the {100 * config.holdout:g} % that is held out"
+            )
             return _refuse(pointer, baseline, None, reason)
         eyes = load_encoder(encoder) if baseline.encoder_id else None
         Policy(baseline, eyes)  # refuses another encoder before any time is spent
-        fresh = load_dataset(store, task, eyes, baseline.workspace, episode_ids=new)
+        fresh = taught(task, store, new, eyes, baseline)
         _require_renderer(fresh, baseline, store)
         old = _replay(task, known, [replay, store] if replay is not None else [store], eyes, baseline)
-        start = time.monotonic()
-        candidate = _fine_tune(baseline, fresh, old, config, report)
-        minutes = (time.monotonic() - start) / 60
-        folder = pointer.add(candidate)
-        difference = _compare(task, folder, pointer.path(baseline.checkpoint_id), encoder, config, progress)
-        outcome = Outcome(
-            task=task,
-            candidate=candidate.checkpoint_id,
-            baseline=baseline.checkpoint_id,
-            decision="refused",
-            reason=_objection(difference, config),
-            differences=(difference,),
+        began = time.monotonic()
+        candidate = fine_tune(baseline, fresh, old, config, report)
+        minutes = (time.monotonic() - began) / 60
+        outcome = decide(pointer, candidate, config, store=store, encoder=encoder, progress=progress)
+        return replace(
+            outcome,
             new_episodes=tuple(new),
             replayed=len(old.episode_ids) if old is not None else 0,
             minutes=round(minutes, 2),
         )
-        if outcome.reason:
-            pointer.log("refused", candidate.checkpoint_id, baseline.checkpoint_id, outcome.reason)
-            return outcome
-        reason = f"{_signed(difference)} on {difference.scenes} validation scenes, {len(new)} new episodes learnt"
-        pointer.promote(candidate.checkpoint_id, reason)
-        return replace(outcome, decision="promoted", reason=reason)
 
 
-def _baseline(pointer: Pointer) -> Checkpoint:
+def decide(
+    pointer: Pointer,
+    candidate: Checkpoint,
+    config: LearnConfig,
+    *,
+    store: EpisodeStore | None = None,
+    encoder: str = "default",
+    old_tasks: Sequence[str] = (),
+    run: RunScenes | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Put a trained candidate to the gate, and promote it or refuse it. The caller holds `pointer.locked()`.
+
+    Args:
+        pointer: of the task that the candidate was trained for; a policy is in use there.
+        candidate: any checkpoint of the task.
+        config: settings.
+        store: logged episodes, of which those are tried that neither policy learnt from.
+        encoder: name or folder of the encoder.
+        old_tasks: other tasks that the candidate must not have lost.
+        run: runs scenes; left out, `evaluate`.
+        progress: progress of the comparison.
+
+    Raises:
+        BadInput: nothing to judge by.
+        CheckpointError: a checkpoint cannot be loaded, or was trained with another encoder.
+        RunFailed: another checkpoint was put to use meanwhile.
+    """
+    assert pointer.current is not None
+    baseline_id, task = pointer.current, pointer.task
+    folder, baseline = pointer.add(candidate), pointer.path(baseline_id)
+    name = candidate.checkpoint_id
+    if name == baseline_id or pointer.was_rolled_back(name):
+        why = "is in use already" if name == baseline_id else "was in use and was rolled back; log other episodes"
+        return _refuse(pointer, checkpoints.load(baseline), name, f"checkpoint {name} {why}")
+    evidence: list[Pairs] = []
+    broken: list[str] = []
+    if config.scenes:
+        for which in (task, *old_tasks):
+            ours, theirs = _run(which, folder, baseline, encoder, config, run, progress)
+            evidence.append(simulated(which, ours, theirs, is_new=which == task))
+            broken += broken_rules(ours, theirs, candidate.workspace)
+    eyes = load_encoder(encoder) if candidate.encoder_id else None
+    if store is not None:
+        pairs, problems = _logged(task, store, folder, baseline, eyes, config, progress)
+        evidence += [pairs] if pairs is not None else []
+        broken += problems
+    shadowed = shadow.pairs(pointer, name, store)
+    evidence += [shadowed] if shadowed is not None else []
+    broken += shadow.problems(pointer, name)
+    if not evidence:
+        reason = (
+            "nothing to judge it by: no simulated scenes, no held-out logged episode whose outcome is known, and no "
+            "shadow; let it run in the shadow first"
+        )
+        return _refuse(pointer, checkpoints.load(baseline), name, reason)
+    verdict = judge(evidence, config.limits, broken=broken, cost=cost(folder, baseline, eyes))
+    differences = tuple(_difference(pairs) for pairs in evidence if pairs.source == "simulation")
+    outcome = Outcome(
+        task, name, baseline_id, "refused", verdict.reason, differences=differences, gate=verdict.to_dict()
+    )
+    if not verdict.passed:
+        pointer.log("refused", name, baseline_id, verdict.reason, gate=verdict.to_dict())
+        return outcome
+    thresholds = {
+        "canary": canary.plan(pointer, store, evidence, config.canary).to_dict() if config.canary else None,
+        "margin": config.margin,
+    }
+    pointer.promote(name, verdict.reason, expected=baseline_id, thresholds=thresholds)
+    return replace(outcome, decision="promoted")
+
+
+def start(pointer: Pointer) -> Checkpoint:
+    """The checkpoint in use; where there is none, the shipped one of the task is put to use.
+
+    Raises:
+        BadInput: none ships for the task.
+    """
     if pointer.current is None:
         pointer.promote(checkpoints.load(_first(pointer)).checkpoint_id, "where learning starts")
     assert pointer.current is not None
@@ -200,15 +306,49 @@ def _replay(
     for store in stores:
         there = known & set(store.ids()) if store.exists() else set()
         if there:
-            return load_dataset(store, task, encoder, baseline.workspace, episode_ids=there)
+            return taught(task, store, there, encoder, baseline)
     return None
 
 
-def _fine_tune(
-    baseline: Checkpoint, fresh: Dataset, old: Dataset | None, config: LearnConfig, report: Report | None
+def corrected_ids(store: EpisodeStore, task: str) -> list[str]:
+    """Ids of the episodes of a task in which an operator corrected something, but for validation and test scenes."""
+    found = store.select(task=task) if store.exists() else ()
+    return [episode.id for episode in found if episode.attributes.get(CORRECTIONS) and may_teach(episode.attributes)]
+
+
+def taught(
+    task: str, store: EpisodeStore, episode_ids: Iterable[str], encoder: Encoder | None, baseline: Checkpoint
+) -> Dataset:
+    """What these episodes teach: all of the solved ones, and of those that were corrected what should have been done.
+
+    Raises:
+        BadInput: an episode is of another task, or two renderers drew them.
+        EpisodeError: one is damaged.
+    """
+    ids = sorted(episode_ids)
+    corrected = [e for e in ids if store.open(e).attributes.get(CORRECTIONS)]
+    solved = [e for e in ids if e not in set(corrected)]
+    if not corrected:
+        return load_dataset(store, task, encoder, baseline.workspace, episode_ids=solved)
+    given = samples(store, task, encoder, baseline.workspace, episode_ids=corrected)
+    examples = [sample.example for sample in given if sample.sign > 0]
+    if solved:
+        dataset = load_dataset(store, task, encoder, baseline.workspace, episode_ids=solved)
+        return replace(dataset, examples=[*dataset.examples, *examples], episode_ids=ids)
+    encoder_id = encoder.encoder_id if encoder is not None else ""
+    return Dataset(examples, ids, task, encoder_id, renderer=str(store.open(ids[0]).attributes.get("renderer", "")))
+
+
+def fine_tune(
+    baseline: Checkpoint, fresh: Dataset, old: Dataset | None, config: LearnConfig, report: Report | None = None
 ) -> Checkpoint:
+    """Train a checkpoint on, half of each batch from `old`.
+
+    Raises:
+        RunFailed: a loss is not finite.
+    """
     settings = TrainConfig(steps=config.steps, learning_rate=config.learning_rate, seed=config.seed)
-    start, start_cpu = time.monotonic(), time.process_time()
+    began, began_cpu = time.monotonic(), time.process_time()
     weights = train(
         fresh,
         baseline.network().requires_grad_(True),
@@ -219,7 +359,7 @@ def _fine_tune(
         replay=old,
         limit_s=60 * config.minutes,
     )
-    clock = Clock((time.monotonic() - start) / 60, (time.process_time() - start_cpu) / 60)
+    clock = Clock((time.monotonic() - began) / 60, (time.process_time() - began_cpu) / 60)
     ids = sorted({*baseline.training.get("episodes", ()), *fresh.episode_ids})
     record = training_record(
         ids, settings, clock, len(fresh), parent=baseline.checkpoint_id, renderer=renderer_of(baseline.training)
@@ -227,44 +367,64 @@ def _fine_tune(
     return replace(baseline, weights=weights, training=record, measured={})
 
 
-def _compare(
-    task: str, candidate: Path, baseline: Path, encoder: str, config: LearnConfig, progress: Progress | None
-) -> Difference:
+def _run(
+    task: str,
+    candidate: Path,
+    baseline: Path,
+    encoder: str,
+    config: LearnConfig,
+    run: RunScenes | None,
+    progress: Progress | None,
+) -> tuple[list[SceneResult], list[SceneResult]]:
+    """Results of both on the same validation scenes."""
     seeds = split_seeds("validation", config.scenes, config.seed_offset)
+    log = SceneLog(baseline.parent.parent / LOG)
 
-    def rewards(name: str, folder: Path) -> list[float]:
+    def results(name: str, folder: Path) -> list[SceneResult]:
         def tell(result: SceneResult) -> None:
             if progress is not None:
                 progress(name, result)
 
-        results = evaluate(task, folder, seeds, encoder=encoder, workers=config.workers, report=tell)
-        return [result.reward for result in results]
+        if run is not None:
+            return list(run(task, folder, seeds))
+        return evaluate(task, folder, seeds, encoder=encoder, workers=config.workers, log=log, report=tell)
 
-    ours, theirs = rewards("candidate", candidate), rewards("baseline", baseline)
-    interval = bootstrap([a - b for a, b in zip(ours, theirs, strict=True)])
+    return results("candidate", candidate), results("baseline", baseline)
+
+
+def _logged(
+    task: str,
+    store: EpisodeStore,
+    candidate: Path,
+    baseline: Path,
+    eyes: Encoder | None,
+    config: LearnConfig,
+    progress: Progress | None,
+) -> tuple[Pairs | None, list[str]]:
+    """How both decide again in the newest held-out episodes.
+
+    Those in which the policy in use acted itself count only where nothing else tells: it repeats all of them.
+    """
+    readers = Reader.load(candidate, eyes), Reader.load(baseline, eyes)
+    acting = readers[1].policy.checkpoint_id
+    found = store.select(task=task) if store.exists() else ()
+    ids = [episode.id for episode in found if not config.scenes or episode.policy_id != acting]
+    ids = [e for e in held_out_of_both(ids, *(r.policy for r in readers)) if is_held_out(e, config.holdout)]
+    return logged(task, store, ids[-config.logged :] if config.logged else [], *readers)
+
+
+def _difference(pairs: Pairs) -> Difference:
+    interval, scenes = score_difference(pairs), len(pairs.names)
     return Difference(
-        task=task,
+        task=pairs.task,
         difference=round(100 * interval.value, 2),
         ci_low=round(100 * interval.low, 2),
         ci_high=round(100 * interval.high, 2),
-        candidate_score=round(100 * sum(ours) / len(ours), 2),
-        baseline_score=round(100 * sum(theirs) / len(theirs), 2),
-        scenes=len(seeds),
-        seeds=(seeds[0], seeds[-1]),
+        candidate_score=round(100 * sum(pairs.candidate_score) / scenes, 2),
+        baseline_score=round(100 * sum(pairs.baseline_score) / scenes, 2),
+        scenes=scenes,
+        seeds=(int(pairs.names[0]), int(pairs.names[-1])),
     )
-
-
-def _objection(difference: Difference, config: LearnConfig) -> str:
-    """Why not to promote, empty when nothing speaks against it: no worse on average, nor plausibly much worse."""
-    if difference.difference < 0:
-        return f"candidate scores lower on the same scenes: {_signed(difference)}"
-    if difference.ci_low < -100 * config.tolerated_loss:
-        return f"candidate may be worse by more than {100 * config.tolerated_loss:g}: {_signed(difference)}"
-    return ""
-
-
-def _signed(difference: Difference) -> str:
-    return f"{difference.difference:+.1f} ({difference.ci_low:+.1f} to {difference.ci_high:+.1f})"
 
 
 def _refuse(pointer: Pointer, baseline: Checkpoint, candidate: str | None, reason: str) -> Outcome:

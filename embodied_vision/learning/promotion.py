@@ -1,9 +1,15 @@
 """Which checkpoint of a task is in use: a pointer that is swapped atomically, and the former one kept.
 
-FOLDER/TASK/checkpoints/ID/   all candidates, promoted or not
-FOLDER/TASK/current           link to the one in use; what the policy node loads and reloads
-FOLDER/TASK/former            link to the one before
-FOLDER/TASK/history.jsonl     one line an event, never rewritten
+FOLDER/TASK/checkpoints/ID/     all candidates, promoted or not
+FOLDER/TASK/releases/NUMBER-ID/ what was put to use: links `current` and `former`, and `release.json`, which says
+                                when, why and with which thresholds
+FOLDER/TASK/in_use              link to a release, the only thing that is ever swapped
+FOLDER/TASK/current             link to the checkpoint in use, through `in_use`; what the policy node loads
+FOLDER/TASK/former              link to the one before, through `in_use`
+FOLDER/TASK/history.jsonl       one line an event, see `history`
+
+A checkpoint names its encoder and holds head and normalisation, a release adds the thresholds it is watched by: all of
+it changes in one step, and a process killed at any moment leaves the one or the other.
 """
 
 from __future__ import annotations
@@ -11,18 +17,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.errors import BadInput, CheckpointError, RunFailed
+from embodied_vision.learning import history
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.checkpoint import Checkpoint
+from embodied_vision.policies.folder import sync
 
-CURRENT, FORMER, HISTORY = "current", "former", "history.jsonl"
+CURRENT, FORMER, IN_USE, RELEASES, RELEASE = "current", "former", "in_use", "releases", "release.json"
 
 
 class Pointer:
@@ -51,64 +59,116 @@ class Pointer:
         """Id of the one that was in use before."""
         return self._target(FORMER)
 
+    @property
+    def release(self) -> Mapping[str, Any]:
+        """What is known of the checkpoint in use: `time`, `event`, `reason`, `thresholds`; empty when there is none."""
+        return self._release()
+
+    def stored(self) -> list[str]:
+        """Ids of all stored checkpoints."""
+        folder = self.folder / "checkpoints"
+        return sorted(entry.name for entry in folder.iterdir() if "." not in entry.name) if folder.is_dir() else []
+
     def add(self, checkpoint: Checkpoint) -> Path:
-        """Store a candidate without using it."""
+        """Store a candidate without using it. One that is stored already, whole, stays as it is."""
         path = self.path(checkpoint.checkpoint_id)
-        checkpoints.save(checkpoint, path)
+        try:
+            checkpoints.load(path)
+        except CheckpointError:
+            checkpoints.save(checkpoint, path)
         return path
 
-    def promote(self, checkpoint_id: str, reason: str) -> None:
+    def promote(
+        self,
+        checkpoint_id: str,
+        reason: str,
+        *,
+        expected: str | None = None,
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> None:
         """Use a stored checkpoint from now on. A reader of `current` sees the one or the other, never none.
+
+        Args:
+            checkpoint_id: which.
+            reason: for the history.
+            expected: id of the checkpoint that it was compared with.
+            thresholds: what it is watched by, JSON-ready, see `canary`.
 
         Raises:
             CheckpointError: it is not stored or damaged; the pointer stays.
+            RunFailed: another checkpoint than `expected` is in use meanwhile; the pointer stays.
         """
         checkpoints.load(self.path(checkpoint_id))
-        before = self.current
-        if before is not None and before != checkpoint_id:
-            self._link(FORMER, before)
-        self._link(CURRENT, checkpoint_id)
-        self.log("promoted", checkpoint_id, before, reason)
+        with self._swapping():
+            before = self.current
+            if expected is not None and before != expected:
+                raise RunFailed(
+                    f"{checkpoint_id} was compared with {expected}, and {before} is in use in {self.folder} "
+                    "meanwhile; learn again"
+                )
+            former = before if before != checkpoint_id else self.former
+            self._swap("promoted", checkpoint_id, former, before, reason, thresholds or {})
 
-    def rollback(self, reason: str = "asked for") -> str:
+    def rollback(self, reason: str = "asked for", *, expected: str | None = None, **more: Any) -> str:
         """Use the former checkpoint again; the one in use becomes the former. Returns the id now in use.
+
+        It does not wait for a learner that is at work.
+
+        Args:
+            reason: for the history.
+            expected: id of the checkpoint that is to go.
+            more: of the history's line, JSON-ready.
 
         Raises:
             BadInput: there is no former one.
             CheckpointError: the former one is damaged; the pointer stays.
+            RunFailed: another checkpoint than `expected` is in use meanwhile.
         """
-        before, former = self.current, self.former
-        if former is None or before is None:
-            raise BadInput(f"nothing to roll back to in {self.folder}: no checkpoint was in use before this one")
-        checkpoints.load(self.path(former))
-        self._link(CURRENT, former)
-        self._link(FORMER, before)
-        self.log("rolled back", former, before, reason)
-        return former
+        with self._swapping():
+            before, former = self.current, self.former
+            if former is None or before is None:
+                raise BadInput(f"nothing to roll back to in {self.folder}: no checkpoint was in use before this one")
+            if expected is not None and before != expected:
+                raise RunFailed(f"{expected} is no longer in use in {self.folder}, {before} is; nothing was changed")
+            checkpoints.load(self.path(former))
+            self._swap("rolled back", former, before, before, reason, {}, **more)
+            return former
+
+    def purge(self, checkpoint_id: str, reason: str) -> None:
+        """Delete a stored checkpoint for good. Where it is the former one, there is no way back afterwards.
+
+        Raises:
+            BadInput: it is in use.
+        """
+        with self._swapping():
+            current = self.current
+            if current == checkpoint_id:
+                raise BadInput(f"checkpoint {checkpoint_id} is in use in {self.folder}; promote another one first")
+            if self.former == checkpoint_id and current is not None:
+                self._swap("purged", current, None, checkpoint_id, reason, self.release.get("thresholds", {}))
+            gone = self.path(checkpoint_id).with_name(f".{checkpoint_id}.{uuid.uuid4().hex[:8]}")
+            if self.path(checkpoint_id).exists():
+                self.path(checkpoint_id).rename(gone)
+            for left in (gone, *gone.parent.glob(f"{checkpoint_id}.*")):  # and what lies beside it, see `drift_known`
+                shutil.rmtree(left, ignore_errors=True)
+
+    def was_rolled_back(self, checkpoint_id: str) -> bool:
+        """Whether a checkpoint was in use once and was taken back."""
+        return any(
+            line["event"] == "rolled back" and line["baseline"] == checkpoint_id
+            for line in self.history()  # whoever promotes it again by hand is not hindered
+        )
 
     def log(self, event: str, candidate: str, baseline: str | None, reason: str, **more: Any) -> None:
         """Add a line to the history."""
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "event": event,
-            "task": self.task,
-            "candidate": candidate,
-            "baseline": baseline,
-            "reason": reason,
-            **more,
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self._swapping():
+            self._settle()
+            history.append(self.folder, history.line(self.task, event, candidate, baseline, reason, **more))
 
     def history(self) -> list[dict[str, Any]]:
         """All events, oldest first."""
-        path = self.folder / HISTORY
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = history.read(self.folder)
+        return [*lines, *self._unlogged(lines)]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -117,25 +177,127 @@ class Pointer:
         Raises:
             RunFailed: another one is at work.
         """
+        with self._held(".lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield
+
+    @contextmanager
+    def _swapping(self) -> Iterator[None]:
+        """Be the only one who swaps the pointer, for a moment."""
+        with self._held(".swap", fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _held(self, name: str, how: int) -> Iterator[None]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w", encoding="utf-8") as file:
+        with open(self.folder / name, "w", encoding="utf-8") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, how)
             except BlockingIOError as error:
                 raise RunFailed(f"another learner is at work in {self.folder}; wait until it ends") from error
             yield
 
     def _target(self, name: str) -> str | None:
-        link = self.folder / name
-        return Path(os.readlink(link)).name if link.is_symlink() else None
+        link = self.folder / IN_USE / name
+        if not link.is_symlink():
+            link = self.folder / name  # of an earlier layout, see `_adopt`
+        return link.resolve().name if link.exists() else None
 
-    def _link(self, name: str, checkpoint_id: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        staging = self.folder / f".{name}.{uuid.uuid4().hex[:8]}"
-        staging.symlink_to(Path("checkpoints") / checkpoint_id, target_is_directory=True)
-        os.replace(staging, self.folder / name)
-        handle = os.open(self.folder, os.O_RDONLY)
+    def _release(self) -> dict[str, Any]:
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            return dict(json.loads((self.folder / IN_USE / RELEASE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return {}
+
+    def _releases(self) -> list[Path]:
+        """Folders of all releases, oldest first; what a killed process had not finished begins with a dot."""
+        folder = self.folder / RELEASES
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def _unlogged(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The event of the release in use, where a process was killed between swap and log."""
+        release = self._release()
+        known = {line.get("release") for line in lines}
+        return [release] if release and release["release"] not in known else []
+
+    def _settle(self) -> None:
+        """Finish what a killed process had swapped, and remove what it had not."""
+        lines = history.read(self.folder)
+        for line in self._unlogged(lines):
+            history.append(self.folder, line)
+            lines.append(line)
+        known = {line.get("release") for line in lines}
+        for release in self._releases():
+            if release.name not in known:
+                shutil.rmtree(release)
+        self._lead_through()
+
+    def _swap(
+        self,
+        event: str,
+        current: str,
+        former: str | None,
+        before: str | None,
+        reason: str,
+        thresholds: Mapping[str, Any],
+        **more: Any,
+    ) -> None:
+        try:
+            self._settle()
+            self._adopt()
+            line = history.line(self.task, event, current, before, reason, thresholds=dict(thresholds), **more)
+            self._put_to_use(current, former, line)
+        except OSError as error:
+            raise RunFailed(
+                f"{self.folder} cannot be written ({error.strerror}), {self.current or 'nothing'} is in use; "
+                "make room or check permissions, and try again"
+            ) from error
+
+    def _adopt(self) -> None:
+        """Make a release of links as they were laid before there were releases; what they lead to stays the same."""
+        current = self.current
+        if current is not None and not (self.folder / IN_USE).is_symlink():
+            line = history.line(self.task, "adopted", current, self.former, "in use before there were releases")
+            self._put_to_use(current, self.former, line)
+
+    def _put_to_use(self, current: str, former: str | None, line: Mapping[str, Any]) -> None:
+        releases = self._releases()
+        number = int(releases[-1].name.split("-")[0]) + 1 if releases else 1
+        name = f"{number:04d}-{current}"
+        line = {**line, "release": name}
+        self._write_release(name, current, former, line)
+        self._link(IN_USE, Path(RELEASES) / name)
+        self._lead_through()
+        history.append(self.folder, line)
+
+    def _write_release(self, name: str, current: str, former: str | None, line: Mapping[str, Any]) -> None:
+        """Complete and on the disk before anything leads to it."""
+        releases = self.folder / RELEASES
+        staging = releases / f".{name}.{uuid.uuid4().hex[:8]}"
+        staging.mkdir(parents=True)
+        for link, checkpoint_id in ((CURRENT, current), (FORMER, former)):
+            if checkpoint_id is not None:
+                (staging / link).symlink_to(Path("..") / ".." / "checkpoints" / checkpoint_id, target_is_directory=True)
+        with open(staging / RELEASE, "w", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync(staging)
+        staging.rename(releases / name)
+        sync(releases)
+
+    def _lead_through(self) -> None:
+        """Let `current` and `former` lead through `in_use`, as far as it has them."""
+        if not (self.folder / IN_USE).is_symlink():
+            return
+        for name in (CURRENT, FORMER):
+            link, through = self.folder / name, Path(IN_USE) / name
+            if not (self.folder / through).is_symlink():
+                link.unlink(missing_ok=True)  # there is no former one any more
+            elif not (link.is_symlink() and link.readlink() == through):
+                self._link(name, through)
+
+    def _link(self, name: str, target: Path) -> None:
+        staging = self.folder / f".{name}.{uuid.uuid4().hex[:8]}"
+        staging.symlink_to(target, target_is_directory=True)
+        os.replace(staging, self.folder / name)
+        sync(self.folder)

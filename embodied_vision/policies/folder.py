@@ -17,6 +17,7 @@ from torch import Tensor
 
 from embodied_vision.digests import read_verified
 from embodied_vision.errors import CheckpointError
+from embodied_vision.renames import CANNOT_EXCHANGE, exchange
 
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
@@ -37,13 +38,15 @@ def identify(settings: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
 
 
 def write(folder: Path, weights: Mapping[str, Tensor], manifest: Mapping[str, Any], card: str) -> None:
-    """Write weights, card and manifest, which gains their sha256, beside `folder` and rename it into place."""
+    """Write weights, card and manifest, which gains their sha256, beside `folder`, and let them take its place.
+
+    At any moment `folder` is the former one or the new one, whole: a process may be killed, or the disk be full.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     contents = {WEIGHTS: pack(weights), CARD: card.encode()}
     full = {**manifest, "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
     contents[MANIFEST] = (json.dumps(full, indent=2, ensure_ascii=False) + "\n").encode()
     staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    former = staging.with_name(staging.name + ".former")
     staging.mkdir()
     try:
         for name, data in contents.items():
@@ -51,14 +54,36 @@ def write(folder: Path, weights: Mapping[str, Tensor], manifest: Mapping[str, An
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if folder.exists():
-            folder.rename(former)
-        staging.rename(folder)
+        sync(staging)
+        _take_place(staging, folder)
+        sync(folder.parent)
     finally:
-        if former.exists() and not folder.exists():
-            former.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _take_place(staging: Path, folder: Path) -> None:
+    """Afterwards `staging` is the former folder, or gone."""
+    if not folder.exists():
+        staging.rename(folder)
+        return
+    try:
+        exchange(staging, folder)
+    except OSError as error:
+        if error.errno not in CANNOT_EXCHANGE:
+            raise
+        former = staging.with_name(staging.name + ".former")
+        folder.rename(former)  # without a step for both, a kill here leaves the former one under this name
+        staging.rename(folder)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Force the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def format_of(folder: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,18 @@ from policies.stubs import TINY, StubEncoder, frame, random_checkpoint
 from embodied_vision import geometry
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
-from embodied_vision.errors import BadInput, CheckpointError
+from embodied_vision.errors import BadInput, CheckpointError, RunFailed
 from embodied_vision.learning import learn as learning
 from embodied_vision.learning.evaluate import SceneResult
+from embodied_vision.learning.holdout import is_held_out
 from embodied_vision.learning.learn import LearnConfig, Outcome, learn
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.types import PickPlace
 
 TASK = "block-insertion"
-CONFIG = LearnConfig(steps=1, scenes=4, threads=1)
+CONFIG = LearnConfig(steps=1, scenes=5, margin=0.5, holdout=0.0, latency_ratio=100.0, threads=1)
+"""Made-up scenes tell what a candidate is worth, and a decision's time tells nothing here."""
 
 
 def log_episode(store: EpisodeStore, *, reward: float = 1.0, seed: int | None = 5, task: str = TASK) -> str:
@@ -48,8 +52,9 @@ def round_of(
     store: EpisodeStore,
     monkeypatch: pytest.MonkeyPatch,
     *,
-    candidate: Sequence[float] = (1, 1, 1, 1),
-    baseline: Sequence[float] = (1, 1, 1, 1),
+    candidate: Sequence[float] = (1, 1, 1, 1, 1),
+    baseline: Sequence[float] = (1, 1, 1, 1, 1),
+    config: LearnConfig = CONFIG,
 ) -> Outcome:
     """One round, with the rewards that candidate and baseline shall get on the validation scenes."""
     in_use = pointer.current
@@ -61,7 +66,7 @@ def round_of(
         return [SceneResult(seed, reward, reward == 1, 1) for seed, reward in zip(seeds, rewards, strict=True)]
 
     monkeypatch.setattr(learning, "evaluate", measured)
-    outcome = learn(TASK, store, pointer.folder.parent, CONFIG)
+    outcome = learn(TASK, store, pointer.folder.parent, config)
     assert all(seeds == asked[0] for seeds in asked)
     assert all(1_000_000 <= seed < 2_000_000 for seeds in asked for seed in seeds)
     return outcome
@@ -83,7 +88,7 @@ def test_a_candidate_that_does_no_worse_is_promoted_and_its_episodes_are_known(
     second = log_episode(store)
     again = round_of(pointer, store, monkeypatch)
     assert (again.new_episodes, again.replayed) == ((second,), 1)
-    assert round_of(pointer, store, monkeypatch).reason.startswith("no new solved episode")
+    assert round_of(pointer, store, monkeypatch).reason.startswith("no new solved or corrected episode")
 
 
 def test_a_worse_candidate_is_refused_and_says_by_how_much(
@@ -92,11 +97,12 @@ def test_a_worse_candidate_is_refused_and_says_by_how_much(
     store = EpisodeStore(tmp_path / "store")
     log_episode(store)
     before = pointer.current
-    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 0, 1))
+    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 0, 1, 1))
     assert (outcome.decision, pointer.current) == ("refused", before)
-    assert "-50.0" in outcome.reason
-    assert outcome.differences[0].difference == -50.0
+    assert "0 won, 2 lost on 5 validation scenes" in outcome.reason
+    assert outcome.differences[0].difference == -40.0
     assert pointer.history()[-1]["event"] == "refused"
+    assert pointer.history()[-1]["gate"] == json.loads(json.dumps(outcome.gate))
 
 
 def test_a_candidate_that_wins_some_and_loses_some_is_refused(
@@ -104,7 +110,7 @@ def test_a_candidate_that_wins_some_and_loses_some_is_refused(
 ) -> None:
     store = EpisodeStore(tmp_path / "store")
     log_episode(store)
-    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 1, 1), baseline=(0, 1, 1, 1))
+    outcome = round_of(pointer, store, monkeypatch, candidate=(1, 0, 0, 1, 1), baseline=(0, 1, 1, 1, 1))
     assert outcome.decision == "refused"
     assert "may be worse" in outcome.reason
 
@@ -148,3 +154,80 @@ def test_a_task_without_any_checkpoint_is_refused(tmp_path: Path) -> None:
     log_episode(store, task="towers-of-hanoi")
     with pytest.raises(BadInput, match="no checkpoint of 'towers-of-hanoi'"):
         learn("towers-of-hanoi", store, tmp_path / "policies", CONFIG)
+
+
+def test_held_out_episodes_teach_nothing_and_are_told_by_their_id(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    ids = [log_episode(store) for _ in range(4)]
+    config = replace(CONFIG, holdout=0.5)
+    held_out = [episode_id for episode_id in ids if is_held_out(episode_id, 0.5)]
+    outcome = round_of(pointer, store, monkeypatch, config=config)
+    assert set(outcome.new_episodes) == set(ids) - set(held_out)
+    share = sum(is_held_out(f"episode-{i}", 0.2) for i in range(5000)) / 5000
+    assert share == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_candidate_that_was_rolled_back_is_not_promoted_again(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    first = round_of(pointer, store, monkeypatch)
+    pointer.rollback("worse on the arm")
+    again = round_of(pointer, store, monkeypatch)
+    assert (first.candidate, first.decision) == (again.candidate, "promoted")
+    assert again.decision == "refused"
+    assert "was rolled back" in again.reason
+
+
+def test_a_candidate_is_not_promoted_over_another_policy_than_it_was_compared_with(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody rolls back while scenes are being run."""
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    other = pointer.add(random_checkpoint("", seed=8, config=TINY)).name
+
+    def measured(task: str, folder: Path, seeds: Sequence[int], **_: Any) -> list[SceneResult]:
+        if pointer.current != other:
+            pointer.promote(other, "by hand")
+        return [SceneResult(seed, 1.0, True, 1) for seed in seeds]
+
+    monkeypatch.setattr(learning, "evaluate", measured)
+    with pytest.raises(RunFailed, match=f"{other} is in use"):
+        learn(TASK, store, pointer.folder.parent, CONFIG)
+    assert pointer.current == other
+
+
+def test_a_guard_that_refuses_the_candidate_refuses_it_here(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    in_use = pointer.current
+
+    def measured(task: str, folder: Path, seeds: Sequence[int], **_: Any) -> list[SceneResult]:
+        refused = () if folder.name == in_use else ("position_limit: x is 2",)
+        return [SceneResult(seed, 1.0, True, 1, refused=refused) for seed in seeds]
+
+    monkeypatch.setattr(learning, "evaluate", measured)
+    outcome = learn(TASK, store, pointer.folder.parent, CONFIG)
+    assert outcome.decision == "refused"
+    assert outcome.reason.startswith("the guard refused actions of the candidate in 5 scenes")
+
+
+def test_a_real_cell_without_a_simulator_needs_episodes_or_a_shadow(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store, seed=None)
+    outcome = round_of(pointer, store, monkeypatch, config=replace(CONFIG, scenes=0))
+    assert outcome.decision == "refused"
+    assert outcome.reason.startswith("nothing to judge it by")
+
+
+def test_scenes_that_can_show_nothing_are_refused_at_once() -> None:
+    with pytest.raises(BadInput, match="compare on at least 59"):
+        LearnConfig(scenes=20)

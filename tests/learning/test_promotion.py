@@ -30,6 +30,7 @@ def test_promotion_keeps_the_former_and_rollback_goes_back(tmp_path: Path) -> No
     assert pointer.rollback() == first
     assert (pointer.current, pointer.former) == (first, second)
     events = [(line["event"], line["candidate"], line["baseline"]) for line in pointer.history()]
+    assert [line["release"] for line in pointer.history()] == [f"{i + 1:04d}-{c}" for i, (_, c, _) in enumerate(events)]
     assert events == [("promoted", first, None), ("promoted", second, first), ("rolled back", first, second)]
 
 
@@ -79,3 +80,55 @@ def test_two_learners_do_not_work_at_once(tmp_path: Path) -> None:
     with Pointer(tmp_path, TASK).locked(), pytest.raises(RunFailed, match="another learner"):
         with Pointer(tmp_path, TASK).locked():
             pass
+
+
+def test_a_rollback_does_not_wait_for_a_learner(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    first = stored(pointer, 1)
+    pointer.promote(first, "start")
+    pointer.promote(stored(pointer, 2), "better")
+    with pointer.locked():
+        assert Pointer(tmp_path, TASK).rollback() == first
+
+
+def test_thresholds_change_with_the_checkpoint(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    pointer.promote(stored(pointer, 1), "start")
+    assert pointer.release["thresholds"] == {}
+    pointer.promote(stored(pointer, 2), "better", thresholds={"canary": {"episodes": 5}})
+    assert pointer.release["thresholds"] == {"canary": {"episodes": 5}}
+    pointer.rollback()
+    assert pointer.release["thresholds"] == {}
+
+
+def test_a_swap_over_another_checkpoint_than_expected_is_refused(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    first, second, third = (stored(pointer, seed) for seed in (1, 2, 3))
+    pointer.promote(first, "start")
+    pointer.promote(second, "by hand")
+    with pytest.raises(RunFailed, match=f"{second} is in use"):
+        pointer.promote(third, "better", expected=first)
+    with pytest.raises(RunFailed, match="nothing was changed"):
+        pointer.rollback(expected=first)
+    assert (pointer.current, pointer.former) == (second, first)
+
+
+def test_links_of_the_earlier_layout_are_taken_over(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    first, second, third = (stored(pointer, seed) for seed in (1, 2, 3))
+    for name, target in (("current", second), ("former", first)):
+        (pointer.folder / name).symlink_to(Path("checkpoints") / target)
+    assert (pointer.current, pointer.former) == (second, first)
+    pointer.promote(third, "better")
+    assert (pointer.current, pointer.former) == (third, second)
+    assert [line["event"] for line in pointer.history()] == ["adopted", "promoted"]
+    assert pointer.rollback() == second
+
+
+def test_a_stored_checkpoint_is_not_written_again(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    checkpoint = random_checkpoint("", seed=1, config=TINY)
+    inode = pointer.add(checkpoint).stat().st_ino
+    assert pointer.add(checkpoint).stat().st_ino == inode
+    (pointer.path(checkpoint.checkpoint_id) / "model.safetensors").write_bytes(b"cut short")
+    assert checkpoints.load(pointer.add(checkpoint)).checkpoint_id == checkpoint.checkpoint_id
