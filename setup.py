@@ -62,6 +62,7 @@ setup(
             "demo/*.j2",
             "launching/*.json",
             "calibrating/*.j2",
+            "encoders/*.j2",
             "learning/*.j2",
             "robots/*",
             "robots/tools/*",

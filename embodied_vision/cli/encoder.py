@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from embodied_vision.cli.encoder_distill import distill_command
 from embodied_vision.cli.encoder_export import bench_command, export_command
-from embodied_vision.cli.encoder_frames import TASKS, err, simulated_frames
+from embodied_vision.cli.encoder_frames import err, simulated_frames
 from embodied_vision.cli.encoder_gate import gate_command
 from embodied_vision.cli.encoder_pretrain import pretrain_command
+from embodied_vision.cli.encoder_probe import probe_command
 from embodied_vision.cli.encoder_stability import stability_command
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ app.command("bench")(bench_command)
 app.command("gate")(gate_command)
 app.command("pretrain")(pretrain_command)
 app.command("distill")(distill_command)
+app.command("probe")(probe_command)
 app.command("stability")(stability_command)
 
 PROBE_FIRST_INDEX = 500_000
@@ -59,10 +60,7 @@ def _figures(report: ProbeReport) -> Table:
     return table
 
 
-Tasks = Annotated[list[str], typer.Option("--task", help="Simulated task to take scenes from; repeat for several.")]
-Run = Annotated[Path, typer.Option("--run", help="Folder for frames, training state and TensorBoard curves.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the last bits of the result depend on it.")]
 
 
 def _measure(encoders: Mapping[str, Encoder], run: Path, tasks: Sequence[str], scenes: int, seed: int) -> ProbeReport:
@@ -76,28 +74,6 @@ def _measure(encoders: Mapping[str, Encoder], run: Path, tasks: Sequence[str], s
     others: dict[str, Encoder] = {"random twin": random_twin(architecture, seed, fit), "mean color": MeanColor()}
     with err.status("probing"):
         return probe({**encoders, **others}, fit, held_out, seed=seed)
-
-
-@app.command("probe")
-def probe_command(
-    encoder: Annotated[list[str], typer.Argument(help="Encoders: `default`, a folder, or a hub name.")] = ["default"],  # noqa: B006
-    run: Run = Path("runs/encoder"),
-    task: Tasks = list(TASKS),  # noqa: B006 - typer copies it
-    scenes: Annotated[int, typer.Option(min=2, help="Scenes to fit on, and as many to measure on.")] = 40,
-    seed: Annotated[int, typer.Option(min=0, help="Of the twin, the drawn patches and the bootstrap.")] = 0,
-    threads: Threads = 2,
-    as_json: AsJson = False,
-) -> None:
-    """Measure by linear read-outs what an encoder tells about things and places, against a random twin."""
-    from embodied_vision.cores import use_cores
-    from embodied_vision.encoders.registry import load_encoder
-
-    use_cores(threads)
-    report = _measure({name: load_encoder(name) for name in encoder}, run, task, scenes, seed)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-    else:
-        Console().print(_figures(report))
 
 
 @app.command("info")

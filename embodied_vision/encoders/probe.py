@@ -6,7 +6,6 @@ differences between encoders over the same draws of scenes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,17 +24,15 @@ from embodied_vision.encoders.compact import (
     weights_of,
 )
 from embodied_vision.encoders.correspondence import ViewSource
+from embodied_vision.encoders.probe_points import PURE, ROBOT, TABLE, kind_of
+from embodied_vision.encoders.raw import PATCH_PX
+from embodied_vision.encoders.readouts import balanced_ridge, ridge
 from embodied_vision.encoders.views import ViewSet, points_at
 from embodied_vision.errors import EncoderError
 from embodied_vision.geometry import sample_grid
 from embodied_vision.types import Features, FloatArray
 
-PATCH_PX = 8
-PURE = 0.6
-"""Share of a patch's pixels that must show one body."""
 PATCHES_A_BODY = 24
-RIDGE = 1e-3
-TABLE, ROBOT = "table", "robot"
 FIGURES = {
     "identity": "balanced accuracy over kinds of things",
     "height": "R² of the height above the base, table and objects",
@@ -134,11 +131,6 @@ def random_twin(architecture: Architecture, seed: int, sets: ViewSource, images:
     return CompactEncoder(architecture, weights_of(network))
 
 
-def kind_of(name: str) -> str:
-    """`red block 2` is a `red block`."""
-    return re.sub(r"\s*\d+$", "", name)
-
-
 def _patches_of_frame(views: ViewSet, index: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
     """(row, column, body) of some pure patches of each body that a frame shows."""
     assert views.bodies is not None
@@ -210,15 +202,6 @@ def collect_patches(encoders: Mapping[str, Encoder], sets: ViewSource, seed: int
     )
 
 
-def ridge(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Closed-form ridge regression of y (N, K) on standardised x (N, D): matrix (D, K) and offset (K,)."""
-    mean, deviation = x.mean(0), x.std(0) + 1e-9
-    z = (x - mean) / deviation
-    slope = np.linalg.solve(z.T @ z + RIDGE * len(x) * np.eye(x.shape[1]), z.T @ (y - y.mean(0)))
-    slope = slope / deviation[:, None]
-    return slope, y.mean(0) - mean @ slope
-
-
 def _confusion(truth: NDArray[np.int64], found: NDArray[np.int64], scene: NDArray[np.int64], kinds: int) -> FloatArray:
     """(scenes, K, 2): by true kind, how many patches, and how many of them were named right."""
     counts = np.zeros((int(scene.max()) + 1, kinds, 2))
@@ -250,9 +233,7 @@ def _statistics(train: Patches, test: Patches, name: str, kinds: list[str]) -> d
     x, held = train.features[name], test.features[name]
     index = {kind: i for i, kind in enumerate(kinds)}
     truth = np.array([index[k] for k in test.kind])
-    one_hot = np.eye(len(kinds))[[index[k] for k in train.kind]]
-    weight = np.sqrt(1 / one_hot.sum(0))[one_hot.argmax(1)][:, None]  # kinds count alike, however many patches
-    slope, bias = _weighted_ridge(x, one_hot, weight)
+    slope, bias = balanced_ridge(x, np.array([index[k] for k in train.kind]), len(kinds))
     found = (held @ slope + bias).argmax(1)
     out = {"identity": _confusion(truth, found, test.scene, len(kinds))}
     known, seen = train.kind != ROBOT, test.kind != ROBOT
@@ -264,17 +245,6 @@ def _statistics(train: Patches, test: Patches, name: str, kinds: list[str]) -> d
     slope, bias = ridge(x[known], train.offset_m[known])
     out["offset"] = _moments(test.offset_m[seen], held[seen] @ slope + bias, test.scene[seen], scenes)
     return out
-
-
-def _weighted_ridge(x: FloatArray, y: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Ridge with weights (N, 1) on the squared errors' roots; x is standardised and has a constant added."""
-    mean, deviation = x.mean(0), x.std(0) + 1e-9
-    z = np.concatenate([(x - mean) / deviation, np.ones((len(x), 1))], axis=1) * weight
-    penalty = RIDGE * float((weight**2).sum()) * np.eye(z.shape[1])
-    penalty[-1, -1] = 0
-    solution = np.linalg.solve(z.T @ z + penalty, z.T @ (y * weight))
-    slope = solution[:-1] / deviation[:, None]
-    return slope, solution[-1] - mean @ slope
 
 
 def _interval(value: float, draws: FloatArray) -> Figure:

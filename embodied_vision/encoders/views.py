@@ -28,11 +28,13 @@ class ViewSet:
         frames: at least one.
         bodies: for each frame int32 (H, W), the id of the body that a pixel shows, −1 for none; None in real logs.
         names: what the bodies are called, such as `red block 1`.
+        poses: of the bodies in the base frame (4, 4); none in real logs.
     """
 
     frames: tuple[RGBD, ...]
     bodies: tuple[NDArray[np.int32], ...] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+    poses: Mapping[int, FloatArray] = field(default_factory=dict)
 
 
 def dome_camera(
@@ -115,7 +117,8 @@ class ViewCache:
                 np.save(staging / f"bodies_{i}.npy", views.bodies[i].astype(np.int32))
         cameras = [{**f.camera.to_dict(), "stamp_ns": f.stamp_ns} for f in views.frames]
         names = {str(k): v for k, v in views.names.items()}
-        (staging / ABOUT).write_text(json.dumps({"cameras": cameras, "names": names}))
+        poses = {str(k): v.tolist() for k, v in views.poses.items()}
+        (staging / ABOUT).write_text(json.dumps({"cameras": cameras, "names": names, "poses": poses}))
         staging.rename(final)
 
     def extend(self, sets: Iterable[ViewSet]) -> Iterator[int]:
@@ -130,10 +133,11 @@ class ViewCache:
             about = json.loads((path / ABOUT).read_text())
             frames = tuple(self._frame(path, i, camera) for i, camera in enumerate(about["cameras"]))
             names = {int(k): str(v) for k, v in about["names"].items()}
+            poses = {int(k): np.array(v, float) for k, v in about.get("poses", {}).items()}
             bodies = tuple(np.load(path / f"bodies_{i}.npy") for i in range(len(frames))) if names else None
         except (OSError, ValueError, KeyError) as error:
             raise EncoderError(f"{path} cannot be read ({error}); delete {self.folder} to make it again") from error
-        return ViewSet(frames, bodies, names)
+        return ViewSet(frames, bodies, names, poses)
 
     @staticmethod
     def _frame(path: Path, i: int, camera: Mapping[str, Any]) -> RGBD:

@@ -11,11 +11,11 @@ from embodied_vision.encoders.compact import Architecture, CompactEncoder
 from embodied_vision.encoders.probe import (
     MeanColor,
     collect_patches,
-    kind_of,
     probe,
     random_twin,
-    ridge,
 )
+from embodied_vision.encoders.probe_points import kind_of
+from embodied_vision.encoders.readouts import ridge
 from embodied_vision.encoders.views import ViewSet
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
