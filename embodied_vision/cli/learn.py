@@ -19,7 +19,19 @@ from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.train import STAGES, Stage
 
 DEFAULTS = LearnConfig()
-VERBS = {"outcomes": "embodied_vision.cli.outcomes:app", "drift": "embodied_vision.cli.drift:app"}
+_HERE = "embodied_vision.cli."
+VERBS = {
+    "gate": _HERE + "learn_gate:command",
+    "scenes": _HERE + "learn_scenes:command",
+    "canary": _HERE + "learn_canary:command",
+    "shadow": _HERE + "learn_shadow:command",
+    "history": _HERE + "learn_history:command",
+    "lineage": _HERE + "learn_lineage:command",
+    "forget": _HERE + "learn_forget:command",
+    "outcomes": _HERE + "outcomes:app",
+    "drift": _HERE + "drift:app",
+    "stream": _HERE + "learn_stream:app",
+}
 app = typer.Typer(
     cls=lazy_group(VERBS),
     help="Learn from newly logged episodes: fine-tune, compare on validation scenes, promote or refuse.",
@@ -38,7 +50,10 @@ def command(
     replay: Path | None = typer.Option(None, help="Store of older episodes, when they lie elsewhere."),
     minutes: float = typer.Option(DEFAULTS.minutes, min=0.0, help="Longest fine-tuning of a task, minutes."),
     steps: int = typer.Option(DEFAULTS.steps, min=1, help="Fine-tuning steps of each stage."),
-    scenes: int = typer.Option(DEFAULTS.scenes, min=1, help="Validation scenes to compare on."),
+    scenes: int = typer.Option(DEFAULTS.scenes, min=0, help="Validation scenes to compare on; 0 without a simulator."),
+    margin: float = typer.Option(DEFAULTS.margin, help="Share of scenes that a candidate may solve less."),
+    holdout: float = typer.Option(DEFAULTS.holdout, help="Share of the episodes that is kept to try candidates on."),
+    canary: int = typer.Option(DEFAULTS.canary, min=0, help="Episodes for which what is promoted is watched; 0: none."),
     seed: int = typer.Option(DEFAULTS.seed, min=0, help="Seed of order and augmentation."),
     threads: int = typer.Option(DEFAULTS.threads, min=1, max=2, help="2 trains both stages side by side."),
     workers: int = typer.Option(DEFAULTS.workers, min=1, help="Processes that evaluate."),
@@ -54,7 +69,17 @@ def command(
     if not episodes.exists():
         raise BadInput(f"no episode store at {store}; log episodes with `embodied-vision launch cell`")
     tasks = [task] if task is not None else sorted({e.task for e in episodes.select()})
-    config = LearnConfig(steps=steps, minutes=minutes, scenes=scenes, seed=seed, threads=threads, workers=workers)
+    config = LearnConfig(
+        steps=steps,
+        minutes=minutes,
+        scenes=scenes,
+        margin=margin,
+        holdout=holdout,
+        canary=canary,
+        seed=seed,
+        threads=threads,
+        workers=workers,
+    )
     for name in tasks:
         outcome = _learn(name, episodes, policies, config, encoder, EpisodeStore(replay) if replay else None)
         typer.echo(json.dumps(outcome.to_dict()) if as_json else _sentence(outcome, policies))
@@ -87,7 +112,7 @@ def _sentence(outcome: Outcome, policies: Path) -> str:
     if outcome.decision == "promoted":
         lines.append(
             f"{policies / outcome.task / 'current'} is {outcome.candidate}, before {outcome.baseline}; a running "
-            "policy node takes it up on ~/reload, `embodied-vision learn rollback` goes back"
+            "policy node takes it up before its next decision, `embodied-vision learn rollback` goes back"
         )
     return "\n".join(lines)
 
@@ -100,8 +125,7 @@ def rollback(
 ) -> None:
     """Use the former checkpoint of a task again."""
     pointer = Pointer(policies, task)
-    with pointer.locked():
-        before, now = pointer.current, pointer.rollback()
+    before, now = pointer.current, pointer.rollback()
     if as_json:
         typer.echo(json.dumps({"task": task, "current": now, "former": before}))
     else:
