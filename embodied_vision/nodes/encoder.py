@@ -113,6 +113,8 @@ class EncoderNode(ManagedNode):
         self._trouble: dict[str, str] = {}
 
     def setup(self) -> None:
+        if twice := sorted({camera for camera in self._cameras if self._cameras.count(camera) > 1}):
+            raise BadInput(f"cameras names {', '.join(twice)} more than once; name each camera once")
         use_cores(self.value("threads"))
         self._calibrated = {camera.name: camera for camera in read_cameras(self.value("calibration"))}
         self._encoder = load_encoder(self.value("encoder"))

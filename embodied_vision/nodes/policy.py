@@ -47,6 +47,7 @@ from embodied_vision.nodes.image_transport import (
 )
 from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.running import run
+from embodied_vision.nodes.shadowing import Shadowing
 from embodied_vision.nodes.trace import Tracer
 from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.locate import locate
@@ -83,6 +84,7 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("policy")
         self.param("checkpoint", "block-insertion", "name of a shipped checkpoint, its folder, or a pointer to it")
+        self.param("follow", True, "load what the pointer leads to by then before a decision, not on ~/reload alone")
         self.param("encoder", "default", "encoder whose features are read, as in the encoder node", read_only=True)
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
         self.param("threads", 1, "CPU threads of one decision", (1, 64), read_only=True)
@@ -98,9 +100,11 @@ class PolicyNode(ManagedNode):
         DeferredTrigger(self, "~/predict", self._predict)
         DeferredTrigger(self, "~/reload", self._reload)
         self._drift = DriftWatch(self)
+        self._shadowing = Shadowing(self)
         self._thread: ThreadPoolExecutor | None = None
         self._encoder: Encoder | None = None
         self._policy: Policy | None = None
+        self._named, self._path, self._loading = "", Path(), False
         self._cameras: dict[str, Camera] = {}
         self._matchers: dict[str, StampMatcher] = {}
         self._sets = StampMatcher([])
@@ -117,11 +121,12 @@ class PolicyNode(ManagedNode):
         self._encoder = load_encoder(self.value("encoder"))
         self._thread = ThreadPoolExecutor(1, "policy", use_cores, (self.value("threads"),))
         path, self._policy = self._thread.submit(self._load, self.value("checkpoint")).result()
+        self._thread.submit(self._shadowing.load, self._encoder).result()
         self._announce(path)
 
     def start(self) -> None:
         names, slop_ns = list(self._cameras), round(self.value("slop") * 1e9)
-        self._matchers = {name: StampMatcher(_PARTS, slop_ns, capacity=20) for name in names}
+        self._matchers = {name: StampMatcher(_PARTS, slop_ns) for name in names}
         self._sets = StampMatcher(names, slop_ns)
         self._arm_moves = False
         self._attempts, self._published = Attempts(), None
@@ -164,6 +169,7 @@ class PolicyNode(ManagedNode):
             "path": str(path),
             "threads": self.value("threads"),
         }
+        self._named, self._path = self.value("checkpoint"), path
         self._info.publish(to_json(info))
         self._drift.loaded(path, self._policy.checkpoint_id)
         self.get_logger().info(f"checkpoint {info['checkpoint_id']} for {info['task']!r} from {path}")
@@ -173,18 +179,41 @@ class PolicyNode(ManagedNode):
             answer.give(False, f"the policy node is {self.state}; configure it, which loads the checkpoint")
             return
 
-        def done(future: Future[tuple[Path, Policy]]) -> None:
-            kept = self._policy.checkpoint_id if self._policy is not None else "none"
-            error = future.exception()
-            if error is not None:
-                self.get_logger().error(f"cannot reload, checkpoint {kept} stays: {error}")
-                answer.give(False, f"{error}; checkpoint {kept} stays in use")
-                return
-            path, self._policy = future.result()
-            self._announce(path)
-            answer.give(True, self._policy.checkpoint_id)
+        def load() -> tuple[Path, Policy]:
+            loaded = self._load(self.value("checkpoint"))
+            self._shadowing.load(self._encoder)
+            return loaded
 
-        self._in_thread(lambda: self._load(self.value("checkpoint")), done)
+        self._in_thread(load, lambda future: answer.give(*self._take_up(future)))
+
+    def _take_up(self, future: Future[tuple[Path, Policy]]) -> tuple[bool, str]:
+        """Decide with what was loaded from now on, or go on as before; whether, and the checkpoint's id or why not."""
+        kept = self._policy.checkpoint_id if self._policy is not None else "none"
+        error = future.exception()
+        if error is not None:
+            self.get_logger().error(f"cannot reload, checkpoint {kept} stays: {error}")
+            return False, f"{error}; checkpoint {kept} stays in use"
+        path, self._policy = future.result()
+        self._announce(path)
+        return True, self._policy.checkpoint_id
+
+    def _follow(self) -> None:
+        """Load what the pointer leads to, if that is another checkpoint than before; no frame is taken meanwhile."""
+        named = self.value("checkpoint")
+        if not self.value("follow") or self._loading or named != self._named:
+            return
+        path = Path(named).expanduser().resolve()
+        if path == self._path or not path.is_dir():
+            return
+
+        def done(future: Future[tuple[Path, Policy]]) -> None:
+            self._loading = False
+            taken, _ = self._take_up(future)
+            if not taken:
+                self._path = path  # told once
+
+        self._loading = True
+        self._in_thread(lambda: self._load(named), done)
 
     def _in_thread(self, work: Callable[[], Any], done: Callable[[Future[Any]], None]) -> None:
         assert self._thread is not None
@@ -198,6 +227,7 @@ class PolicyNode(ManagedNode):
             if complete is None:
                 return
             stamp_ns = stamp_to_ns(complete["color"].header.stamp)
+            self._matchers[camera].forget_before(stamp_ns)  # features come in order: what is older gets none
             self._tracer.mark("policy.receive", stamp_ns)
             matched = self._sets.add(camera, stamp_ns, complete)
             if matched is not None:
@@ -235,13 +265,14 @@ class PolicyNode(ManagedNode):
         if self._request is not None:
             answer.give(False, "another decision is being made; wait for it")
             return
+        self._follow()
         now = self.now_ns()
         steady = self._steady.now().nanoseconds
         self._request = _Request(answer, now, steady + round(self.value("timeout") * 1e9))
 
     def _take_set(self, matched: dict[Any, Any]) -> None:
         request = self._request
-        if request is None or request.deciding or self._arm_moves:
+        if request is None or request.deciding or self._arm_moves or self._loading:
             return
         stamps = [stamp_to_ns(matched[name]["color"].header.stamp) for name in self._cameras]
         if min(stamps) <= request.after_ns:
@@ -255,7 +286,9 @@ class PolicyNode(ManagedNode):
             with self._answering:
                 if self._request is not request:
                     return None
-                return explanation, self._publish(policy, explanation, observation)
+                clocks = self._publish(policy, explanation, observation)
+            self._shadowing.saw(explanation, policy.checkpoint_id, observation.frames, observation.features)
+            return explanation, clocks
 
         def done(future: Future[tuple[Explanation, dict[str, int]] | None]) -> None:
             error = future.exception()
@@ -338,6 +371,7 @@ class PolicyNode(ManagedNode):
         self.health(OK, "decided", decided=self._decided, scores=dict(action.scores))
         self._finish(True, action.decision_id)
         self._in_thread(lambda: self._drift.look(explanation), lambda _: None)
+        self._in_thread(self._shadowing.follow, lambda _: None)
 
     def _finish(self, success: bool, message: str) -> None:
         with self._answering:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +158,24 @@ def test_what_the_arm_tried_in_vain_is_told_and_can_be_decided_again(running: Se
     assert decision["scores"] == dict(alone.scores)
 
 
+def test_features_that_come_long_after_their_frame_find_it(running: Setup) -> None:
+    """An encoder that needs a second and more, beside cameras at 30 Hz."""
+    send, name = running.feeder.publishers, "camera_optical_frame"
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(running.graph.client.trigger, "policy/predict")
+        time.sleep(0.3)
+        frames = []
+        for _ in range(50):
+            frames.append(frame(stamp_ns=time.time_ns()))
+            send["color"].publish(conversions.color_to_image(frames[-1].color, frames[-1].stamp_ns, name))
+            send["depth"].publish(conversions.depth_to_image(frames[-1].depth, frames[-1].stamp_ns, name))
+            time.sleep(0.01)
+        running.feeder.send(frames[0])
+        answer.result()
+    until(lambda: running.decisions, what="the decision is published")
+    assert running.decisions[0]["stamp_ns"] == frames[0].stamp_ns
+
+
 def test_non_finite_features_are_refused_and_the_next_good_ones_serve(running: Setup) -> None:
     def poison(grid: np.ndarray) -> np.ndarray:
         grid[3, 4, 1] = np.nan
@@ -225,3 +244,32 @@ def test_what_cannot_work_ends_the_node_with_a_plain_error(graph: Graph) -> None
         assert node.exit_code() == 2, log
         assert all(word in log for word in faults[name][1]), log
         assert "Traceback" not in log
+
+
+def test_a_pointer_is_followed_before_the_next_decision(running: Setup) -> None:
+    graph, pointer = running.graph, running.graph.run_dir / "current"
+    second = write_policy(graph.run_dir / "policy2", running.policy.encoder_id, seed=4)
+    pointer.symlink_to("policy")
+    graph.client.set_parameters("policy", {"checkpoint": str(pointer)})
+    assert graph.client.trigger("policy/reload") == running.policy.checkpoint_id
+    (graph.run_dir / "next").symlink_to("policy2")
+    (graph.run_dir / "next").replace(pointer)
+    running.predict()
+    until(lambda: running.decisions, what="the decision is published")
+    assert running.decisions[0]["checkpoint_id"] == second
+
+
+def test_a_candidate_decides_in_the_shadow_and_only_logs(running: Setup) -> None:
+    graph, candidate = running.graph, running.graph.run_dir / "candidate"
+    shadow_id = write_policy(candidate, running.policy.encoder_id, seed=5)
+    graph.client.set_parameters("policy", {"shadow": str(candidate)})
+    graph.client.trigger("policy/reload")
+    decision_id = running.predict()
+    log = graph.run_dir / "candidate.shadow.jsonl"
+    until(log.exists, what="the shadow is logged")
+    graph.client.set_parameters("policy", {"shadow": ""})
+    graph.client.trigger("policy/reload")
+    (line,) = (json.loads(text) for text in log.read_text().splitlines())
+    assert (line["decision_id"], line["shadow_id"]) == (decision_id, shadow_id)
+    assert line["checkpoint_id"] == running.policy.checkpoint_id
+    assert [d["checkpoint_id"] for d in running.decisions] == [running.policy.checkpoint_id]
