@@ -6,10 +6,13 @@ et al., 2020): little where the policy would not do it anyway, and nothing is sa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from embodied_vision.errors import BadInput
 from embodied_vision.learning import augment
 from embodied_vision.learning.experience import Sample
 from embodied_vision.learning.losses import LossConfig, on_device, stage_losses
@@ -58,6 +61,29 @@ def signed_losses(
     query, key = augment.fine_views(net, fine)
     logits = net(query[None], key[None]) + fine.log_weight[:, None, None]
     return {"fine": sample.weight * unlikelihood(logits, fine.label[None])}
+
+
+def draw_samples(
+    net: CoarseNet | FineNet, given: Sequence[Sample], normalisation: Normalisation, config: LossConfig
+) -> Callable[[int, int, np.random.Generator], dict[str, Tensor]]:
+    """What a `StageTrainer` calls for the losses of an example, by step, number in the batch and randomness.
+
+    Args:
+        net: the stage's network.
+        given: drawn evenly; their weights are in their losses.
+        normalisation: of the features.
+        config: settings of the losses.
+
+    Raises:
+        BadInput: no sample.
+    """
+    if not given:
+        raise BadInput("no sample to learn from; log episodes that earned something, or correct some")
+
+    def draw(_step: int, _number: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        return signed_losses(net, given[int(rng.integers(len(given)))], normalisation, config, rng)
+
+    return draw
 
 
 def unlikelihood(logits: Tensor, label: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ def plot(found: Reliability, title: str, path: Path) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     said = [each.mean_probability for each in found.bins]
     share = [each.share for each in found.bins]
-    low = [each.share - each.ci_low for each in found.bins]
-    high = [each.ci_high - each.share for each in found.bins]
+    low = [max(each.share - each.ci_low, 0.0) for each in found.bins]
+    high = [max(each.ci_high - each.share, 0.0) for each in found.bins]
     above.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     above.errorbar(said, share, yerr=(low, high), fmt="o", markersize=4, capsize=2)
     above.set(title=title, ylabel="succeeded, share with 95 %", ylim=(-0.03, 1.03), xlim=(0, 1))

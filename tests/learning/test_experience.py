@@ -17,7 +17,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.experience import Sample, Weights, count, samples
-from embodied_vision.learning.experience_losses import signed_losses, unlikelihood
+from embodied_vision.learning.experience_losses import draw_samples, signed_losses, unlikelihood
 from embodied_vision.learning.losses import stage_losses
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.policies.maps import Normalisation
@@ -167,6 +167,22 @@ def test_what_worked_costs_what_it_always_cost_times_its_weight(cell: Cell) -> N
         assert {k: v.item() for k, v in ours.items()} == pytest.approx(
             {k: good.weight * v.item() for k, v in plain.items()}
         )
+
+
+def test_samples_are_drawn_evenly_with_their_weights(cell: Cell) -> None:
+    cell.episode([True, False])
+    found = _samples(cell)
+    network = PolicyNetwork.seeded(NetworkConfig(features=4), 0)
+    normal, config = Normalisation.identity(4), TrainConfig()
+    draw = draw_samples(network.coarse, found, normal, config)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        drawn = found[int(rng.integers(2))]
+        own = signed_losses(network.coarse, drawn, normal, config, rng)
+        again = draw(0, 0, np.random.default_rng(seed))
+        assert {k: v.item() for k, v in again.items()} == {k: v.item() for k, v in own.items()}
+    with pytest.raises(BadInput, match="no sample"):
+        draw_samples(network.coarse, [], normal, config)
 
 
 def test_unlikelihood_is_bounded_and_grows_with_the_probability() -> None:
