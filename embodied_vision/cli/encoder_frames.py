@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from embodied_vision.errors import EncoderError
+from embodied_vision.errors import EncoderError, EpisodeError
 
 if TYPE_CHECKING:
     from embodied_vision.encoders.views import ViewCache, ViewSet
@@ -80,16 +80,25 @@ def frames_in_looks(
     return cache
 
 
+def _left_out(error: EpisodeError) -> None:
+    err.print(f"left out: {error}", highlight=False)
+
+
 def logged_frames(folder: Path, store: Path) -> ViewCache:
-    """Cached frames of logged episodes."""
+    """Cached frames of logged episodes, but for those of validation and test scenes."""
     from embodied_vision.encoders.logged import logged_views
     from embodied_vision.encoders.views import ViewCache
     from embodied_vision.episodes.store import EpisodeStore
+    from embodied_vision.learning.dataset import may_teach
 
     episodes = EpisodeStore(store)
-    ids = list(episodes.ids())
+    whole = episodes.select(on_damaged=_left_out) if episodes.exists() else ()
+    ids = [episode.id for episode in whole if may_teach(episode.attributes)]
     if not ids:
-        raise EncoderError(f"no episodes in {store}; log some with `embodied-vision launch` or `collect` first")
+        raise EncoderError(
+            f"no episodes to learn from in {store} (those of validation and test scenes never teach); log some with "
+            "`embodied-vision launch` or `collect` first"
+        )
     cache = ViewCache(folder, {"episodes": ids})
     marker = folder / "complete"
     if not marker.is_file():

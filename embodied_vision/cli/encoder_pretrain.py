@@ -63,13 +63,12 @@ def pretrain_command(
         training = Pretraining(settings, frames, Architecture(dimension=dimension))
         if resume:
             training.restore(state)
-        minutes = shared.train(training, state, run / "tensorboard", save_every)
+        shared.train(training, state, run / "tensorboard", save_every)
         shared.finish(
             training,
             output,
             run,
             frames.source,
-            minutes,
             tasks=task,
             probe_scenes=probe_scenes if episodes is None else 0,
             as_json=as_json,

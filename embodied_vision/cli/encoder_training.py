@@ -112,9 +112,9 @@ def frames_of(
     return frames_in_looks(folder, tasks, "train", 0, scenes, views, looks)
 
 
-def train(training: Pretraining, state: Path, logs: Path, save_every_s: float) -> float:
-    """Train to the end, saving on the way and when interrupted; returns minutes."""
-    started = saved = time.monotonic()
+def train(training: Pretraining, state: Path, logs: Path, save_every_s: float) -> None:
+    """Train to the end, saving on the way and when interrupted."""
+    saved = time.monotonic()
     board = _board(logs, training)
     with progress_bar() as bar:
         task = bar.add_task("training", total=training.settings.steps, completed=training.step, note="")
@@ -132,14 +132,13 @@ def train(training: Pretraining, state: Path, logs: Path, save_every_s: float) -
             training.save(state)
             if board is not None:
                 board.close()
-    return (time.monotonic() - started) / 60
 
 
 def _board(logs: Path, training: Pretraining) -> EncoderBoard | None:
     from embodied_vision.encoders.board import EncoderBoard
 
     try:
-        return EncoderBoard(logs, training.sets, training.settings.steps)
+        return EncoderBoard(logs, training.sets, training.settings.steps, training.step)
     except ImportError:
         err.print("tensorboard is not installed, no curves are written; `pip install tensorboard`")
         return None
@@ -150,7 +149,6 @@ def finish(
     output: Path,
     run: Path,
     source: Mapping[str, Any],
-    minutes: float,
     *,
     tasks: Sequence[str],
     probe_scenes: int,
@@ -164,7 +162,6 @@ def finish(
         output: folder of the encoder.
         run: folder of the run.
         source: where the frames came from.
-        minutes: that the training took.
         tasks: whose scenes it is probed on.
         probe_scenes: how many; 0 probes nothing.
         as_json: print JSON.
@@ -174,6 +171,7 @@ def finish(
     from embodied_vision.encoders.card import card_of, manifest_of
 
     encoder = training.encoder()
+    minutes = training.seconds / 60
     report = None
     if probe_scenes:
         from embodied_vision.cli.encoder import _measure

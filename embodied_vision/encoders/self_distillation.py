@@ -35,7 +35,11 @@ def evenly_assigned(logits: Tensor, temperature: float = TEACHER_TEMPERATURE, it
 
 
 class _Head(nn.Module):
-    """Features (N, D) → logits (N, K): cosines to the clusters' directions."""
+    """Features (N, D) → logits (N, K): cosines to the clusters' directions.
+
+    What the cosines are taken of is standardised over the points first. Without that all points soon say the same, all
+    assignments become uniform, and nothing more is learnt.
+    """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -43,7 +47,9 @@ class _Head(nn.Module):
         self.clusters = nn.Parameter(F.normalize(torch.randn(CLUSTERS, BOTTLENECK), dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.body(features), dim=1) @ F.normalize(self.clusters, dim=1).T
+        values = self.body(features)
+        values = (values - values.mean(0)) / (values.std(0) + 1e-4)
+        return F.normalize(values, dim=1) @ F.normalize(self.clusters, dim=1).T
 
 
 class SelfDistillation(Objective):

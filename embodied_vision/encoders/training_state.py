@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,13 +17,26 @@ from embodied_vision.errors import EncoderError, RunFailed
 OPTIMISER = "optimiser"
 
 
+@dataclass(frozen=True)
+class Done:
+    """How far a run is.
+
+    Attributes:
+        step: steps done.
+        seconds: that they took, over all its processes.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+
+
 def save_state(
     path: Path,
     modules: Mapping[str, nn.Module],
     optimiser: torch.optim.Optimizer,
     parameters: Sequence[Tensor],
     identity: Mapping[str, str],
-    step: int,
+    done: Done,
 ) -> None:
     """Write weights, averages and moments; a reader sees the old or the new state, whole.
 
@@ -32,7 +46,7 @@ def save_state(
         optimiser: of the parameters.
         parameters: in the order in which `restore_state` will be given them.
         identity: of the run, which `restore_state` compares.
-        step: steps done.
+        done: how far the run is.
 
     Raises:
         RunFailed: it cannot be written.
@@ -44,7 +58,7 @@ def save_state(
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {**identity, "step": str(step)}
+        metadata = {**identity, "step": str(done.step), "seconds": repr(done.seconds)}
         save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, part, metadata=metadata)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
@@ -57,8 +71,8 @@ def restore_state(
     optimiser: torch.optim.Optimizer,
     parameters: Sequence[Tensor],
     identity: Mapping[str, str],
-) -> int:
-    """Set everything to what `save_state` wrote and return how many steps were done.
+) -> Done:
+    """Set everything to what `save_state` wrote and return how far the run was.
 
     Raises:
         EncoderError: there is no state, it is damaged, or it belongs to another run.
@@ -69,7 +83,7 @@ def restore_state(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-        step = int(metadata["step"])
+        done = Done(int(metadata["step"]), float(metadata.get("seconds", 0)))
     except Exception as error:  # safetensors raises its own untyped error from Rust
         raise EncoderError(f"{path} cannot be read ({error}); start again without --resume") from error
     for name, value in identity.items():
@@ -86,4 +100,4 @@ def restore_state(
         kept = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
         if kept:
             optimiser.state[parameter] = kept
-    return step
+    return done

@@ -146,6 +146,10 @@ def test_points_are_drawn_where_there_is_detail(make_sets: MakeSets) -> None:
     assert views.bodies is not None
     weight, body = interest(views.frames[0]), views.bodies[0]
     assert weight[body > 0].mean() > 2 * weight[body == 0].mean()
+    tiles = 90 * (np.indices(body.shape) // 6).sum(0) % 180
+    patterned = np.where((body == 0)[..., None], tiles[..., None], views.frames[0].color).astype(np.uint8)
+    weight = interest(replace(views.frames[0], color=patterned))
+    assert weight[body > 0].mean() > 2 * weight[body == 0].mean()
     blind = replace(views.frames[0], depth=np.zeros_like(views.frames[0].depth))
     assert not interest(blind).any()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from embodied_vision.encoders.compact import Architecture, initialised
 from embodied_vision.encoders.ema import decay_at, follow
 from embodied_vision.encoders.masked import CELL_PX, patches, statistics_kept
 from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
-from embodied_vision.encoders.self_distillation import evenly_assigned
+from embodied_vision.encoders.self_distillation import CLUSTERS, SelfDistillation, evenly_assigned
 from embodied_vision.errors import EncoderError
 
 from .conftest import MakeSets
@@ -68,6 +69,25 @@ def test_an_objective_alone_needs_no_poses_and_learns(make_sets: MakeSets, name:
     settings = replace(QUICK, steps=20, pairs=2, objectives={name: 1.0}, poses=False)
     losses = [figures[name] for figures in Pretraining(settings, blind, SMALL).advance()]
     assert np.mean(losses[-5:]) < 0.97 * np.mean(losses[:5]), losses
+
+
+def test_self_distillation_does_not_end_in_uniform_assignments() -> None:
+    """Points that can be told apart in both views come to have clusters of their own, also after noise at first."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        objective = SelfDistillation(12)
+        optimiser = torch.optim.AdamW(objective.head.parameters(), lr=3e-3)
+        points = torch.randn(300, 12)
+        for step in range(120):
+            noise = 3.0 if step < 60 else 0.3
+            views = tuple(points + noise * torch.randn(300, 12) for _ in range(2))
+            loss, figures = objective(SimpleNamespace(sampled=[views], averaged=[views]))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            objective.follow(decay_at(step, 0.99))
+    assert float(loss.detach()) < np.log(CLUSTERS) - 0.5
+    assert figures["clusters_in_use"] > 100
 
 
 def test_hidden_patches_cannot_be_seen(make_sets: MakeSets) -> None:
