@@ -38,6 +38,7 @@ from embodied_vision.nodes.trace import Tracer
 from embodied_vision.types import RGBD
 from embodied_vision_sim.joint_trajectory_controller import JointPath
 from embodied_vision_sim.live import JointSample, Judgement, LiveCell
+from embodied_vision_sim.randomisation import Randomisation
 from embodied_vision_sim.setpoints import Setpoint
 from embodied_vision_sim.world import STEP_HZ
 
@@ -55,6 +56,9 @@ class CellNode(ManagedNode):
         super().__init__("cell")
         self.param("task", "block-insertion", "task whose scene the next reset builds")
         self.param("seed", 2_000_000, "scene that the next reset builds", (0, 2**31 - 1))
+        self.param(
+            "randomisation", "none", "what the next reset may change: a preset's name, or fields as JSON; not cameras"
+        )
         self.param("robot", "panda_suction", "arm and tool, as the arm node's", read_only=True)
         self.param("calibration", "", "calibration YAML of the cameras; empty: the simulated cell's", read_only=True)
         self.param(
@@ -210,6 +214,7 @@ class CellNode(ManagedNode):
                     "motions": judgement.motions,
                     "max_steps": cell.max_steps,
                     "renderer": cell.world.renderer,
+                    "preset": cell.world.randomisation.name,
                     "stamp_ns": self._stamp_ns(judgement.time_s),
                 }
             )
@@ -253,7 +258,8 @@ class CellNode(ManagedNode):
 
     def _reset(self) -> Judgement:
         cell = self._live
-        judgement = cell.reset(self.value("task"), self.value("seed"))
+        randomisation = Randomisation.parse(self.value("randomisation"))
+        judgement = cell.reset(self.value("task"), self.value("seed"), randomisation)
         cell.pacer.forgive(time.monotonic())
         self._frame_s = cell.pacer.time_s
         self._publish_joints(cell.sample())

@@ -31,6 +31,7 @@ VERBS = {
     "outcomes": _HERE + "outcomes:app",
     "drift": _HERE + "drift:app",
     "stream": _HERE + "learn_stream:app",
+    "report": _HERE + "life_report:command",
 }
 app = typer.Typer(
     cls=lazy_group(VERBS),
@@ -58,6 +59,8 @@ def command(
     threads: int = typer.Option(DEFAULTS.threads, min=1, max=2, help="2 trains both stages side by side."),
     workers: int = typer.Option(DEFAULTS.workers, min=1, help="Processes that evaluate."),
     encoder: str = typer.Option("default", help="Name or folder of the encoder."),
+    watch: bool = typer.Option(False, "--watch", help="Go on learning as episodes are closed, at a low priority."),
+    every: int = typer.Option(5, min=1, help="With --watch: a round begins when so many episodes wait."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON line a task."),
 ) -> None:
     """Fine-tune the policy in use on episodes that it has not learnt from, and promote it if it does no worse."""
@@ -65,10 +68,6 @@ def command(
         return
     if store is None or policies is None:
         raise BadInput("give --store with the logged episodes and --policies with the checkpoints")
-    episodes = EpisodeStore(store)
-    if not episodes.exists():
-        raise BadInput(f"no episode store at {store}; log episodes with `embodied-vision launch cell`")
-    tasks = [task] if task is not None else sorted({e.task for e in episodes.select()})
     config = LearnConfig(
         steps=steps,
         minutes=minutes,
@@ -80,6 +79,15 @@ def command(
         threads=threads,
         workers=workers,
     )
+    if watch:
+        from embodied_vision.cli.learn_watch import watch as go_on
+
+        go_on(store, policies, task, config, every=every, encoder=encoder, as_json=as_json)
+        return
+    episodes = EpisodeStore(store)
+    if not episodes.exists():
+        raise BadInput(f"no episode store at {store}; log episodes with `embodied-vision launch cell`")
+    tasks = [task] if task is not None else sorted({e.task for e in episodes.select()})
     for name in tasks:
         outcome = _learn(name, episodes, policies, config, encoder, EpisodeStore(replay) if replay else None)
         typer.echo(json.dumps(outcome.to_dict()) if as_json else _sentence(outcome, policies))

@@ -14,6 +14,7 @@ CLASSES = {
     "cell": "embodied_vision_sim.node:CellNode",
     "driver": "embodied_vision_sim.driver_node:DriverNode",
     "encoder": "embodied_vision.nodes.encoder:EncoderNode",
+    "learner": "embodied_vision.nodes.learner:LearnerNode",
     "markers": "embodied_vision.nodes.markers:MarkersNode",
     "policy": "embodied_vision.nodes.policy:PolicyNode",
     "recorder": "embodied_vision.nodes.recorder:RecorderNode",
