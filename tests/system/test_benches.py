@@ -20,6 +20,13 @@ SMALLEST = {
     "grasp_ceiling": ["--scenes", "1"],
     "guard": ["--commands", "2000"],
     "reading": ["--episodes", "1", "--steps", "20", "--seconds", "0.1"],
+    "learning_beside": ["--decisions", "2", "--block", "1", "--demonstrations", "2"],
+    "lifelong_cell": [
+        "--direct",
+        *("--episodes", "3", "--change-at", "1", "--recovery", "1", "--demonstrations", "2", "--trials", "2"),
+        *("--output", str(ROOT / ".tmp" / "lifelong_cell"), "--results", str(ROOT / ".tmp" / "lifelong_cell.jsonl")),
+        *("--picture", str(ROOT / ".tmp" / "lifelong_cell.png"), "--workers", "1"),
+    ],
     "ros": ["--small"],
     "ros_decisions": ["--scenes", "1"],
     "policy": ["--decisions", "2"],
@@ -39,7 +46,7 @@ SMALLEST = {
 }
 
 
-ALONE = {"ros", "ros_decisions", "recorder", "real_arm", "soak"}
+ALONE = {"learning_beside", "ros", "ros_decisions", "recorder", "real_arm", "soak"}
 """These start nodes and want the machine for themselves; the others run beside other tests."""
 
 
