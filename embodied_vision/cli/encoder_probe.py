@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from embodied_vision import locks
 from embodied_vision.cli.encoder_frames import progress_bar
 from embodied_vision.errors import BadInput
 
@@ -139,31 +140,33 @@ def probe_command(
     from embodied_vision.encoders.registry import load_encoder
 
     use_cores(threads)
-    chosen = list(CORRUPTIONS) if not corruption else [] if corruption == ["none"] else corruption
+    chosen = list(CORRUPTIONS) if not corruption else [] if corruption == ["none"] else list(dict.fromkeys(corruption))
     for name in chosen:
         if name not in CORRUPTIONS:
             raise BadInput(f"corruption {name!r} is unknown; choose of {', '.join(CORRUPTIONS)}, or none")
     loaded = {name: load_encoder(name) for name in encoder}
-    fit = _frames(run / "fit", task, FIRST_INDEX, scenes)
-    held_out = _frames(run / "held_out", task, FIRST_INDEX + HELD_OUT, scenes)
-    encoders = {name: Probed.of(each) for name, each in loaded.items()}
-    encoders |= _beside(list(loaded.values()), fit, seed, twin=twin, raw=raw)
-    conditions = conditions_of(chosen, sorted(set(severity)))
-    caches = tuple(
-        FeatureCache(run / "features", {"frames": frames.source, "points": POINTS_VERSION, "seed": seed + i})
-        for i, frames in enumerate((fit, held_out))
-    )
-    with progress_bar() as bar:
-        frames_a_scene = DOMES + 1
-        total = len(encoders) * (len(fit) + len(held_out) * len(conditions)) * frames_a_scene
-        bar_id = bar.add_task("probing", total=total, note="")
-
-        def tick(name: str, condition: Condition, frames: int) -> None:
-            bar.update(bar_id, advance=frames, note=f"{name}, {condition.corruption} {condition.severity or ''}")
-
-        table = probe_encoders(
-            encoders, fit, held_out, conditions=conditions, caches=(caches[0], caches[1]), seed=seed, tick=tick
+    busy = f"another probe works in {run}: wait until it ends or name another --run"
+    with locks.exclusive(run / "lock", busy):
+        fit = _frames(run / "fit", task, FIRST_INDEX, scenes)
+        held_out = _frames(run / "held_out", task, FIRST_INDEX + HELD_OUT, scenes)
+        encoders = {name: Probed.of(each) for name, each in loaded.items()}
+        encoders |= _beside(list(loaded.values()), fit, seed, twin=twin, raw=raw)
+        conditions = conditions_of(chosen, sorted(set(severity)))
+        caches = tuple(
+            FeatureCache(run / "features", {"frames": frames.source, "points": POINTS_VERSION, "seed": seed + i})
+            for i, frames in enumerate((fit, held_out))
         )
+        with progress_bar() as bar:
+            frames_a_scene = DOMES + 1
+            total = len(encoders) * (len(fit) + len(held_out) * len(conditions)) * frames_a_scene
+            bar_id = bar.add_task("probing", total=total, note="")
+
+            def tick(name: str, condition: Condition, frames: int) -> None:
+                bar.update(bar_id, advance=frames, note=f"{name}, {condition.corruption} {condition.severity or ''}")
+
+            table = probe_encoders(
+                encoders, fit, held_out, conditions=conditions, caches=(caches[0], caches[1]), seed=seed, tick=tick
+            )
     if report is not None:
         write_page(report, table, shlex.join(["embodied-vision", *sys.argv[1:]]))
     if as_json:

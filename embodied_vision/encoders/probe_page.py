@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,9 @@ COLORS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17
 
 
 def text_of(figure: Figure, sign: str = "") -> str:
-    """`0.765 [0.746, 0.789]`."""
+    """`0.765 [0.746, 0.789]`, and a dash where nothing could be measured."""
+    if not math.isfinite(figure.value):
+        return "–"
     return f"{figure.value:{sign}.3f} [{figure.low:{sign}.3f}, {figure.high:{sign}.3f}]"
 
 
@@ -98,7 +101,7 @@ def _chart(table: ProbeTable, corruption: str, figure: str) -> list[tuple[str, s
 
 
 def _point(severity: int, value: float, severities: Sequence[int]) -> str:
-    """A value, which at best is 1 and counts as 0 where it is worse, in px."""
+    """A value, which at best is 1 and counts as 0 where it is worse or was not measured, in px."""
     x = MARGIN + (WIDTH - 2 * MARGIN) * severity / severities[-1]
-    y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * min(max(value, 0.0), 1.0)
+    y = HEIGHT - MARGIN - (HEIGHT - 2 * MARGIN) * min(max(value if math.isfinite(value) else 0.0, 0.0), 1.0)
     return f"{x:.1f},{y:.1f}"

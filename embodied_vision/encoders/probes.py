@@ -92,7 +92,7 @@ class Row:
         encoder: its name.
         readout: one of `READOUTS`.
         condition: of the held-out frames.
-        figures: by the names in `ABOUT`.
+        figures: by the names in `ABOUT`; NaN where nothing in the held-out frames tells.
         gains: of the first encoder over this one, the same way; none for itself.
     """
 
@@ -103,15 +103,20 @@ class Row:
     gains: Mapping[str, Figure] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
+        """JSON-ready form; None where a figure could not be measured."""
         return {
             "encoder": self.encoder,
             "readout": self.readout,
             "corruption": self.condition.corruption,
             "severity": self.condition.severity,
-            "figures": {name: figure.to_dict() for name, figure in self.figures.items()},
-            "gains_of_first": {name: figure.to_dict() for name, figure in self.gains.items()},
+            "figures": {name: _json(figure) for name, figure in self.figures.items()},
+            "gains_of_first": {name: _json(figure) for name, figure in self.gains.items()},
         }
+
+
+def _json(figure: Figure) -> dict[str, float] | None:
+    """None for what could not be measured: JSON knows no NaN."""
+    return figure.to_dict() if np.isfinite(figure.value) else None
 
 
 @dataclass(frozen=True)

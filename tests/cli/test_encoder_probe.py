@@ -7,9 +7,10 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from embodied_vision import locks
 from embodied_vision.cli.encoder import app
 from embodied_vision.encoders.probes import ABOUT
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
 
 
 def _run(*arguments: object) -> str:
@@ -32,6 +33,13 @@ def test_the_table_is_made_and_features_are_kept(tmp_path: Path) -> None:
     text = _run("default", *asked, "--markdown")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.npy")} == kept
     assert "| default | linear | " in text
+
+
+def test_a_second_probe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with locks.exclusive(tmp_path / "lock", "first"):
+        result = CliRunner().invoke(app, ["probe", "--run", str(tmp_path)])
+    assert isinstance(result.exception, RunFailed)
+    assert "another probe works in" in str(result.exception)
 
 
 def test_an_unknown_corruption_is_named(tmp_path: Path) -> None:

@@ -168,6 +168,20 @@ def test_poses_come_back_from_disk(sets: tuple[list[ViewSet], list[ViewSet]], tm
     assert {k: v.tolist() for k, v in cache[0].poses.items()} == {k: v.tolist() for k, v in sets[0][0].poses.items()}
 
 
+def test_what_no_frame_tells_is_left_open(sets: tuple[list[ViewSet], list[ViewSet]], tmp_path: Path) -> None:
+    """No L-shapes: their turn is neither good nor bad."""
+    plain = [[replace(v, names={b: n.replace("block", "box") for b, n in v.names.items()}) for v in s] for s in sets]
+    caches = (FeatureCache(tmp_path, {"frames": 1}), FeatureCache(tmp_path, {"frames": 2}))
+    conditions = conditions_of(["jpeg"], [3])
+    raw = {"raw": Probed.raw(depth=False)}
+    table = probe_encoders(raw, *plain, conditions=conditions, caches=caches, resamples=5)
+    row = table.row("raw", LINEAR, Condition())
+    assert row.to_dict()["figures"]["turn"] is None
+    assert row.to_dict()["figures"]["depth"] is not None
+    assert markdown(table).count("– |") == 4
+    write_page(tmp_path, table, "")
+
+
 def test_no_encoder_is_told() -> None:
     cache = FeatureCache(Path("nowhere"), {})
     with pytest.raises(BadInput, match="no encoder to probe"):
