@@ -29,6 +29,7 @@ SMALLEST = {
     ],
     "ros": ["--small"],
     "ros_decisions": ["--scenes", "1"],
+    "poisoned": ["--small"],
     "policy": ["--decisions", "2"],
     "sim": ["--decisions", "2", "--steps", "20"],
     "recorder": ["--minutes", "0.1", "--episode-seconds", "3"],
