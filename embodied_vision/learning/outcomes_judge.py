@@ -126,7 +126,7 @@ class Judge:
         return Verdict("unsure", probability, "it looks like neither")
 
     def episode(self, episode: Episode, cache: Path | None = None) -> dict[int, Verdict]:
-        """Verdicts by the number of the decision; those of decisions that no frame was logged after are unsure.
+        """Verdicts by the number of the decision; unsure where no frame was logged after it, or it was not begun.
 
         Raises:
             BadInput: the episode is of another task.
@@ -138,7 +138,8 @@ class Judge:
         found = transitions(episode, self._encoder, self.classifier.workspace, cache)
         said = dict(zip([_number(t) for t in found], self.verdicts([t.view for t in found]), strict=True))
         blind = Verdict("unsure", math.nan, "no frame was logged after it")
-        return {number: said.get(number, blind) for number in range(len(episode.decisions))}
+        idle = Verdict("unsure", math.nan, "the arm did not begin it")
+        return {number: said.get(number, blind) if begun else idle for number, begun in enumerate(episode.begun)}
 
     def measure(self, held_out: Sequence[Transition]) -> Measured:
         """Compare with known outcomes.
@@ -175,14 +176,14 @@ def label(store: EpisodeStore, episode: Episode, judge: Judge, cache: Path | Non
 
     Where nobody else said how it ended, since the stream `reward` is missing, `solved` and `reward` follow from it:
     solved where every action is called a success, unsolved where one is called a failure, and neither where one is
-    unsure. Returns the outcome as it is now.
+    unsure. What the arm did not begin does not count. Returns the outcome as it is now.
 
     Raises:
         BadInput: the episode is of another task.
         EpisodeError: it cannot be changed.
     """
     verdicts = judge.episode(episode, cache)
-    words = [verdict.word for verdict in verdicts.values()]
+    words = [verdict.word for verdict, begun in zip(verdicts.values(), episode.begun, strict=True) if begun]
     judged: dict[str, Any] = {
         "classifier": judge.classifier.classifier_id,
         "decisions": [verdict.to_dict() for verdict in verdicts.values()],
