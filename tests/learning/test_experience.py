@@ -25,6 +25,7 @@ from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
 from tests.block_world import TASK, WORKSPACE, Cell, PatchEncoder
 
 EYES: Encoder = PatchEncoder()
+TINY = NetworkConfig(features=4, coarse_widths=(8, 8), embedding=4, fine_widths=(8, 8), fine_channels=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +140,7 @@ def test_a_damaged_episode_is_told_of_and_left_out(cell: Cell) -> None:
 def test_what_failed_becomes_less_likely_and_what_it_is_not_about_stays(cell: Cell) -> None:
     cell.episode([False])
     (failed,) = _samples(cell)
-    network = PolicyNetwork.seeded(NetworkConfig(features=4), 0)
+    network = PolicyNetwork.seeded(TINY, 0)
     normal = Normalisation.identity(4)
     config = TrainConfig()
 
@@ -159,7 +160,7 @@ def test_what_failed_becomes_less_likely_and_what_it_is_not_about_stays(cell: Ce
 def test_what_worked_costs_what_it_always_cost_times_its_weight(cell: Cell) -> None:
     cell.episode([True])
     (good,) = _samples(cell)
-    network = PolicyNetwork.seeded(NetworkConfig(features=4), 0)
+    network = PolicyNetwork.seeded(TINY, 0)
     normal, config = Normalisation.identity(4), TrainConfig()
     for net in (network.coarse, network.fine):
         ours = signed_losses(net, good, normal, config, np.random.default_rng(1))
@@ -172,7 +173,7 @@ def test_what_worked_costs_what_it_always_cost_times_its_weight(cell: Cell) -> N
 def test_samples_are_drawn_evenly_with_their_weights(cell: Cell) -> None:
     cell.episode([True, False])
     found = _samples(cell)
-    network = PolicyNetwork.seeded(NetworkConfig(features=4), 0)
+    network = PolicyNetwork.seeded(TINY, 0)
     normal, config = Normalisation.identity(4), TrainConfig()
     draw = draw_samples(network.coarse, found, normal, config)
     for seed in range(4):
