@@ -47,8 +47,9 @@ format: $(INSTALLED)
 
 test: lint
 	@mkdir -p $(TMPDIR)
-	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 -m 'not system' tests
-	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m system tests
+	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 --dist worksteal -m 'not system' tests
+	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -n 2 --dist loadfile -m 'system and together' tests
+	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m 'system and not together' tests
 
 # Every fault of docs/faults.md; prints what was measured beside what is allowed.
 faults: $(INSTALLED)

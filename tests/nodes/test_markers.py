@@ -23,7 +23,7 @@ from tests.nodes.conftest import Graph, until
 visualization = pytest.importorskip("visualization_msgs.msg", reason="visualization_msgs is not installed")
 Marker, MarkerArray = visualization.Marker, visualization.MarkerArray
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.together]
 MODEL = RobotModel.load("panda_suction")
 POST = {"name": "post", "position": [0.5, 0.0, 0.2], "size": [0.1, 0.12, 0.14]}
 

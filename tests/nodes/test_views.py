@@ -18,7 +18,7 @@ from embodied_vision.locks import exclusive
 from embodied_vision.nodes.conversions import color_to_image, joint_state_message
 from tests.nodes.conftest import Graph, until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.together]
 MODEL = RobotModel.load("panda_suction")
 
 

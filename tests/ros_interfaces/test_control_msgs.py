@@ -18,7 +18,7 @@ from embodied_vision.launching.domain import hold_free_domain
 from embodied_vision.launching.environment import process_environment
 from tests.ros_interfaces.build import build
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.together]
 HERE = Path(__file__).resolve().parent
 POSITIONS = [[0.1, 0.2], [0.3, 0.4]]
 

@@ -17,7 +17,7 @@ from embodied_vision.nodes.classes import CLASSES
 from tests.nodes.samples import write_encoder
 from tests.system.official import NEEDED, ROOT, Started, ros2, ros2_says
 
-pytestmark = [pytest.mark.system, NEEDED]
+pytestmark = [pytest.mark.system, pytest.mark.together, NEEDED]
 PARTS = ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "README.md")
 FOLDERS = ("resource", "launch", "config", "checkpoints", "embodied_vision", "sim")
 

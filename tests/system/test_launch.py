@@ -22,7 +22,7 @@ from embodied_vision.launching.loopback import image_loopback
 from embodied_vision.launching.supervisor import Supervisor
 from tests.system.rig import monitor_pid
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.together]
 NODES = (
     NodeSpec("eye", "dummy_node", 1),
     NodeSpec("hand", "dummy_node", 0, {"start_stopped": True}),

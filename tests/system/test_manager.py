@@ -21,7 +21,7 @@ from embodied_vision.nodes.client import GraphClient
 from tests.nodes.samples import write_encoder, write_policy
 from tests.system.rig import until
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.together]
 START_S = 90.0
 SERVICE_TIMEOUT_S = 10.0
 

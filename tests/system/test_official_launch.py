@@ -23,7 +23,7 @@ from tests.system.official import NEEDED, ROOT, ROS2, Started, ros2, ros2_says
 NODES = ("arm", "cell", "encoder", "policy", "recorder", "task")
 START_S = 120.0
 
-pytestmark = [pytest.mark.system, NEEDED]
+pytestmark = [pytest.mark.system, pytest.mark.together, NEEDED]
 
 
 @pytest.fixture(scope="module")
