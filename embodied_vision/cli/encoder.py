@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from embodied_vision.cli.encoder_bench import bench_command
 from embodied_vision.cli.encoder_distill import distill_command
-from embodied_vision.cli.encoder_export import bench_command, export_command
+from embodied_vision.cli.encoder_export import export_command
 from embodied_vision.cli.encoder_frames import err, simulated_frames
 from embodied_vision.cli.encoder_gate import gate_command
 from embodied_vision.cli.encoder_pretrain import pretrain_command

@@ -1,4 +1,4 @@
-"""`embodied-vision encoder gate`: whether a policy works as well with an encoder of less precision."""
+"""`embodied-vision encoder gate`: whether a policy works as well with an encoder that computes less."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from embodied_vision.errors import BadInput, RunFailed
 
 
 def gate_command(
-    folder: Annotated[Path, typer.Argument(help="Folder that `encoder export --reduced` wrote.")],
-    runtime: Annotated[str, typer.Option(help="Runtime of less precision, such as openvino-int8.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that `encoder export` wrote with --reduced, --merge or --region.")
+    ],
+    runtime: Annotated[
+        str, typer.Option(help="Setting that computes less, such as openvino-int8 or openvino-merge8-region.")
+    ],
     task: Annotated[str, typer.Option(help="Task of the policy.")],
     checkpoint: Annotated[
         str, typer.Option(help="Policy that reads this encoder: a folder, or the name of a shipped one.")
@@ -30,11 +34,15 @@ def gate_command(
     It passes when the 95 % interval of the paired difference lies above the margin; the folder then lists the policy.
     """
     from embodied_vision.cli.evaluate import bars
+    from embodied_vision.encoders.artefact import read_manifest as read_artefact
     from embodied_vision.encoders.export import note_passed, read_reduced
+    from embodied_vision.encoders.region import Part
+    from embodied_vision.encoders.runtimes import read_setting
     from embodied_vision.learning.compare import compare
     from embodied_vision.learning.evaluate import evaluate, split_seeds
     from embodied_vision.paths import shipped
     from embodied_vision.policies.checkpoint import read_manifest
+    from embodied_vision.types import Workspace
 
     reduced = read_reduced(folder)
     if runtime not in reduced:
@@ -44,6 +52,16 @@ def gate_command(
     manifest = read_manifest(policy)
     if not manifest.get("encoder_id"):
         raise BadInput(f"policy {name} reads no encoder, so that there is nothing to gate; give one that does")
+    if read_setting(runtime).region:
+        region, workspace = (
+            Part.from_dict(read_artefact(folder)["part"]).region,
+            Workspace.from_dict(manifest["workspace"]),
+        )
+        if not region.covers(workspace):
+            raise BadInput(
+                f"{folder} computes the region {region.workspace.to_dict()}, policy {name} maps "
+                f"{workspace.to_dict()}, which reaches beyond it; export the encoder with the --region of the policy"
+            )
     seeds = split_seeds("validation", scenes, 0)
     results = []
     with bars() as progress:

@@ -57,7 +57,7 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
         if {"tile", "dense"} & set(options):
             raise EncoderError(f"encoder {name!r}: region goes with neither tile nor dense; leave one of them away")
         margin = _take(options, "margin", float) if "margin" in options else MARGIN_M
-        encoder = RegionEncoder(encoder, Region(_take(options, "region", _workspace), margin))
+        encoder = RegionEncoder(encoder, Region(_take(options, "region", read_workspace), margin))
     if "tile" in options:
         tile = _take(options, "tile", int)
         overlap = _take(options, "overlap", int) if "overlap" in options else round(tile * OVERLAP_SHARE)
@@ -124,8 +124,12 @@ def _levels(text: str) -> float:
     return 0.0 if text == "exact" else float(text)
 
 
-def _workspace(text: str) -> Workspace:
-    """`yes` for the cell's own, or bounds of x, y and z."""
+def read_workspace(text: str) -> Workspace:
+    """`yes` for the cell's own, or bounds of x, y and z in m, such as `0.25:0.75,-0.5:0.5,-0.02:0.3`.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if text == "yes":
         return Workspace()
     bounds = [tuple(float(value) for value in axis.split(":")) for axis in text.split(",")]

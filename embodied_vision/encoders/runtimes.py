@@ -89,6 +89,11 @@ class Setting:
         return (f"-merge{self.merge}" if self.merge else "") + ("-region" if self.region else "")
 
     @property
+    def precision(self) -> str:
+        """Such as `float32`."""
+        return REDUCED.get(self.runtime, ("", "float32"))[1]
+
+    @property
     def exact(self) -> bool:
         """Whether it computes the features that torch gives for the whole image."""
         return self.runtime in EXACT and not self.variant
@@ -96,7 +101,7 @@ class Setting:
     @property
     def integers(self) -> bool:
         """Whether its file is that of 8-bit integers."""
-        return self.runtime.endswith("int8")
+        return self.precision == "int8"
 
     @property
     def file(self) -> str:
