@@ -101,6 +101,7 @@ TIMEOUT = typer.Option(90.0, min=1.0, help="How long all nodes may take to becom
 def cell(
     task: str | None = option(_CELL["task"]),
     policy: str | None = option(_CELL["policy"]),
+    shadow: Path | None = option(_CELL["shadow"]),
     encoder: str | None = option(_CELL["encoder"]),
     store: Path | None = option(_CELL["store"]),
     first_seed: int | None = option(_CELL["first_seed"], min=0),
@@ -131,6 +132,7 @@ def cell(
             _texts(
                 task=task,
                 policy=_path(policy),
+                shadow=_absolute(shadow),
                 encoder=_path(encoder),
                 store=_absolute(store),
                 first_seed=first_seed,
@@ -155,6 +157,7 @@ def arm(
     robot: str | None = option(_ARM["robot"]),
     calibration: Path | None = option(_ARM["calibration"]),
     policy: str | None = option(_ARM["policy"]),
+    shadow: Path | None = option(_ARM["shadow"]),
     encoder: str | None = option(_ARM["encoder"]),
     store: Path | None = option(_ARM["store"]),
     speed: float | None = option(_ARM["speed"], min=0.05, max=1.0),
@@ -179,6 +182,7 @@ def arm(
         robot=_path(robot),
         calibration=_absolute(calibration),
         policy=_path(policy),
+        shadow=_absolute(shadow),
         encoder=_path(encoder),
         store=_absolute(store),
         speed=speed,

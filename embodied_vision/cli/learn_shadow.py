@@ -25,8 +25,8 @@ def command(
     figures = shadow.summary(pointer, candidate, EpisodeStore(store) if store is not None else None)
     if not figures.decisions:
         raise BadInput(
-            f"candidate {candidate} of {task} never ran in the shadow; launch the cell with --policy-param "
-            f"shadow={pointer.path(candidate)}"
+            f"candidate {candidate} of {task} never ran in the shadow; launch the cell with --shadow "
+            f"{pointer.path(candidate)}"
         )
     if as_json:
         typer.echo(json.dumps({"task": task, "candidate": candidate, **figures.to_dict()}))

@@ -109,6 +109,12 @@ _POLICY = Argument(
     sets=(("policy", "checkpoint"),),
 )
 
+_SHADOW = Argument(
+    "shadow",
+    "candidate's folder: it decides beside the policy and only logs (docs/promotion.md)",
+    sets=(("policy", "shadow"),),
+)
+
 LAUNCHABLE: Mapping[str, Launchable] = {
     "cell": Launchable(
         CELL,
@@ -119,6 +125,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
                 sets=(("cell", "task"), ("task", "task"), ("recorder", "task"), ("policy", "checkpoint")),
             ),
             _POLICY,
+            _SHADOW,
             _ENCODER,
             _STORE,
             Argument("first_seed", "first scene of a run", sets=(("task", "first_seed"),)),
@@ -139,6 +146,7 @@ LAUNCHABLE: Mapping[str, Launchable] = {
                 sets=tuple((node, "calibration") for node in ("arm", "encoder", "policy", "recorder")),
             ),
             _POLICY,
+            _SHADOW,
             _ENCODER,
             _STORE,
             Argument("speed", "pace of pick and place, 1 the default", sets=(("arm", "speed"),)),

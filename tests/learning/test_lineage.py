@@ -16,6 +16,7 @@ from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning import learn as learning
 from embodied_vision.learning import lineage
+from embodied_vision.learning.gate import Cost
 from embodied_vision.learning.learn import LearnConfig, learn
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.retrain import retrain
@@ -24,7 +25,7 @@ from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.types import PickPlace
 
 TASK = "block-insertion"
-CONFIG = LearnConfig(steps=1, scenes=5, margin=0.5, holdout=0.0, latency_ratio=100.0, threads=1)
+CONFIG = LearnConfig(steps=1, scenes=5, margin=0.5, holdout=0.0, threads=1)
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +34,12 @@ def solved_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
         return [SceneResult(seed, 1.0, True, 1) for seed in seeds]
 
     monkeypatch.setattr(learning, "evaluate", measured)
+    monkeypatch.setattr(learning, "cost", lambda *_: (Cost(1.0, 1), Cost(1.0, 1)))
 
 
 def log_episode(store: EpisodeStore, policy_id: str = "") -> tuple[str, str]:
-    """Ids of a solved episode and of its decision."""
-    shot = frame(1)
+    """Ids of a solved episode and of its decision; every one looks different."""
+    shot = frame(len(store.ids()))
     writer = EpisodeWriter(
         store, task=TASK, robot="panda_suction", cameras=[shot.camera], policy_id=policy_id, attributes={"seed": 5}
     )
