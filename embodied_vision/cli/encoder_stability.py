@@ -12,7 +12,7 @@ from rich.table import Table
 
 from embodied_vision.cli.encoder_frames import TASKS, err, frames_in_looks
 
-FIRST_INDEX = 700_000
+FIRST_INDEX = 650_000
 """Of the validation scenes that are looked at: neither training nor the probe uses them."""
 
 

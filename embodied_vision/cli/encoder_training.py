@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from embodied_vision.cli.encoder_frames import err, frames_in_looks, logged_frames, progress_bar, simulated_frames
 from embodied_vision.errors import BadInput
 
 if TYPE_CHECKING:
+    from embodied_vision.encoders.base import Encoder
     from embodied_vision.encoders.board import EncoderBoard
     from embodied_vision.encoders.pretrain import Pretraining
+    from embodied_vision.encoders.probe import ProbeReport
     from embodied_vision.encoders.views import ViewCache
 
 STATE = "state.safetensors"
 FRAMES = "frames"
 PLAIN = ("none",)
+PROBE_FIRST_INDEX = 500_000
 
 Output = Annotated[Path, typer.Option(help="Folder to write the encoder to.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder for frames, training state and TensorBoard curves.")]
@@ -174,9 +178,7 @@ def finish(
     minutes = training.seconds / 60
     report = None
     if probe_scenes:
-        from embodied_vision.cli.encoder import _measure
-
-        report = _measure({"trained": encoder}, run, tasks, probe_scenes, training.settings.seed)
+        report = measure({"trained": encoder}, run, tasks, probe_scenes, training.settings.seed)
     command = shlex.join(["embodied-vision", *sys.argv[1:]])
     manifest = manifest_of(encoder, training.settings, source, command, minutes, report, teacher)
     write_artefact(output, training.weights(), manifest, card_of(manifest, report))
@@ -185,7 +187,44 @@ def finish(
         typer.echo(json.dumps({**result, "probe": report and report.to_dict()}))
         return
     if report is not None:
-        from embodied_vision.cli.encoder import _figures
-
-        Console().print(_figures(report))
+        Console().print(figures_table(report))
     typer.echo(f"{encoder.encoder_id} written to {output}")
+
+
+def _probe_frames(folder: Path, tasks: Sequence[str], scenes: int) -> tuple[ViewCache, ViewCache]:
+    """Frames to fit the read-outs on and to measure them on: scenes that no training uses."""
+    first = PROBE_FIRST_INDEX
+    return (
+        simulated_frames(folder / "probe_fit", tasks, "validation", first, scenes, 4),
+        simulated_frames(folder / "probe_held_out", tasks, "validation", first + 100_000, scenes, 4),
+    )
+
+
+def figures_table(report: ProbeReport) -> Table:
+    """What the probe found."""
+    from embodied_vision.encoders.probe import FIGURES
+
+    table = Table(title=f"linear probe, {report.scenes[1]} held-out scenes, 95 % intervals over scenes")
+    table.add_column("encoder")
+    for about in FIGURES.values():
+        table.add_column(about)
+    for name, figures in report.figures.items():
+        row = (f"{figures[k].value:.3f} [{figures[k].low:.3f}, {figures[k].high:.3f}]" for k in FIGURES)
+        table.add_row(name, *row)
+    for name, gains in report.gains.items():
+        row = (f"{gains[k].value:+.3f} [{gains[k].low:+.3f}, {gains[k].high:+.3f}]" for k in FIGURES)
+        table.add_row(f"gain over {name}", *row)
+    return table
+
+
+def measure(encoders: Mapping[str, Encoder], run: Path, tasks: Sequence[str], scenes: int, seed: int) -> ProbeReport:
+    """Probe encoders beside the random twin of the compact one and the mean color."""
+    from embodied_vision.encoders.compact import Architecture, CompactEncoder
+    from embodied_vision.encoders.probe import MeanColor, probe, random_twin
+
+    fit, held_out = _probe_frames(run, tasks, scenes)
+    first = next(iter(encoders.values()))
+    architecture = first.architecture if isinstance(first, CompactEncoder) else Architecture()
+    others: dict[str, Encoder] = {"random twin": random_twin(architecture, seed, fit), "mean color": MeanColor()}
+    with err.status("probing"):
+        return probe({**encoders, **others}, fit, held_out, seed=seed)

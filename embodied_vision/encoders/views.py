@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_vision.errors import EncoderError
+from embodied_vision.errors import EncoderError, RunFailed
 from embodied_vision.geometry import depth_to_metres, look_at, project, quantise_depth
 from embodied_vision.types import RGBD, Camera, FloatArray
 
@@ -69,6 +70,15 @@ def dome_camera(
     return Camera(name, columns, rows, K, look_at(eye, target, up))
 
 
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """What cannot be written is told with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"frames cannot be written to {folder} ({error}); make room and run the same again") from error
+
+
 class ViewCache:
     """A folder of view sets, written once and read at random; a half-written set does not count.
 
@@ -86,14 +96,20 @@ class ViewCache:
         self.source = json.loads(json.dumps(source))
         path = folder / SOURCE
         if path.is_file():
-            there = json.loads(path.read_text())
+            try:
+                there = json.loads(path.read_text())
+            except ValueError as error:
+                raise EncoderError(f"{path} cannot be read ({error}); delete {folder} to make it again") from error
             if there != self.source:
                 raise EncoderError(
                     f"{folder} holds frames from {there}, asked for are {self.source}; give another folder or delete it"
                 )
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.source, indent=2) + "\n")
+            part = path.with_suffix(".part")
+            with _room(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                part.write_text(json.dumps(self.source, indent=2) + "\n")
+                part.rename(path)
 
     def __len__(self) -> int:
         while (self._path(self._count) / ABOUT).is_file():
@@ -104,7 +120,15 @@ class ViewCache:
         return self.folder / f"{index:06d}"
 
     def append(self, views: ViewSet) -> None:
-        """Write one set."""
+        """Write one set.
+
+        Raises:
+            RunFailed: it cannot be written.
+        """
+        with _room(self.folder):
+            self._write(views)
+
+    def _write(self, views: ViewSet) -> None:
         final = self._path(len(self))
         staging = final.with_suffix(".part")
         shutil.rmtree(staging, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ def _cast(camera: Camera, boxes: list[tuple[np.ndarray, np.ndarray]]) -> tuple[n
     return depth, body, shade
 
 
+@cache
 def make_view_set(seed: int, views: int = 3, size: tuple[int, int] = (96, 128)) -> ViewSet:
     """Three boxes of three colors at random places, seen from random sides."""
     rng = np.random.default_rng(seed)

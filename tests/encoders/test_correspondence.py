@@ -11,7 +11,7 @@ import pytest
 from embodied_vision.encoders.augment import photometric, random_crop
 from embodied_vision.encoders.correspondence import Drawing, ground, interest, sample_batch, sample_pair
 from embodied_vision.encoders.views import ViewCache, ViewSet, dome_camera, points_at, visible_from
-from embodied_vision.errors import EncoderError
+from embodied_vision.errors import EncoderError, RunFailed
 from embodied_vision.geometry import deproject, project
 from embodied_vision.types import RGBD
 
@@ -216,3 +216,23 @@ def test_damaged_frame_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(EncoderError, match="000000 cannot be read"):
         cache[0]
+
+
+def test_a_full_disk_and_a_damaged_description_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ViewCache(tmp_path / "frames", {})
+    cache.append(make_view_set(0))
+
+    def full(path: Path, values: np.ndarray) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", full)
+        with pytest.raises(RunFailed, match=r"frames cannot be written .*No space left.* run the same again"):
+            cache.append(make_view_set(1))
+    assert len(ViewCache(tmp_path / "frames", {})) == 1
+    cache.append(make_view_set(1))
+    assert len(cache) == 2
+
+    (tmp_path / "frames" / "source.json").write_text("{")
+    with pytest.raises(EncoderError, match=r"source\.json cannot be read"):
+        ViewCache(tmp_path / "frames", {})

@@ -92,7 +92,7 @@ def test_channels_are_scaled_alike_however_large(make_sets: MakeSets, tmp_path: 
 
 
 def test_the_student_comes_to_tell_the_teachers_features(make_sets: MakeSets, tmp_path: Path) -> None:
-    sets = make_sets(8)
+    sets = make_sets(3)
     run = Pretraining(replace(QUICK, steps=40), sets, SMALL, _taught(tmp_path, Counting(), sets))
     cosines = [figures["teacher_cosine"] for figures in run.advance()]
     assert np.mean(cosines[-10:]) > np.mean(cosines[:10]) + 0.15, cosines
