@@ -20,7 +20,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,13 @@ class Pointer:
             CheckpointError: the former one is damaged; the pointer stays.
             RunFailed: another checkpoint than `expected` is in use meanwhile.
         """
+        nothing = f"nothing to roll back to in {self.folder}: no checkpoint was in use before this one"
+        if self.former is None:
+            raise BadInput(nothing)  # before a lock is made in a folder that is none
         with self._swapping():
             before, former = self.current, self.former
             if former is None or before is None:
-                raise BadInput(f"nothing to roll back to in {self.folder}: no checkpoint was in use before this one")
+                raise BadInput(nothing)
             if expected is not None and before != expected:
                 raise RunFailed(f"{expected} is no longer in use in {self.folder}, {before} is; nothing was changed")
             checkpoints.load(self.path(former))
@@ -188,8 +191,12 @@ class Pointer:
 
     @contextmanager
     def _held(self, name: str, how: int) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / name, "w", encoding="utf-8") as file:
+        with ExitStack() as opened:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = opened.enter_context(open(self.folder / name, "w", encoding="utf-8"))
+            except OSError as error:
+                raise BadInput(f"{self.folder} cannot be written ({error.strerror}); check its permissions") from error
             try:
                 fcntl.flock(file, how)
             except BlockingIOError as error:

@@ -132,3 +132,12 @@ def test_a_stored_checkpoint_is_not_written_again(tmp_path: Path) -> None:
     assert pointer.add(checkpoint).stat().st_ino == inode
     (pointer.path(checkpoint.checkpoint_id) / "model.safetensors").write_bytes(b"cut short")
     assert checkpoints.load(pointer.add(checkpoint)).checkpoint_id == checkpoint.checkpoint_id
+
+
+def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="nothing to roll back to"):
+        Pointer(tmp_path / "typo", TASK).rollback()
+    assert not (tmp_path / "typo").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="cannot be written"):
+        Pointer(tmp_path / "file", TASK).log("refused", "", None, "because")
