@@ -53,9 +53,9 @@ def crossed(
     difference = a - b
     runs, scenes = difference.shape
     rng = np.random.default_rng(seed)
-    chosen = rng.integers(runs, size=(resamples, runs))
-    drawn = rng.integers(scenes, size=(resamples, scenes))
-    means = [difference[np.ix_(r, s)].mean() for r, s in zip(chosen, drawn, strict=True)]
+    chosen = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    drawn = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples) / scenes
+    means = ((chosen @ difference) * drawn).sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
     interval = Interval(float(difference.mean()), float(low), float(high))
     return Crossed(float(a.mean()), float(b.mean()), interval, runs, scenes)
