@@ -133,7 +133,7 @@ def _ordered(candidates: Sequence[Item], known: Sequence[Example]) -> list[Item]
     left = np.ones(len(candidates), bool)
     while left.any():
         best = int(np.where(left, nearest * weight, -1.0).argmax())
-        order.append(replace(candidates[best], novelty=float(nearest[best])))
+        order.append(replace(candidates[best], novelty=round(float(nearest[best]), 3)))
         left[best] = False
         nearest = np.minimum(nearest, np.linalg.norm(points - points[best], axis=1))
     return order

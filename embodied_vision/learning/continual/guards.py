@@ -142,5 +142,6 @@ def packed_trunk(head: SharedHead, task: str) -> dict[str, Tensor]:
     for stage in STAGES:
         for name, owner in owners(head, stage).items():
             value: nn.Parameter = head.stage(stage).shared_parameters()[name]
-            trunk[f"{stage}.{name}"] = value.detach() * ((owner > 0) & (owner <= number))
+            # Not a product: that would leave zeros of either sign.
+            trunk[f"{stage}.{name}"] = value.detach().masked_fill((owner == 0) | (owner > number), 0)
     return trunk

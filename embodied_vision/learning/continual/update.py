@@ -224,7 +224,7 @@ def _replayed(
         found = [(d.task, [Item(example, d.task) for example in d.examples]) for d in everything]
         return [(task, items, np.full(len(items), 1 / len(items))) for task, items in found]
     by_task: dict[str, list[Item]] = {}
-    for kept in buffer.kept:
+    for kept in buffer.kept if method.keeps != "nothing" else ():
         by_task.setdefault(kept.item.task, []).append(kept.item)
     replayed: Replayed = []
     for task, items in by_task.items():

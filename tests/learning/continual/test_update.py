@@ -11,6 +11,7 @@ import torch
 from learning.continual.worlds import CONFIG, dataset, empty_head
 
 from embodied_vision.errors import BadInput
+from embodied_vision.learning.continual import update as updates
 from embodied_vision.learning.continual.buffer import Buffer
 from embodied_vision.learning.continual.methods import METHODS, method_of
 from embodied_vision.learning.continual.shared import SharedHead
@@ -18,12 +19,11 @@ from embodied_vision.learning.continual.update import (
     Experience,
     UpdateConfig,
     Updated,
-    loss_on,
     policy_of,
     update,
 )
 
-BUDGET = 12_000
+BUDGET = 40_000
 
 
 def learn(
@@ -58,14 +58,14 @@ class Stop(Exception):
     """Ends a run as a signal would."""
 
 
-@pytest.mark.parametrize("method", ["product", "derpp", "ewc", "packnet"])
+@pytest.mark.parametrize("method", ["product", "packnet"])
 def test_a_resumed_update_ends_in_the_same_head_and_buffer(method: str, tmp_path: Path) -> None:
     first = learn(empty_head(), Buffer(), "insert", method, tmp_path / "first")
     before = first.head.weights()
     whole = learn(first.head, first.buffer, "aside", method, tmp_path / "whole", threads=3)
 
     def interrupt(stage: str, step: int, _: object) -> None:
-        if step == 3:
+        if step == 2:
             raise Stop
 
     cut = tmp_path / "cut"
@@ -90,16 +90,13 @@ def test_packnet_never_changes_an_earlier_policy_and_fine_tuning_does(tmp_path: 
         second = learn(first.head, first.buffer, "aside", method, tmp_path / method / "1")
         before, after = (policy_of(each.head, "insert", chosen, {}).checkpoint_id for each in (first, second))
         assert (before == after) == kept
+        weights = policy_of(second.head, "insert", chosen, {}).weights
+        share = float((weights["coarse.trunk.down.0.0.weight"] != 0).float().mean())
+        assert share == pytest.approx(0.5 if kept else 1.0, abs=0.01)  # the rest is left to the second task
 
 
-def test_packnet_leaves_half_of_the_trunk_to_the_second_of_two_tasks(tmp_path: Path) -> None:
-    first = learn(empty_head(), Buffer(), "insert", "packnet", tmp_path)
-    weights = policy_of(first.head, "insert", METHODS["packnet"], {}).weights
-    share = float((weights["coarse.trunk.down.0.0.weight"] != 0).float().mean())
-    assert share == pytest.approx(0.5, abs=0.01)
-
-
-def test_ewc_holds_what_matters_and_sequential_does_not(tmp_path: Path) -> None:
+def test_ewc_holds_what_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updates, "FISHER_EXAMPLES", 2)
     first = learn(empty_head(), Buffer(), "insert", "ewc", tmp_path / "0")
     names = [name for name in first.head.memory if ".fisher." in name]
     assert names
@@ -119,23 +116,22 @@ def test_ewc_holds_what_matters_and_sequential_does_not(tmp_path: Path) -> None:
     assert moved(1e6, "held") < moved(0.0, "free")
 
 
-def test_replay_with_the_former_outputs_keeps_what_fine_tuning_loses(tmp_path: Path) -> None:
-    config = replace(CONFIG, train=replace(CONFIG.train, steps=16, learning_rate=1e-2))
-    first = learn(empty_head(), Buffer(), "insert", "product", tmp_path / "0", config)
-    lost = {}
-    for method in ("product", "sequential"):
-        second = learn(first.head, first.buffer, "aside", method, tmp_path / method, config)
-        views = [(e, s) for e in dataset("insert").examples for s in range(2)]
-        lost[method] = float(np.mean([loss_on(second.head, "insert", e, s, config.train) for e, s in views]))
-    assert lost["product"] < lost["sequential"]
+def test_what_is_kept_is_replayed_by_the_methods_that_replay_alone(tmp_path: Path) -> None:
+    first = learn(empty_head(), Buffer(), "insert", "derpp", tmp_path / "0")
+    assert all(set(each.item.logits) == {"pick", "place", "fine"} for each in first.buffer.kept)
+    assert first.buffer.kept
+    for method in ("sequential", "er", "derpp"):
+        heads = [
+            learn(first.head, buffer, "aside", method, tmp_path / method / str(i)).head
+            for i, buffer in enumerate((first.buffer, Buffer()))
+        ]
+        assert same(*heads) == (method == "sequential")
 
 
 def test_more_of_a_known_task_is_learnt_into_the_same_policy_and_kept_apart(tmp_path: Path) -> None:
     first = learn(empty_head(), Buffer(), "insert", "product", tmp_path / "0")
     again = Experience(dataset("insert", 2, seed=5), kind="correction", weight=2.0)
-    second = update(
-        first.head, first.buffer, [again], METHODS["product"], CONFIG, state=tmp_path / "1", budget=10 * BUDGET
-    )
+    second = update(first.head, first.buffer, [again], METHODS["product"], CONFIG, state=tmp_path / "1", budget=BUDGET)
     assert list(second.head.tasks) == ["insert"]
     assert list(second.head.tasks["insert"].episodes) == ["insert-0", "insert-5"]
     assert set(second.buffer.strata()) == {("insert", "solved"), ("insert", "corrected")}

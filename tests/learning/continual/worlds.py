@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from policies import synthetic
@@ -15,10 +16,11 @@ from embodied_vision.policies.networks import NetworkConfig
 from embodied_vision.types import Workspace
 
 TINY = NetworkConfig(features=2, coarse_widths=(8, 8), embedding=4, fine_widths=(8,), fine_channels=3)
-CONFIG = UpdateConfig(train=TrainConfig(steps=4, batch=4, tried=5, learning_rate=1e-2, ema=0.5), checkpoints=2)
+CONFIG = UpdateConfig(train=TrainConfig(steps=3, batch=2, tried=4, learning_rate=1e-2, ema=0.5), checkpoints=2)
 
 
-def dataset(task: str, count: int = 3, seed: int = 0) -> Dataset:
+@cache
+def dataset(task: str, count: int = 2, seed: int = 0) -> Dataset:
     """Insertions; in a task of another name than `insert` the block goes where the fixture is not."""
     rng = np.random.default_rng([seed, len(task)])
     examples = []
