@@ -7,7 +7,9 @@ similar patches on the way and leave patches out.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embodied_vision.encoders.artefact import identity
+from embodied_vision.encoders.device import AUTO, choose_device, computing_on
 from embodied_vision.encoders.front import ResizedFront
 from embodied_vision.encoders.merging import TokenPath, blocks_of
 from embodied_vision.encoders.processor import FILES, Preprocessing, read_preprocessing
@@ -34,7 +37,8 @@ class HuggingFaceEncoder:
     """Dense features of a transformers model: DINOv2, DINOv3, SigLIP, SigLIP 2, CLIP, ViT, MAE, ConvNeXt, Swin, …
 
     The whole image is resized to the input size of the model's processor, so patches of a wide image are wide
-    ones: `Features.stride` says how wide. Weights come from safetensors files only and no code is downloaded.
+    ones: `Features.stride` says how wide. Weights come from safetensors files only, and code of a repository is run
+    only when it is asked for.
     """
 
     def __init__(
@@ -45,6 +49,8 @@ class HuggingFaceEncoder:
         image_size: tuple[int, int] | None = None,
         layers: Sequence[int] = (),
         merge: int = 0,
+        device: str = AUTO,
+        run_code: bool = False,
         local_files_only: bool = True,
     ) -> None:
         """
@@ -55,6 +61,8 @@ class HuggingFaceEncoder:
             layers: hidden states whose features stand side by side in each patch, 0 before the first layer, -1 after
                 the last; none for the model's `last_hidden_state`.
             merge: pairs of similar patches that become one token after each block; vision transformers alone.
+            device: where to compute, see `choose_device`.
+            run_code: run the code that comes with a model which transformers does not know itself.
             local_files_only: take a hub name from the local cache and never from the network.
 
         Raises:
@@ -62,7 +70,8 @@ class HuggingFaceEncoder:
         """
         _check_path(name_or_path)
         hub = {"revision": revision, "local_files_only": local_files_only}
-        self._model, missing = _load_model(name_or_path, hub)
+        self._device = choose_device(device)
+        self._model, missing = _load_model(name_or_path, hub, run_code)
         self._preprocessing = _load_preprocessing(name_or_path, hub, image_size)
         self._config: Any = self._model.config  # of the vision tower
         self._name = name_or_path
@@ -85,10 +94,18 @@ class HuggingFaceEncoder:
         self._layers = tuple(layers)
         layer = f"hidden_states{list(self._layers)}" if self._layers else LAYER
         settings = {"family": family, "layer": layer, "preprocessing": asdict(self._preprocessing)}
+        settings |= _code_of(self._model)
         self._encoder_id = identity(family, weights, settings) + (f"-merge{merge}" if merge else "")
-        with torch.inference_mode():
-            smallest = torch.from_numpy(self.front.prepare(np.zeros((32, 32, 3), np.uint8)).pixels)
-            self._dimension = int(self.graph(smallest, merge=0).shape[3])
+        smallest = torch.from_numpy(self.front.prepare(np.zeros((32, 32, 3), np.uint8)).pixels)
+        try:
+            with torch.inference_mode():
+                self._dimension = int(self.graph(smallest, merge=0).shape[3])
+        except RuntimeError as error:
+            rows, columns = smallest.shape[2:]
+            raise EncoderError(
+                f"encoder {name_or_path!r} cannot compute images of {rows} x {columns} px "
+                f"({str(error).splitlines()[0]}); give a larger size, or that of its processor"
+            ) from error
 
     @property
     def encoder_id(self) -> str:
@@ -98,7 +115,8 @@ class HuggingFaceEncoder:
     @property
     def artefact_id(self) -> str:
         """Runtime and precision."""
-        return f"torch-{torch.__version__}-float32"
+        where = "" if self._device.type == "cpu" else f"-{self._device.type}"
+        return f"torch-{torch.__version__}{where}-float32"
 
     @property
     def dimension(self) -> int:
@@ -112,8 +130,8 @@ class HuggingFaceEncoder:
             EncoderError: the image has another type or shape.
         """
         prepared = self.front.prepare(color)
-        with torch.inference_mode():
-            grid = self.graph(torch.from_numpy(prepared.pixels))[0].contiguous().numpy()
+        with torch.inference_mode(), computing_on(self._device):
+            grid = self.graph(torch.from_numpy(prepared.pixels).to(self._device))[0].contiguous().cpu().numpy()
         return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
 
     @property
@@ -127,13 +145,15 @@ class HuggingFaceEncoder:
         return self._path is not None
 
     def graph(self, pixels: Tensor, keep: Tensor | None = None, merge: int | None = None) -> Tensor:
-        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D).
+        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D); it computes where the image lies.
 
         Args:
             pixels: the image.
             keep: indices (K,) of the patches to compute, row by row and ascending; the others are 0. None for all.
             merge: pairs of tokens merged a block, in place of the encoder's own number.
         """
+        if pixels.device != self._model.device:
+            self._model.to(pixels.device)
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
         inputs = self._inputs(pixels, size)
         merge = self._merge if merge is None else merge
@@ -177,7 +197,7 @@ class HuggingFaceEncoder:
             return {
                 "pixel_values": patches,
                 "pixel_attention_mask": torch.ones(1, rows * columns, dtype=torch.int32),
-                "spatial_shapes": torch.tensor([[rows, columns]]),
+                "spatial_shapes": torch.tensor([[rows, columns]], device="cpu"),
             }
         inputs: dict[str, Any] = {"pixel_values": pixels}
         if "noise" in accepted:  # MAE shuffles its patches by the order of a noise
@@ -216,16 +236,30 @@ def _check_path(name: str) -> None:
         raise EncoderError(f"no folder {name}; give a folder of a transformers model or a hub name such as owner/model")
 
 
-def _remedy(name: str, error: Exception) -> EncoderError:
+def _holds(name: str, file: str, hub: dict[str, Any]) -> bool:
+    """Whether a folder or the local cache holds a file of a model."""
+    from transformers.utils import cached_file
+
+    try:
+        here = cached_file(name, file, _raise_exceptions_for_missing_entries=False, **{**hub, "local_files_only": True})
+    except OSError:
+        return False
+    return here is not None
+
+
+def _remedy(name: str, error: Exception, pickled: bool = False) -> EncoderError:
     """What to do about an error of transformers or of the hub."""
     text = " ".join(str(error).split())
     kinds = {kind.__name__ for e in (error, error.__cause__) if e is not None for kind in type(e).__mro__}
     if "GatedRepoError" in kinds or "gated" in text.lower():
         advice = f"accept its licence at https://huggingface.co/{name}, then `hf auth login` and `hf download {name}`"
-    elif "safetensors" in text:
+    elif "safetensors" in text or pickled:
         advice = "only whole safetensors weights are read; convert the model with `save_pretrained`, or copy it again"
     elif "trust_remote_code" in text or "auto_map" in text:
-        advice = "it needs code from its repository, which is never run; take a model that transformers knows itself"
+        advice = (
+            "it needs code from its repository, which is not run unless you ask for it: read that code and give "
+            f"{name}+code=run, or take a model that transformers knows itself"
+        )
     elif Path(name).is_dir():
         advice = "give a folder that `save_pretrained` wrote, with config.json and model.safetensors"
     else:
@@ -233,14 +267,23 @@ def _remedy(name: str, error: Exception) -> EncoderError:
     return EncoderError(f"encoder {name!r} cannot be loaded: {text[:300]}; {advice}")
 
 
-def _load_model(name: str, hub: dict[str, Any]) -> tuple[Any, set[str]]:
+def _code_of(model: Any) -> dict[str, str]:
+    """Setting of a model whose code came with it: a hash of that code; empty for the models of transformers."""
+    module = sys.modules[type(model).__module__]
+    if not module.__name__.startswith("transformers_modules."):
+        return {}
+    files = sorted(Path(str(module.__file__)).parent.glob("*.py"))
+    return {"code": hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()}
+
+
+def _load_model(name: str, hub: dict[str, Any], run_code: bool) -> tuple[Any, set[str]]:
     """The vision model in float32 and the names of its weights that the checkpoint does not hold."""
     import transformers
     from safetensors import SafetensorError
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **hub)
-        if getattr(config, "auto_map", None):
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=run_code, **hub)
+        if getattr(config, "auto_map", None) and not run_code:
             raise ValueError("its config names code of its own (auto_map)")
         towers = {
             "siglip": transformers.SiglipVisionModel,
@@ -252,14 +295,14 @@ def _load_model(name: str, hub: dict[str, Any]) -> tuple[Any, set[str]]:
         model, about = loader.from_pretrained(
             name,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=run_code,
             dtype=torch.float32,
             output_loading_info=True,
             **hub,
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise _remedy(name, error) from error
+        raise _remedy(name, error, pickled=_holds(name, "pytorch_model.bin", hub)) from error
     missing = set(about["missing_keys"])
     needed = sorted(key for key in missing if not any(part in _HEADS for part in key.split(".")))
     if needed:

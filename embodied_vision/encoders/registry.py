@@ -38,6 +38,8 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
 
             - `size=448` or `size=480x640` (rows x columns): input size of a transformers model, px
             - `layers=-1,-4`: hidden states of a transformers model, side by side
+            - `device=cpu`, `device=cuda:1`: where a transformers model computes, instead of the first CUDA device
+            - `code=run`: run the code that comes with a model which transformers does not know itself
             - `runtime=openvino`: of an exported encoder, instead of the faster exact one here; those of less
               precision (`openvino-int8`) must have passed `encoder gate`, or `trial=yes` is given
             - `tile=448`, `overlap=112`: encode large images in tiles of so many px
@@ -104,7 +106,8 @@ def _load(name: str, options: dict[str, str]) -> Encoder:
     size = _take(options, "size", _rows_columns) if "size" in options else None
     layers = _take(options, "layers", _whole_numbers) if "layers" in options else ()
     merge = _take(options, "merge", int) if "merge" in options else 0
-    return HuggingFaceEncoder(name, image_size=size, layers=layers, merge=merge)
+    device, run_code = options.pop("device", "auto"), "code" in options and _take(options, "code", _run)
+    return HuggingFaceEncoder(name, image_size=size, layers=layers, merge=merge, device=device, run_code=run_code)
 
 
 def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> Any:
@@ -118,6 +121,12 @@ def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> A
 def _rows_columns(text: str) -> tuple[int, int]:
     rows, _, columns = text.partition("x")
     return int(rows), int(columns or rows)
+
+
+def _run(text: str) -> bool:
+    if text != "run":
+        raise ValueError(text)
+    return True
 
 
 def _levels(text: str) -> float:

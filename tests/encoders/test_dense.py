@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import tracemalloc
-from itertools import pairwise
+import json
+import subprocess
+import sys
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 from numpy.typing import NDArray
 
 from embodied_vision.encoders import Encoder, load_encoder
-from embodied_vision.encoders.compact import CompactEncoder
+from embodied_vision.encoders.compact import Architecture, CompactEncoder
 from embodied_vision.encoders.dense import ShiftedEncoder, TiledEncoder
 from embodied_vision.encoders.export import sample_images
 from embodied_vision.encoders.registry import split_options
@@ -73,21 +76,85 @@ def test_tiles_cover_everything_and_overlap_as_asked(count: int, overlap: int) -
         assert first - other >= overlap // 16, "features come from the middle of a tile"
 
 
-def test_a_4k_image_has_the_features_of_its_crops_in_bounded_memory() -> None:
-    encoder = CompactEncoder.random(0)
-    tiled = TiledEncoder(encoder, 512, 128)
+LIGHT = Architecture(stem=16, fine=8, middle=8, coarse=8, blocks=(1, 1, 1), dimension=8)
+"""Little work, and activations of a whole large image that are many times its features."""
+
+
+def _tiles_of(cell: int, starts: list[int], cells: int) -> list[int]:
+    """First cells of the tiles in which a cell lies farthest from the border; two where it lies as far in both."""
+    inside = {start: min(cell - start, start + cells - 1 - cell) for start in starts if start <= cell < start + cells}
+    return [start for start, depth in inside.items() if depth == max(inside.values())]
+
+
+@pytest.mark.parametrize(("kind", "px"), [("compact", 8), ("transformers", 32)])
+def test_a_4k_image_has_the_features_of_its_crops(kind: str, px: int, tmp_path: Path) -> None:
+    """Each of its cells those of the crop in which it lies deepest, bit for bit."""
+    if kind == "compact":
+        encoder: Encoder = CompactEncoder.random(0, LIGHT)
+    else:
+        config = transformers.Dinov2Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, mlp_ratio=2, image_size=256, patch_size=px
+        )
+        transformers.Dinov2Model(config).save_pretrained(tmp_path)
+        processor = {"size": {"height": 256, "width": 256}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+        encoder = load_encoder(f"{tmp_path}+size=512")
+    tile, overlap = 512, 128
     image = sample_images((2160, 3840), 1)[0]
-    tiled.encode(image[:600, :600])
-    tracemalloc.start()
-    features = tiled.encode(image)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert features.grid.shape == (270, 480, 32)
-    assert peak < features.grid.nbytes + 40 * 512 * 512 * 3
-    for top, left in ((0, 0), (384, 768)):  # tiles begin at every 384 px
-        crop = encoder.encode(image[top : top + 512, left : left + 512]).grid
-        cells = features.grid[top // 8 + 8 : top // 8 + 56, left // 8 + 8 : left // 8 + 56]
-        np.testing.assert_array_equal(cells, crop[8:56, 8:56])
+    features = TiledEncoder(encoder, tile, overlap).encode(image).grid
+    rows, columns = shape = (-(-2160 // px), 3840 // px)
+    assert features.shape == (*shape, encoder.dimension)
+    cells, step = tile // px, (tile - overlap) // px
+    starts = [sorted({min(start, n - cells) for start in range(0, n - cells + step, step)}) for n in shape]
+    whole = np.pad(image, ((0, rows * px - 2160), (0, 0), (0, 0)), mode="edge")
+    crops = {
+        (top, left): encoder.encode(
+            np.ascontiguousarray(whole[px * top : px * top + tile, px * left : px * left + tile])
+        ).grid
+        for top, left in product(*starts)
+    }
+    deepest = [[_tiles_of(cell, of, cells) for cell in range(n)] for n, of in zip(shape, starts, strict=True)]
+    for row, column in product(range(rows), range(columns)):
+        cell = features[row, column].tobytes()
+        candidates = product(deepest[0][row], deepest[1][column])
+        assert any(cell == crops[top, left][row - top, column - left].tobytes() for top, left in candidates)
+
+
+_PEAKS = """
+import json, sys
+import numpy as np, torch
+from embodied_vision.encoders.compact import Architecture, CompactEncoder
+from embodied_vision.encoders.dense import TiledEncoder
+from tests.encoders.test_dense import LIGHT
+
+def peak_bytes():
+    with open("/proc/self/status") as status:
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+torch.set_num_threads(1)
+encoder = CompactEncoder.random(0, LIGHT)
+tiled = TiledEncoder(encoder, 512, 128)
+large = np.full((2160, 3840, 3), 90, np.uint8)
+small = np.full((1080, 1920, 3), 90, np.uint8)
+peaks, sizes = [], []
+for image, how in ((large[:512, :512], tiled), (small, tiled), (large, tiled), (small, encoder)):
+    sizes.append(how.encode(image).grid.nbytes)
+    peaks.append(peak_bytes())
+print(json.dumps({"peaks": peaks, "sizes": sizes}))
+"""
+
+
+def test_memory_of_tiles_does_not_grow_with_the_image() -> None:
+    """The most that a process ever held: for a 4K image hardly more than for one tile, but for its features."""
+    run = subprocess.run(
+        [sys.executable, "-c", _PEAKS], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    )
+    found = json.loads(run.stdout)
+    tile, full_hd, uhd, whole = found["peaks"]
+    grids = found["sizes"]
+    assert uhd - full_hd <= grids[2] + (1 << 20), "four times the image: more features and nothing else"
+    assert uhd - tile <= grids[2] + (12 << 20)
+    assert whole - uhd > 4 * (uhd - tile), "a quarter of the pixels as a whole takes far more"
 
 
 def test_tiles_of_a_network_that_sees_near_alone_are_those_of_the_whole_image() -> None:

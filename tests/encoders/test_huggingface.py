@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from embodied_vision.encoders import Encoder, load_encoder
+from embodied_vision.encoders.device import computing_on
 from embodied_vision.encoders.huggingface import HuggingFaceEncoder
 from embodied_vision.encoders.processor import Preprocessing, fit_patches
 from embodied_vision.errors import EncoderError
@@ -105,6 +110,20 @@ def _convnext() -> tuple[Any, dict[str, Any]]:
     return transformers.ConvNextModel(transformers.ConvNextConfig(**STAGES)), processor
 
 
+def _convnextv2() -> tuple[Any, dict[str, Any]]:
+    _, processor = _convnext()
+    return transformers.ConvNextV2Model(transformers.ConvNextV2Config(**STAGES)), processor
+
+
+def _ijepa() -> tuple[Any, dict[str, Any]]:
+    return transformers.IJepaModel(transformers.IJepaConfig(**SMALL, image_size=48, patch_size=16)), _vit_processor(48)
+
+
+def _swinv2() -> tuple[Any, dict[str, Any]]:
+    config = transformers.Swinv2Config(image_size=64, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)
+    return transformers.Swinv2Model(config), _vit_processor(64)
+
+
 def _swin() -> tuple[Any, dict[str, Any]]:
     config = transformers.SwinConfig(image_size=64, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4)
     return transformers.SwinModel(config), _vit_processor(64)
@@ -123,8 +142,17 @@ FAMILIES: dict[str, tuple[Callable[[], tuple[Any, dict[str, Any]]], int | None, 
     "deit": (_deit, 2, 16, (3, 3)),
     "vit_mae": (_mae, 1, 16, (3, 3)),
     "convnext": (_convnext, None, 32, (2, 2)),
+    "convnextv2": (_convnextv2, None, 32, (2, 2)),
     "swin": (_swin, 0, 8, (8, 8)),
+    "swinv2": (_swinv2, 0, 8, (8, 8)),
+    "ijepa": (_ijepa, 0, 16, (3, 3)),
 }
+
+
+INTERPOLATED = ("siglip", "clip", "vit", "deit", "vit_mae", "swin", "swinv2", "ijepa")
+"""Families whose forward pass is asked to interpolate; the others do it by themselves, or know no positions."""
+LARGEST_ERROR = 1e-4
+"""Of any feature, against transformers, float32."""
 
 
 @pytest.fixture(scope="module")
@@ -158,41 +186,74 @@ def _pixels(processor: dict[str, Any], size: tuple[int, int], image: np.ndarray)
     return torch.from_numpy(values).permute(2, 0, 1)[None].float()
 
 
-def _vision_forward(name: str, model: Any, pixels: torch.Tensor) -> torch.Tensor:
+def _vision_forward(name: str, model: Any, pixels: torch.Tensor, another_size: bool = False) -> torch.Tensor:
+    """transformers' own forward pass, asked to interpolate position embeddings as its documentation says for each."""
     with torch.no_grad():
+        more: dict[str, Any] = {"interpolate_pos_encoding": True} if another_size and name in INTERPOLATED else {}
         if name in ("siglip", "clip"):
-            return model.vision_model(pixel_values=pixels).last_hidden_state
+            return model.vision_model(pixel_values=pixels, **more).last_hidden_state
         if name == "vit":
-            return model.vit(pixel_values=pixels).last_hidden_state
+            return model.vit(pixel_values=pixels, **more).last_hidden_state
         if name == "vit_mae":
             model.config.mask_ratio = 0.0
             patches = (pixels.shape[2] // 16) * (pixels.shape[3] // 16)
-            out = model.vit(pixel_values=pixels, noise=torch.arange(patches).float()[None])
+            out = model.vit(pixel_values=pixels, noise=torch.arange(patches).float()[None], **more)
             assert torch.equal(out.ids_restore[0], torch.arange(patches))
             return out.last_hidden_state
-        return model(pixel_values=pixels).last_hidden_state
+        if name == "siglip2":
+            rows, columns = pixels.shape[2] // 8, pixels.shape[3] // 8
+            patches = pixels.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 4, 5, 1).reshape(1, rows * columns, -1)
+            inputs = {"pixel_values": patches, "spatial_shapes": torch.tensor([[rows, columns]])}
+            mask = torch.ones(1, rows * columns, dtype=torch.int64)
+            return model.vision_model(**inputs, pixel_attention_mask=mask).last_hidden_state
+        return model(pixel_values=pixels, **more).last_hidden_state
 
 
-@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "siglip2"])
-def test_features_are_those_of_transformers(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
-    _, prefix, px, grid = FAMILIES[name]
-    folder, model = checkpoints[name]
-    processor = json.loads((folder / "preprocessor_config.json").read_text())
-    size = processor.get("crop_size") or processor["size"]
-    side = size.get("height") or size["shortest_edge"]
-    image = _image()
-    hidden = _vision_forward(name, model, _pixels(processor, (side, side), image))
+def _assert_equal(name: str, features: np.ndarray, hidden: torch.Tensor, grid: tuple[int, int]) -> None:
+    """Value for value, float32."""
+    prefix = FAMILIES[name][1]
     if prefix is None:
         expected = hidden[0].permute(1, 2, 0)
     else:
         assert hidden.shape[1] == prefix + grid[0] * grid[1]
         expected = hidden[0, prefix:].reshape(*grid, -1)
+    assert features.dtype == np.float32
+    assert features.shape == (*grid, expected.shape[2])
+    assert float(np.abs(features - expected.numpy()).max()) <= LARGEST_ERROR
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "siglip2"])
+def test_features_are_those_of_transformers(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    _, _, px, grid = FAMILIES[name]
+    folder, model = checkpoints[name]
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    size = processor.get("crop_size") or processor["size"]
+    side = size.get("height") or size["shortest_edge"]
+    image = _image()
     encoder = HuggingFaceEncoder(str(folder))
     features = encoder.encode(image, stamp_ns=9)
-    np.testing.assert_allclose(features.grid, expected.numpy(), rtol=1e-4, atol=2e-5)
-    assert features.grid.dtype == np.float32
+    _assert_equal(name, features.grid, _vision_forward(name, model, _pixels(processor, (side, side), image)), grid)
     assert features.stride == pytest.approx((px * 48 / side, px * 80 / side))
-    assert (encoder.dimension, features.stamp_ns) == (expected.shape[2], 9)
+    assert (encoder.dimension, features.stamp_ns) == (features.grid.shape[2], 9)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_are_those_of_transformers_at_other_sizes(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    """Wide, high, and a single row of patches: position embeddings are interpolated as the model does it.
+
+    Swin takes no input of less than a window.
+    """
+    folder, model = checkpoints[name]
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    px = FAMILIES[name][2]
+    for rows, columns in ((3, 7), (8, 2), (1, 4)):
+        grid = (max(rows, 4), max(columns, 4)) if name.startswith("swin") else (rows, columns)
+        size = (grid[0] * px, grid[1] * px)
+        image = _image(*size)  # of that size, so that wide patches are no excuse
+        features = load_encoder(f"{folder}+size={size[0]}x{size[1]}").encode(image)
+        hidden = _vision_forward(name, model, _pixels(processor, size, image), another_size=True)
+        _assert_equal(name, features.grid, hidden, grid)
+        assert features.stride == (px, px)
 
 
 def test_siglip2_keeps_the_shape_of_the_image(checkpoints: dict[str, tuple[Path, Any]]) -> None:
@@ -209,7 +270,7 @@ def test_siglip2_keeps_the_shape_of_the_image(checkpoints: dict[str, tuple[Path,
     expected = hidden[0, : rows * columns].reshape(rows, columns, -1).numpy()
     features = HuggingFaceEncoder(str(folder)).encode(image)
     assert features.grid.shape[:2] == FAMILIES["siglip2"][3]
-    np.testing.assert_allclose(features.grid, expected, rtol=1e-3, atol=1e-4)
+    assert float(np.abs(features.grid - expected).max()) <= LARGEST_ERROR
     assert features.stride == pytest.approx((48 / rows, 80 / columns))
 
 
@@ -230,14 +291,9 @@ def test_naflex_size_is_that_of_transformers(shape: tuple[int, int]) -> None:
     assert fit_patches(shape, 16, 256) == get_image_size_for_max_num_patches(*shape, 16, 256)
 
 
-@pytest.mark.parametrize("name", ["dinov2", "dinov3_vit", "vit", "vit_mae", "siglip", "convnext"])
-def test_another_input_size_gives_a_finer_grid(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
-    folder, _ = checkpoints[name]
-    px = FAMILIES[name][2]
-    features = HuggingFaceEncoder(str(folder), image_size=(6 * px, 10 * px)).encode(_image(48, 80))
-    assert features.grid.shape[:2] == (6, 10)
-    assert features.stride == pytest.approx((8.0, 8.0))
-    assert np.isfinite(features.grid).all()
+def test_an_input_that_a_network_cannot_take_is_refused(checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    with pytest.raises(EncoderError, match=r"images of 16 x 56 px.*give a larger size"):
+        load_encoder(f"{checkpoints['swin'][0]}+size=16x56")
 
 
 def test_id_follows_weights_and_preprocessing_and_nothing_else(
@@ -284,6 +340,74 @@ def test_a_gated_model_says_how_to_get_access(monkeypatch: pytest.MonkeyPatch) -
         HuggingFaceEncoder("facebook/dinov3-vits16-pretrain-lvd1689m", local_files_only=False)
 
 
+@pytest.fixture
+def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path, Sequence[str]], None]:
+    """Lays files of a folder into an otherwise empty cache of the hub, as `hf download` does; without a network."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def lay(name: str, folder: Path, files: Sequence[str]) -> None:
+        root, commit = tmp_path / "hub" / f"models--{name.replace('/', '--')}", "0" * 40
+        snapshot = root / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (root / "refs").mkdir()
+        (root / "refs" / "main").write_text(commit)
+        for file in files:
+            shutil.copy(folder / file, snapshot / file)
+
+    return lay
+
+
+def test_a_hub_name_is_the_model_in_the_cache(
+    put: Callable[[str, Path, Sequence[str]], None], checkpoints: dict[str, tuple[Path, Any]]
+) -> None:
+    folder, _ = checkpoints["dinov2"]
+    put("someone/small", folder, [file.name for file in folder.iterdir()])
+    here, there = load_encoder(folder), load_encoder("someone/small")
+    assert there.encoder_id == here.encoder_id
+    assert there.encode(_image()).grid.tobytes() == here.encode(_image()).grid.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["config.json"], r"hf download someone/partly"),
+        (["config.json", "model.safetensors"], r"neither preprocessor_config\.json"),
+        (["config.json", "preprocessor_config.json", "pytorch_model.bin"], r"safetensors"),
+        (["preprocessor_config.json", "model.safetensors"], r"hf download someone/partly"),
+    ],
+)
+def test_a_model_that_is_partly_in_the_cache_says_what_is_missing(
+    files: Sequence[str],
+    words: str,
+    put: Callable[[str, Path, Sequence[str]], None],
+    checkpoints: dict[str, tuple[Path, Any]],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "all"
+    shutil.copytree(checkpoints["dinov2"][0], folder)
+    torch.save(checkpoints["dinov2"][1].state_dict(), folder / "pytorch_model.bin")
+    put("someone/partly", folder, files)
+    with pytest.raises(EncoderError, match=words):
+        load_encoder("someone/partly")
+
+
+def test_weights_in_several_files_are_those_of_one(checkpoints: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
+    folder, model = checkpoints["dinov2"]
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    shutil.copy(folder / "preprocessor_config.json", tmp_path)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert load_encoder(tmp_path).encoder_id == load_encoder(folder).encoder_id
+    shards[0].unlink()
+    with pytest.raises(EncoderError, match=r"cannot be loaded.*copy it again"):
+        load_encoder(tmp_path)
+
+
 def test_missing_folder_is_no_hub_name(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="no folder"):
         load_encoder(tmp_path / "nowhere")
@@ -312,14 +436,70 @@ def test_code_from_a_repository_is_not_run(checkpoints: dict[str, tuple[Path, An
     config["auto_map"] = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(EncoderError, match="never run"):
+    with pytest.raises(EncoderError, match=r"not run unless you ask for it.*\+code=run"):
         HuggingFaceEncoder(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+    with pytest.raises(EncoderError, match="code=yes is not understood"):
+        load_encoder(f"{tmp_path}+code=yes")
+
+
+OWN_CODE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.patches = torch.nn.Conv2d(3, 6, 16, 16)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return BaseModelOutput(self.patches(pixel_values).flatten(2).transpose(1, 2) * FACTOR)
+"""
+
+
+def test_code_that_is_asked_for_by_name_is_run_and_part_of_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    weights = {"patches.weight": torch.randn(6, 3, 16, 16), "patches.bias": torch.randn(6)}
+    code = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    ids, grids = [], []
+    for name in ("1", "2"):
+        folder = tmp_path / f"model_{name}"
+        folder.mkdir()
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps({"model_type": "own", "patch_size": 16, "auto_map": code}))
+        (folder / "preprocessor_config.json").write_text(json.dumps(_vit_processor(48)))
+        (folder / "own.py").write_text(OWN_CODE.replace("FACTOR", name))
+        encoder = load_encoder(f"{folder}+code=run")
+        ids.append(encoder.encoder_id)
+        grids.append(encoder.encode(_image()).grid)
+    expected = torch.nn.functional.conv2d(_pixels(_vit_processor(48), (48, 48), _image()), *weights.values(), stride=16)
+    np.testing.assert_allclose(grids[0], expected[0].permute(1, 2, 0).numpy(), atol=1e-4)
+    np.testing.assert_allclose(grids[1], 2 * grids[0], rtol=1e-6)
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if n != "siglip2"])  # which reads values on the way
+def test_everything_is_computed_where_the_image_lies(name: str, checkpoints: dict[str, tuple[Path, Any]]) -> None:
+    """On a device of torch without memory, which refuses tensors of another as CUDA does."""
+    encoder = HuggingFaceEncoder(str(checkpoints[name][0]), device="cpu")
+    prepared = encoder.front.prepare(_image())
+    meta = torch.device("meta")
+    with torch.inference_mode(), computing_on(meta):
+        grid = encoder.graph(torch.from_numpy(prepared.pixels).to(meta))
+    assert grid.device == meta
+    assert grid.shape == (1, *prepared.grid, encoder.dimension)
 
 
 def test_incomplete_weights_are_refused(checkpoints: dict[str, tuple[Path, Any]], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder, _ = checkpoints["dinov2"]
     tensors = load_file(folder / "model.safetensors")
     gone = next(key for key in tensors if "query.weight" in key)
