@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -29,6 +30,8 @@ from embodied_vision.learning import history
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.checkpoint import Checkpoint
 from embodied_vision.policies.folder import sync
+
+_log = logging.getLogger(__name__)
 
 CURRENT, FORMER, IN_USE, RELEASES, RELEASE = "current", "former", "in_use", "releases", "release.json"
 
@@ -210,10 +213,17 @@ class Pointer:
         return link.resolve().name if link.exists() else None
 
     def _release(self) -> dict[str, Any]:
+        path = self.folder / IN_USE / RELEASE
         try:
-            return dict(json.loads((self.folder / IN_USE / RELEASE).read_text(encoding="utf-8")))
+            release = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except ValueError:
+            release = None
+        if not isinstance(release, dict) or "release" not in release:
+            _log.warning("%s is damaged: nobody watches the checkpoint in use, the way back is open", path)
+            return {}
+        return release
 
     def _releases(self) -> list[Path]:
         """Folders of all releases, oldest first; what a killed process had not finished begins with a dot."""

@@ -141,3 +141,14 @@ def test_a_folder_that_is_none_is_not_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot be written"):
         Pointer(tmp_path / "file", TASK).log("refused", "", None, "because")
+
+
+def test_a_damaged_release_leaves_the_way_back_open(tmp_path: Path) -> None:
+    pointer = Pointer(tmp_path, TASK)
+    first, second = stored(pointer, 1), stored(pointer, 2)
+    pointer.promote(first, "start")
+    pointer.promote(second, "better")
+    (pointer.folder / "in_use" / "release.json").write_text('{"time":')
+    assert (pointer.current, pointer.release) == (second, {})
+    assert pointer.rollback() == first
+    assert [line["event"] for line in pointer.history()] == ["promoted", "promoted", "rolled back"]
