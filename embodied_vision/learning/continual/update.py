@@ -69,7 +69,7 @@ class UpdateConfig:
     """
 
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600))
-    checkpoints: int = 3
+    checkpoints: int = 6
     replay_share: float = 0.05
     former_share: float = 0.5
     kept_weight: float = 0.5

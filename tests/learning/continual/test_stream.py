@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from learning.continual.worlds import CONFIG, TINY, dataset
 
-from embodied_vision.errors import BadInput
+from embodied_vision import locks
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import json_lines
 from embodied_vision.learning.continual import stream as streams
 from embodied_vision.learning.continual.methods import METHODS
@@ -66,7 +67,7 @@ def config(folder: Path, **changes: Any) -> StreamConfig:
 
 
 def test_every_cell_is_done_once_and_a_stream_goes_on_after_the_last_one(tmp_path: Path, tried: Tried) -> None:
-    settings = config(tmp_path, network=replace(TINY, features=0), encoder="none")
+    settings = config(tmp_path)
     stream = Stream(settings)
     first = next(iter(stream.run(METHODS["product"], 0)))  # and then the process dies
     assert first[0].name == "product/0/0-insert"
@@ -90,7 +91,7 @@ def test_every_cell_is_done_once_and_a_stream_goes_on_after_the_last_one(tmp_pat
 def test_other_scenes_are_tried_without_learning_again_and_other_settings_are_refused(
     tmp_path: Path, tried: Tried
 ) -> None:
-    settings = config(tmp_path, network=replace(TINY, features=0))
+    settings = config(tmp_path)
     (_, before, _), _ = Stream(settings).run(METHODS["sequential"], 0)
     tries = len(tried.policies)
     (_, after, fresh), _ = Stream(replace(settings, scenes=6)).run(METHODS["sequential"], 0)
@@ -103,7 +104,7 @@ def test_other_scenes_are_tried_without_learning_again_and_other_settings_are_re
 
 
 def test_orders_are_drawn_and_tasks_at_once_are_one_cell(tmp_path: Path, tried: Tried) -> None:
-    settings = config(tmp_path, network=replace(TINY, features=0))
+    settings = config(tmp_path)
     many = replace(settings, tasks=tuple("abcdefg"))
     assert many.order(0) == many.tasks
     assert sorted(many.order(1)) == sorted(many.order(2)) == list("abcdefg")
@@ -161,10 +162,14 @@ def test_the_page_has_a_row_for_every_stream_and_its_figure(tmp_path: Path) -> N
         write_page(tmp_path / "none.jsonl", page)
 
 
-def test_a_cell_that_was_cut_short_is_told(tmp_path: Path, tried: Tried) -> None:
-    settings = config(tmp_path, network=replace(TINY, features=0))
-    (cell, _, _), _ = Stream(settings).run(METHODS["er"], 0)
+def test_a_damaged_cell_and_a_second_run_are_told(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    stream = Stream(settings)
+    cell = stream.cells(METHODS["er"], 0)[0]
     done = settings.work / cell.name / "cell.json"
+    done.parent.mkdir(parents=True)
     done.write_text(json.dumps({"settings": 1})[:-3])
     with pytest.raises(BadInput, match="cannot be read"):
-        list(Stream(settings).run(METHODS["er"], 0))
+        list(stream.run(METHODS["er"], 0))
+    with locks.exclusive(settings.work / "lock", "test"), pytest.raises(RunFailed, match="another stream is run in"):
+        list(stream.run(METHODS["er"], 0))
