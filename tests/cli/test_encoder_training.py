@@ -97,6 +97,14 @@ def test_logged_frames_leave_out_what_is_measured_on_and_what_is_damaged(tmp_pat
     assert len(frames) == 2
     assert len(logged_frames(tmp_path / "frames", store.path)) == 2
 
+    output = tmp_path / "encoder"
+    where = ("--episodes", store.path, "--run", tmp_path / "run", "--output", output)
+    _run("pretrain", *where, "--steps", 1, "--threads", 1, "--objective", "masked", "--no-poses")
+    card = (output / "card.md").read_text()
+    assert "from frames of 2 logged episodes, named in the manifest" in card
+    assert "- masked, weight 1:" in card
+    assert json.loads((output / "manifest.json").read_text())["training"]["frames"]["episodes"] == [real, train]
+
 
 def test_a_store_that_may_not_teach_is_refused(tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path / "store")
