@@ -66,24 +66,23 @@ def test_two_cameras_stay_together_at_an_encoder_slower_than_they_are(graph: Gra
 
     cameras = Cameras(graph)
     try:
-        until(lambda: len(heard["right"]) >= 6, what="features of both")
-        status = graph.wait("encoder/status", lambda s: s["encoded"] >= 12, node)
+        until(lambda: len(heard["right"]) >= 4, what="features of both")
+        status = graph.wait("encoder/status", lambda s: s["encoded"] >= 8, node)
         assert status["skipped"] > status["encoded"], "the encoder was not too slow"
         assert status["apart"] <= 2, "only what came before both cameras were there"
         assert len(heard["left"]) - paired() <= 2, "one under way, one from before both were there"
-        ages_s = [(other - one) for (one, _), (other, _) in zip(heard["left"], heard["left"][1:], strict=False)]
-        set_s = max(ages_s)
+        set_s = float(np.max(np.diff([at for at, _ in heard["left"]])))
 
         cameras.silent.add("right")
         fell_s, seen = time.monotonic(), len(heard["left"])
-        until(lambda: len(heard["left"]) >= seen + 6, what="the left one goes on by itself")
+        until(lambda: len(heard["left"]) >= seen + 4, what="the left one goes on by itself")
         times = [fell_s, *(at for at, _ in heard["left"][seen:])]
-        assert max(np.diff(times)) <= WAIT_S + 2 * set_s + 0.2
-        assert graph.wait("encoder/status", lambda s: s["apart"] >= 5, node)["waiting"] <= 10
+        assert max(np.diff(times)) <= WAIT_S + 3 * set_s + 0.5  # exactly, with a clock of its own: test_newest_set.py
+        assert graph.wait("encoder/status", lambda s: s["apart"] >= 3, node)["waiting"] <= 10
 
         cameras.silent.clear()
         back = (len(heard["left"]), len(heard["right"]))
-        until(lambda: len(heard["right"]) >= back[1] + 4, what="features of both again")
+        until(lambda: len(heard["right"]) >= back[1] + 3, what="features of both again")
         fresh = {stamp for _, stamp in heard["left"]}
         met = [any(abs(stamp - other) <= SLOP_NS for other in fresh) for _, stamp in heard["right"][back[1] + 1 :]]
         assert all(met)
