@@ -13,7 +13,10 @@ from embodied_vision.cli.encoder_frames import TASKS, progress_bar
 
 def distill_command(
     teacher: Annotated[
-        str, typer.Argument(help="`default`, a folder, or a hub name, with options: facebook/dinov2-small+size=448.")
+        str,
+        typer.Argument(
+            help="A folder, a hub name with options such as facebook/dinov2-small+size=448, or efficientnet-lite0."
+        ),
     ],
     output: shared.Output = Path("runs/distilled/encoder"),
     run: shared.Run = Path("runs/distilled"),
