@@ -14,7 +14,7 @@ from embodied_vision.encoders import load_encoder
 from embodied_vision.encoders.exported import ExportedEncoder
 from embodied_vision.encoders.runtimes import CACHE_VARIABLE
 from embodied_vision.episodes import EpisodeStore
-from embodied_vision.errors import BadInput, EncoderError
+from embodied_vision.errors import BadInput, EncoderError, RunFailed
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +36,14 @@ def test_the_shipped_encoder_is_exported_and_described(tmp_path: Path) -> None:
     about = json.loads(run.invoke(app, ["info", str(out), "--json"]).stdout)
     assert about["grid_of_48x32"] == [4, 6]
     assert about["artefact_id"] == loaded.artefact_id
+    bench = ["bench", str(out), "--image-size", "48x32", "--threads", "1", "--seconds", "0.1", "--json", "--budget-ms"]
+    found = json.loads(run.invoke(app, [*bench, "1000"]).stdout)
+    assert {trial["setting"] for trial in found["trials"]} == {"onnxruntime", "openvino"}
+    assert found["best"]["cosine"] > 0.9999
+    assert found["use"] == [f"--encoder {out}+runtime={found['best']['setting']}"]
+    none = run.invoke(app, [*bench, "0.0001"])
+    assert isinstance(none.exception, RunFailed)
+    assert "the quickest takes" in str(none.exception)
     again = run.invoke(app, ["export", str(out), "--output", str(tmp_path / "twice")])
     assert isinstance(again.exception, EncoderError)
     assert "exported already" in str(again.exception)
@@ -51,6 +59,12 @@ def test_runtimes_are_compared_on_logged_images(tmp_path: Path) -> None:
     wrong = run.invoke(app, [*command, "--image-size", "640x480"])
     assert isinstance(wrong.exception, BadInput)
     assert "no image of 640x480" in str(wrong.exception)
+    for region, words in (("no", "region 'no' is not understood"), ("5:6,5:6,5:6", "see nothing of the workspace")):
+        refused = run.invoke(app, [*command, "--image-size", "16x12", "--region", region])
+        assert isinstance(refused.exception, BadInput)
+        assert words in str(refused.exception)
+    alone = run.invoke(app, ["export", "default", "--output", str(out), "--region", "yes"])
+    assert "give the --store" in str(alone.exception)
 
 
 def test_an_image_size_that_is_none_is_refused(tmp_path: Path) -> None:
