@@ -174,7 +174,7 @@ class Judge:
 def label(store: EpisodeStore, episode: Episode, judge: Judge, cache: Path | None = None) -> dict[str, Any]:
     """Write what the cameras say into an episode's outcome, as its entry `judged`; the history keeps the former one.
 
-    Where nobody else said how it ended, since the stream `reward` is missing, `solved` and `reward` follow from it:
+    Where nobody else said how it ended, neither in the stream `reward` nor by hand, `solved` and `reward` follow:
     solved where every action is called a success, unsolved where one is called a failure, and neither where one is
     unsure. What the arm did not begin does not count. Returns the outcome as it is now.
 
@@ -192,7 +192,8 @@ def label(store: EpisodeStore, episode: Episode, judge: Judge, cache: Path | Non
         "unsure": words.count("unsure"),
     }
     outcome: dict[str, Any] = {"judged": judged}
-    if "reward" not in episode.streams and not episode.outcome.get("aborted", False):
+    nobody_said = "reward" not in episode.streams and "earned" not in episode.outcome
+    if nobody_said and not episode.outcome.get("aborted", False):
         if "failure" in words:
             outcome |= {"solved": False, "reward": round(words.count("success") / len(words), 6)}
         elif words and "unsure" not in words:

@@ -130,10 +130,14 @@ def scene_of(frames: Sequence[RGBD], encoder: Encoder, workspace: Workspace) -> 
 def earned(episode: Episode) -> list[float | None]:
     """What each decision of an episode earned, None where nothing was said before the next one that the arm began.
 
+    What an operator says counts first: the outcome's entry `earned`, a list of one number a decision.
+
     Demonstrations log what an action earned, a running cell the score so far: which of them a stream holds is told by
     the episode's total.
     """
     stamps = [int(stamp) for stamp in episode.decisions.stamps_ns]
+    if (by_hand := _by_hand(episode.outcome.get("earned"), len(stamps))) is not None:
+        return by_hand
     if "reward" not in episode.streams or not stamps:
         return [None] * len(stamps)
     times, values = episode.stream("reward")
@@ -157,6 +161,14 @@ def earned(episode: Episode) -> list[float | None]:
             before = rewards[times <= stamp]
             found[number] = float(rewards[within][-1] - (before[-1] if len(before) else 0.0))
     return found
+
+
+def _by_hand(said: Any, count: int) -> list[float | None] | None:
+    if not isinstance(said, list) or len(said) != count:
+        return None
+    if any(isinstance(each, bool) or not isinstance(each, int | float) or not math.isfinite(each) for each in said):
+        return None
+    return [float(each) for each in said]
 
 
 def after_frames(episode: Episode, number: int) -> tuple[RGBD, ...]:

@@ -11,7 +11,7 @@ import pytest
 
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.episodes.edit import change_attribute
+from embodied_vision.episodes.edit import change_attribute, relabel
 from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.trim import trim_stamps
@@ -184,6 +184,23 @@ def test_what_nobody_judged_is_unknown(tmp_path: Path) -> None:
     episode = store.open(Cell(store).episode([True, False], reward=False))
     assert earned(episode) == [None, None]
     assert [t.succeeded for t in transitions(episode, EYES, WORKSPACE)] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ([1, 0], [1.0, 0.0]),
+        ([1], [None, None]),
+        ([1, True], [None, None]),
+        ("no", [None, None]),
+        ([1, "x"], [None, None]),
+    ],
+)
+def test_what_an_operator_says_of_each_action_counts(tmp_path: Path, said: object, read: list[float | None]) -> None:
+    store = EpisodeStore(tmp_path)
+    episode_id = Cell(store).episode([True, False], reward=False)
+    relabel(store, episode_id, {"earned": said})
+    assert earned(store.open(episode_id)) == read
 
 
 def test_the_cache_says_the_same_and_may_be_damaged(tmp_path: Path) -> None:
