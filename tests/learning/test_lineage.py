@@ -17,7 +17,7 @@ from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning import learn as learning
 from embodied_vision.learning import lineage
 from embodied_vision.learning.gate import Cost
-from embodied_vision.learning.learn import LearnConfig, learn
+from embodied_vision.learning.learn import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.retrain import retrain
 from embodied_vision.learning.scene_results import SceneResult
@@ -52,15 +52,14 @@ def log_episode(store: EpisodeStore, policy_id: str = "") -> tuple[str, str]:
 
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[EpisodeStore, Path, list[str]]:
-    """A first policy that learnt from a, and two rounds of learning: from b, then from c."""
+    """A first policy that learnt from a, and two more in a row: from b, then from c."""
     store, policies = EpisodeStore(tmp_path / "store"), tmp_path / "policies"
-    ids = [log_episode(store)[0]]
-    first = random_checkpoint("", config=TINY)
-    pointer = Pointer(policies, TASK)
-    pointer.promote(pointer.add(replace(first, training={"episodes": ids[:1]})).name, "start")
-    for _ in range(2):
-        ids.append(log_episode(store)[0])
-        assert learn(TASK, store, policies, CONFIG).decision == "promoted"
+    pointer, ids, parent = Pointer(policies, TASK), [log_episode(store)[0] for _ in range(3)], ""
+    for number in range(3):
+        training = {"episodes": ids[: number + 1], "parent": parent, "steps": 1, "batch": 1}
+        trained = replace(random_checkpoint("", seed=number, config=TINY), training=training)
+        parent = pointer.add(trained).name
+        pointer.promote(parent, "better")
     return store, policies, ids
 
 
