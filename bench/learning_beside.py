@@ -62,7 +62,7 @@ class Witness:
 
 
 def decide(client: GraphClient, witness: Witness, graph: Supervisor, number: int) -> float | None:
-    """A decision on a scene of its own, ms from its picture to its trajectory; None where the policy made none."""
+    """A decision on a scene of its own, ms from its picture to its trajectory; None where it came to nothing."""
 
     def alive() -> None:
         if graph.failure:
@@ -72,14 +72,15 @@ def decide(client: GraphClient, witness: Witness, graph: Supervisor, number: int
     client.trigger("cell/reset")
     before = len(witness.took_ms)
     try:
-        client.trigger("policy/predict", DECISION_S)
+        decision = client.trigger("policy/predict", DECISION_S)
     except RunFailed as error:
         console.print(f"no decision: {error}", highlight=False)
         return None
     deadline = time.monotonic() + DECISION_S
     while len(witness.took_ms) == before:
         status = client.messages("arm/status")[-1]
-        if status.get("refused") and status.get("state") == "idle":
+        if status["refused"] and status["decision_id"] == decision:
+            console.print(f"refused: {status['reason']}", highlight=False)
             return None
         alive()
         if time.monotonic() > deadline:
@@ -136,6 +137,7 @@ def main(
         parameters = {
             "cell": {"task": task},
             "policy": {"checkpoint": task},
+            "arm": {"upstream": ["encoder", "policy", "recorder"]},  # no task node: the scenes are built here
             "recorder": {"store": str(folder / "recorded"), "min_free_mb": 0},
         }
         config = GraphConfig(nodes=nodes, run_dir=folder / "run", parameters=parameters)
