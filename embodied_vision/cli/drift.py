@@ -99,7 +99,7 @@ def fit_command(
     known: Path | None = KNOWN,
     encoder: str = typer.Option("default", help="Name or folder of the encoder."),
     cache: Path | None = CACHE,
-    anew: bool = typer.Option(
+    similar: bool = typer.Option(
         False, "--similar", help="Take the solved training scenes of the store, where its own data are gone."
     ),
     threads: int = typer.Option(1, min=1, help="CPU threads."),
@@ -108,11 +108,13 @@ def fit_command(
     """Say once what a policy knows, from the episodes that it was trained on; it is written beside its folder."""
     use_cores(threads)
     folder = _policy(checkpoint)
+    if known is None and not checkpoint.is_dir():
+        raise BadInput(f"{checkpoint} ships with the package, where nothing is written; name a folder by --known")
     policy = checkpoints.load(folder)
     opened = EpisodeStore(store)
     there = set(opened.ids()) if opened.exists() else set()
     ids = sorted(there & set(policy.training.get("episodes", ())))
-    if anew:
+    if similar:
         ids = teaching_ids(opened, policy.task) if opened.exists() else []
     if not ids:
         raise BadInput(

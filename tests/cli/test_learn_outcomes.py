@@ -99,6 +99,8 @@ def test_drift_is_reported_with_the_episodes_that_show_it(cell: Cell, tmp_path: 
     checkpoints.save(policy, folder)
     seen = ("learn", "drift", "--checkpoint", folder, "--store", store)
     assert "learn drift fit" in run(*seen, code=2)
+    shipped = ("learn", "drift", "fit", "--checkpoint", "block-insertion", "--store", store)
+    assert "--known" in run(*shipped, code=2)
     run("learn", "drift", "fit", "--checkpoint", folder, "--store", store)
     assert (tmp_path / "policy.known" / "manifest.json").is_file()
     assert "no alarm" in run(*seen, "--all")
