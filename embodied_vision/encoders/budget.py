@@ -15,14 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.export import export
 from embodied_vision.encoders.exported import ExportedEncoder
-from embodied_vision.encoders.region import Region, encode_seen, partial_features, prepare_seen
+from embodied_vision.encoders.region import (
+    Region,
+    TorchNetwork,
+    computed,
+    encode_seen,
+    partial_features,
+    prepare_seen,
+)
 from embodied_vision.encoders.runtimes import EXACT, REDUCED, Setting, installed, read_setting
 from embodied_vision.errors import EncoderError
 from embodied_vision.geometry import sample_grid
@@ -145,6 +151,11 @@ class Search:
         self._name, self._load, self._views, self._threads = name, load, views, threads
         self._budget, self._seconds, self._merge = budget_ms, seconds, tuple(merge)
         self._encoder = load(name)
+        if not isinstance(self._encoder, ExportedEncoder | TorchNetwork):
+            raise EncoderError(
+                f"{name} is more than a network; give the encoder without tile, dense, region and reuse, and --region "
+                "for the workspace's patches"
+            )
         self._reference = self._encode(self._encoder)
         self._points = views.points(self._reference)
         self._wanted = [sample_grid(one, at) for one, at in zip(self._reference, self._points, strict=True)]
@@ -214,16 +225,14 @@ class Search:
     def _torch(self, encoder: Any, index: int, setting: Setting) -> Features:
         """Features of an image with torch."""
         image, camera = self._views.images[index], self._views.camera(index)
-        more: dict[str, Any] = {"merge": setting.merge} if setting.merge else {}
+        merge = setting.merge or None
         if setting.region and self._views.region is not None and camera is not None:
             prepared, wanted = prepare_seen(encoder.front, self._views.region, image, camera)
-            grid = partial_features(encoder, prepared.pixels, wanted, **more)
+            grid = partial_features(encoder, prepared.pixels, wanted, merge)
         else:
             prepared = encoder.front.prepare(image)
             rows, columns = prepared.grid
-            with torch.inference_mode():
-                out = encoder.graph(torch.from_numpy(prepared.pixels), **more)
-            grid = out[0, :rows, :columns].contiguous().numpy()
+            grid = np.ascontiguousarray(computed(encoder, prepared.pixels, merge=merge)[0, :rows, :columns])
         return Features(grid, prepared.stride, encoder.encoder_id, encoder.artefact_id, 0)
 
     def _sizes(self) -> list[str]:

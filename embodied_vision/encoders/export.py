@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from embodied_vision.encoders.artefact import MANIFEST, read_manifest, write_files
 from embodied_vision.encoders.front import Front, Prepared
-from embodied_vision.encoders.region import Part, Region, part_of
+from embodied_vision.encoders.region import Part, Region, TorchNetwork, part_of
 from embodied_vision.encoders.runtimes import REDUCED, Setting, installed, open_runtime
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Camera
@@ -218,6 +218,11 @@ def export(
     Raises:
         EncoderError: no image, none of the runtimes is installed or agrees, or a network cannot be written.
     """
+    if not isinstance(encoder, TorchNetwork):
+        raise EncoderError(
+            f"{type(encoder).__name__} {encoder.encoder_id} is no network that could be exported; give the encoder "
+            "without tile, dense, region and reuse, and --region for the workspace's patches"
+        )
     if not images or len({image.shape for image in images}) != 1:
         raise EncoderError(f"{len(images)} images of {len({i.shape for i in images})} sizes; give images of one size")
     if not installed():

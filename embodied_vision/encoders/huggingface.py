@@ -140,6 +140,11 @@ class HuggingFaceEncoder:
         return ResizedFront(self._preprocessing, self._patch_px)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
+    @property
     def drops_tokens(self) -> bool:
         """Whether `graph` can leave patches out and merge them."""
         return self._path is not None

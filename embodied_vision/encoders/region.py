@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from embodied_vision.encoders.base import Encoder, check_image
 from embodied_vision.encoders.dense import Around
+from embodied_vision.encoders.device import computing_on
 from embodied_vision.encoders.front import Front, Pixels, Prepared
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import RGBD, Camera, Features, Workspace
@@ -269,14 +270,23 @@ def partial_features(network: Any, pixels: Pixels, wanted: Mask, merge: int | No
         wanted: bool (rows, columns).
         merge: tokens merged a block, in place of the network's own number.
     """
-    with torch.inference_mode():
-        if getattr(network, "drops_tokens", False):
-            keep = torch.from_numpy(np.flatnonzero(wanted))
-            return np.asarray(network.graph(torch.from_numpy(pixels), keep=keep, merge=merge)[0].contiguous().numpy())
-        window = window_of(network.front, pixels, wanted)
-        assert window is not None, "of the size that is needed"
-        part = network.graph(torch.from_numpy(cut(pixels, window, network.front.stride_px)))[0].contiguous().numpy()
-        return paste(part, window, wanted)
+    if getattr(network, "drops_tokens", False):
+        return computed(network, pixels, keep=np.flatnonzero(wanted), merge=merge)[0]
+    window = window_of(network.front, pixels, wanted)
+    assert window is not None, "of the size that is needed"
+    return paste(computed(network, cut(pixels, window, network.front.stride_px))[0], window, wanted)
+
+
+def computed(
+    network: Any, pixels: Pixels, keep: NDArray[np.int64] | None = None, merge: int | None = None
+) -> NDArray[np.float32]:
+    """What a torch encoder's network gives (1, h, w, D), on the encoder's device."""
+    device = getattr(network, "device", torch.device("cpu"))
+    with torch.inference_mode(), computing_on(device):
+        more: dict[str, Any] = {} if merge is None else {"merge": merge}
+        if keep is not None:
+            more["keep"] = torch.from_numpy(keep).to(device)
+        return np.asarray(network.graph(torch.from_numpy(pixels).to(device), **more).contiguous().cpu().numpy())
 
 
 @dataclass(frozen=True, eq=False)
