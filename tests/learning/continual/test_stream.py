@@ -13,7 +13,7 @@ from learning.continual.worlds import CONFIG, TINY, dataset
 
 from embodied_vision import locks
 from embodied_vision.errors import BadInput, RunFailed
-from embodied_vision.learning import json_lines
+from embodied_vision.learning import json_lines, provenance
 from embodied_vision.learning.continual import stream as streams
 from embodied_vision.learning.continual.methods import METHODS
 from embodied_vision.learning.continual.page import BEGIN, END, write_page
@@ -47,6 +47,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Tried:
 
     found = Tried()
     monkeypatch.setattr(streams, "evaluate", found)
+    monkeypatch.setattr(provenance, "git_commit", lambda: "commit")  # asks git for every policy
     monkeypatch.setattr(Stream, "_dataset", data)
     monkeypatch.setattr(Stream, "_seen_bytes", seen)
     return found

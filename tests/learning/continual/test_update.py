@@ -120,7 +120,7 @@ def test_what_is_kept_is_replayed_by_the_methods_that_replay_alone(tmp_path: Pat
     first = learn(empty_head(), Buffer(), "insert", "derpp", tmp_path / "0")
     assert all(set(each.item.logits) == {"pick", "place", "fine"} for each in first.buffer.kept)
     assert first.buffer.kept
-    for method in ("sequential", "er", "derpp"):
+    for method in ("sequential", "derpp"):
         heads = [
             learn(first.head, buffer, "aside", method, tmp_path / method / str(i)).head
             for i, buffer in enumerate((first.buffer, Buffer()))
