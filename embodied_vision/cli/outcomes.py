@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from embodied_vision.cli.conditions import Preset, RendererName
+from embodied_vision.cli.episodes.common import id_column
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.select import find_id
@@ -228,7 +229,7 @@ def label_command(
     if as_json:
         typer.echo(json.dumps({"classifier": loaded.classifier_id, "episodes": rows}))
     else:
-        table = Table("episode", "successes", "failures", "unsure", "solved")
+        table = Table(id_column(), "successes", "failures", "unsure", "solved")
         for row in rows:
             names = ("error",) if "error" in row else ("successes", "failures", "unsure", "solved")
             table.add_row(row["id"], *(escape(str(row[name])) for name in names))
