@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,17 @@ from embodied_vision.learning.evaluate import evaluate
 RUNTIME = "onnxruntime-int8"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "out"
+    export(load_encoder(), out, sample_images((240, 424), 2), threads=1, reduced=True)  # type: ignore[arg-type]
+    return out
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    export(load_encoder(), tmp_path / "out", sample_images((240, 424), 2), threads=1, reduced=True)  # type: ignore[arg-type]
-    return tmp_path / "out"
+    return Path(shutil.copytree(made, tmp_path / "out"))
 
 
 def gate(folder: Path, *more: str) -> Any:
@@ -54,6 +61,17 @@ def test_a_policy_that_works_as_well_lets_it_pass_and_another_does_not(
     assert "does not pass" in str(refused.exception)
     assert not json.loads(refused.stdout)["passed"]
     assert read_reduced(folder)["openvino-int8"]["passed"] == []
+
+
+def test_a_policy_that_maps_more_than_was_exported_is_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    small = {"x": [0.4, 0.5], "y": [-0.1, 0.1], "z": [0.0, 0.1], "cell": 0.004}
+    part = {"region": {"workspace": small, "margin": 0.02}, "patches": 0, "window": [10, 10]}
+    reduced = {"openvino-region": {"cosine": 1.0, "max_error": 0.0, "passed": []}}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "part": part, "reduced": reduced}))
+    refused = gate(folder, "--runtime", "openvino-region").exception
+    assert isinstance(refused, BadInput)
+    assert "which reaches beyond it" in str(refused)
 
 
 def test_what_cannot_be_gated_is_told(folder: Path) -> None:
