@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from embodied_vision import locks
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import json_lines, provenance
 from embodied_vision.learning.cells import NO_ENCODER
 from embodied_vision.learning.collect import collect
@@ -197,8 +198,14 @@ class Stream:
             for cell in cells:
                 known = self.done(cell)
                 if known is None:
-                    self._learn(cell)
-                    known = self._try(cell)
+                    try:
+                        self._learn(cell)
+                        known = self._try(cell)
+                    except (OSError, SafetensorError) as error:
+                        raise RunFailed(
+                            f"{cell.name} stopped at a file in {work} ({error}); see to the disk's space and "
+                            "permissions, then run the same command again"
+                        ) from error
                 fresh = known["line"] not in json_lines.read(self._config.results)
                 if fresh:
                     json_lines.append(self._config.results, known["line"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,6 +88,20 @@ def test_every_cell_is_done_once_and_a_stream_goes_on_after_the_last_one(tmp_pat
     assert 0 < last["replay_bytes"] <= settings.update.replay_share * 2 * SEEN
     assert last["replay_bytes"] == (settings.work / "product/0/1-aside/replay.bin").stat().st_size
     assert len(last["train_minutes"]) == 2
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(
+    tmp_path: Path, tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = Stream(config(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(streams.Buffer, "save", full)
+        with pytest.raises(RunFailed, match=r"product/0/0-insert stopped at a file in .*No space left"):
+            next(iter(stream.run(METHODS["product"], 0)))
+    assert next(iter(stream.run(METHODS["product"], 0)))[2]
 
 
 def test_other_scenes_are_tried_without_learning_again_and_other_settings_are_refused(
