@@ -38,7 +38,7 @@ class Item:
     Attributes:
         example: what is kept; its scene has no features, but the example may have pooled ones.
         task: its task.
-        outcome: of its episode: solved, failed or corrected.
+        outcome: as what it is kept: solved, or corrected by an operator.
         novelty: distance to the nearest example that was kept before it, in the units of `buffer.describe`.
         loss: nats, of the policy that had just learnt it.
         seed: of the one view of it whose logits are kept.
