@@ -42,7 +42,7 @@ from embodied_vision.learning.workers import Here, Pool
 from embodied_vision.nodes.client import GraphClient
 
 START_S, SCENE_S = 240.0, 900.0
-EVERY, STEPS = 4, 200
+EVERY, STEPS = 4, 250
 console = Console(stderr=True)
 
 
