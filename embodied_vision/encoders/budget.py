@@ -71,6 +71,11 @@ class Trial:
         """Cosine, where settings that are as near as makes no difference are equal."""
         return round(self.cosine, 4)
 
+    @property
+    def exact(self) -> bool:
+        """Whether nothing has to be gated."""
+        return self.setting is None or self.setting.exact
+
     def fits(self, budget_ms: float) -> bool:
         """Whether it was timed and half of its encodings take no longer."""
         return self.median_ms is not None and self.median_ms <= budget_ms
@@ -167,7 +172,7 @@ class Search:
     def best(self) -> Trial | None:
         """Of those that fit, the one whose features are nearest; None where none fits."""
         fitting = [trial for trial in self.trials if trial.fits(self._budget)]
-        return max(fitting, key=lambda trial: (trial.rank, -(trial.median_ms or 0.0)), default=None)
+        return max(fitting, key=lambda trial: (trial.rank, trial.exact, -(trial.median_ms or 0.0)), default=None)
 
     def run(self, report: Callable[[str], None] = lambda _: None) -> None:
         """Fill `trials`; `report` is told what is tried."""
@@ -275,6 +280,9 @@ class Search:
         """Time the settings that an artefact holds; of one variant, or all."""
         for setting in settings_of(folder):
             if variant is not None and setting.variant != variant:
+                continue
+            if setting.region and not self._views.cameras:
+                report(f"{setting.name} needs images of known cameras: not timed")
                 continue
             report(f"{name}: {setting.name}")
             try:

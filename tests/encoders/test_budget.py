@@ -100,6 +100,13 @@ def test_with_less_time_the_nearest_that_fits_is_taken(exported: list[str]) -> N
     assert not search(0.01).best
 
 
+def test_of_equally_near_settings_one_that_needs_no_gate_is_taken(exported: list[str]) -> None:
+    found = search(120.0)
+    found.trials += [Trial("vit", Setting("openvino-bfloat16"), 0.99999, 0.9999, 10.0, 11.0)]
+    assert found.best is not None
+    assert found.best.setting == Setting("openvino")
+
+
 def test_with_a_region_its_patches_count_alone(exported: list[str]) -> None:
     K = np.array([[60.0, 0, 31.5], [0, 60.0, 31.5], [0, 0, 1]])
     seen = Camera("camera", 64, 64, K, look_at((0.5, 0.001, 0.6), (0.5, 0, 0)))
