@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-ros-decisions bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-ros-decisions bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes bench-learning probes lifelong lifelong-stream
 
 setup: $(INSTALLED)
 
@@ -115,6 +115,25 @@ bench-real-arm: $(INSTALLED)
 soak: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/soak.py $(if $(SMALL),--minutes 1 --output $(TMPDIR)/soak,--minutes $(or $(MINUTES),45))
+
+# A cell whose light and parts change at work, and a learner beside it: an hour; it goes on where it was.
+lifelong: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/lifelong_cell.py
+
+# Tasks that come one after another, by every method: hours; it goes on where it was.
+lifelong-stream: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/embodied-vision learn stream run $(if $(SMALL),--small --order 0 --method product --work $(TMPDIR)/lifelong --results $(TMPDIR)/lifelong.jsonl)
+	$(if $(SMALL),,$(BIN)/embodied-vision learn stream table)
+
+bench-learning: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/learning_beside.py
+
+probes: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/embodied-vision encoder probe --report runs/encoder/probe/page
 
 bench-resets: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
