@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import EpisodeError
@@ -124,7 +125,7 @@ def view_of(before: Scene, after: Scene, action: PickPlace) -> View:
 
 def scene_of(frames: Sequence[RGBD], encoder: Encoder, workspace: Workspace) -> Scene:
     """The map of some frames, one a camera, with their features."""
-    return geometry.fuse_scene(frames, [encoder.encode(f.color, f.stamp_ns) for f in frames], workspace)
+    return geometry.fuse_scene(frames, [encode_frame(encoder, f) for f in frames], workspace)
 
 
 def earned(episode: Episode) -> list[float | None]:
