@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A sourced ROS of another Python breaks this environment; `embodied-vision doctor` reports it.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH RMW_IMPLEMENTATION
 
-.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-ros-decisions bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes bench-learning probes lifelong lifelong-stream
+.PHONY: setup demo docs test faults lint format clean interpreter bench-recorder bench-real-arm soak bench-ros bench-ros-decisions bench-oracles bench-sim bench-resets bench-grasps bench-policy bench-grasp-ceiling bench-catalogue bench-guard bench-reading results lerobot-env bench-encoder bench-episodes bench-learning bench-poisoned probes lifelong lifelong-stream
 
 setup: $(INSTALLED)
 
@@ -130,6 +130,10 @@ lifelong-stream: $(INSTALLED)
 bench-learning: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/learning_beside.py
+
+bench-poisoned: $(INSTALLED)
+	@mkdir -p $(TMPDIR)
+	$(BIN)/python bench/poisoned.py $(if $(SMALL),--small)
 
 probes: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

@@ -6,7 +6,19 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 PACKAGE = "embodied_vision"
-NODES = ("arm", "camera", "composed", "encoder", "learner", "markers", "monitor", "policy", "recorder", "replay", "task")
+NODES = (
+    "arm",
+    "camera",
+    "composed",
+    "encoder",
+    "learner",
+    "markers",
+    "monitor",
+    "policy",
+    "recorder",
+    "replay",
+    "task",
+)
 
 ROS = [
     "ros-rclpy",

@@ -444,9 +444,9 @@ def test_no_episode_was_lost_or_is_wrong(rig: Rig, store: Path) -> None:
         assert episode.outcome["solved"] == result["solved"]
         logged = [decision.action.decision_id for decision in episode.decisions]
         assert [name for name in logged if not name.startswith("hasty")] == list(result["decisions"])
-        begun = {name for name, was_begun in zip(logged, episode.begun, strict=True) if was_begun}
-        assert begun <= set(result["decisions"]), "nobody learns from what the arm refused"
-        assert begun or not result["solved"]
+        moved = {name for name, was_begun in zip(logged, episode.begun, strict=True) if was_begun}
+        assert moved <= set(result["decisions"]), "nobody learns from what the arm refused"
+        assert moved or not result["solved"]
         assert episode.attributes["seed"] == result["seed"]
     assert len(episodes) == begun(), "every episode that was begun is there, whole or marked as interrupted"
     finished = {result["episode"] for result in results}
