@@ -67,6 +67,7 @@ def test_an_appended_line_says_what_was_measured(
 ) -> None:
     append = ["--append", str(tmp_path / "results.jsonl")]
     figures = run(*arguments, *append)
+    assert len(figures.pop("rewards")) == figures["scenes"]
     monkeypatch.setattr(evaluate, "run_scene", refuse)
     run(*arguments, *append)
     first, second = json_lines.read(tmp_path / "results.jsonl")

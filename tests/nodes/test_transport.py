@@ -47,6 +47,7 @@ while True:
 TOPIC = "camera/color/image_raw"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("stock", [True, False])
 def test_with_the_stock_profile_lost_images_are_told_of_within_a_second(graph: Graph, stock: bool) -> None:
     write_encoder(graph.run_dir / "encoder")

@@ -11,7 +11,7 @@ import torch
 
 from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.policies import decoding
+from embodied_vision.policies import decoding, folder
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import RGBD, Features
 from policies import synthetic
@@ -112,14 +112,11 @@ def test_saving_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
 
 def test_saving_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    rename = Path.rename
 
-    def full_disk(self: Path, target: Path) -> Path:
-        if Path(target).name == "policy" and not self.name.endswith(".former"):
-            raise OSError(28, "No space left on device")
-        return rename(self, target)
+    def full_disk(one: Path, other: Path) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "rename", full_disk)
+    monkeypatch.setattr(folder, "exchange", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save(random_checkpoint(seed=1), tmp_path / "policy")
     assert checkpoints.load(tmp_path / "policy").checkpoint_id == first
