@@ -112,7 +112,8 @@ def test_parameters_are_listed_described_read_and_set(environment: Mapping[str, 
     assert "4.0" in ros2(environment, "param", "get", "/left/encoder", "moving_rate"), (
         "what was refused changed nothing"
     )
-    (tmp_path / "load.yaml").write_text("/left/encoder:\n  ros__parameters:\n    moving_rate: 3.0\n")
+    # Under a node's own name the tool sends the values, does not find them again, and dies before they may have gone.
+    (tmp_path / "load.yaml").write_text("/**:\n  ros__parameters:\n    moving_rate: 3.0\n")
     ros2_says("moving_rate successful", environment, "param", "load", "/left/encoder", str(tmp_path / "load.yaml"))
     dumped = yaml.safe_load(ros2_says("moving_rate", environment, "param", "dump", "/left/encoder"))
     assert dumped["/left/encoder"]["ros__parameters"]["moving_rate"] == 3.0
