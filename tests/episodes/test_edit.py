@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,7 @@ def test_an_edit_and_a_deletion_at_once(tmp_path: Path) -> None:
         def tag_for_ever(episode_id: str = episode_id) -> None:
             for number in count():
                 tag(store, episode_id, [str(number % 20)])
+                time.sleep(0.005)  # who waits asks now and then, and would find it held each time
 
         def edit() -> None:
             with pytest.raises(EpisodeError, match="no episode"):
