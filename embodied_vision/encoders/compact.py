@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from embodied_vision.encoders.artefact import identity, read_manifest, read_weights
+from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.front import PaddedFront
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
@@ -213,11 +214,7 @@ class CompactEncoder:
         Raises:
             EncoderError: the image has another type or shape.
         """
-        prepared = self.front.prepare(color)
-        rows, columns = prepared.grid
-        with torch.inference_mode():
-            grid = self.graph(torch.from_numpy(prepared.pixels))[0, :rows, :columns].contiguous().numpy()
-        return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
+        return padded_features(self, color, stamp_ns)
 
     @property
     def front(self) -> PaddedFront:
@@ -227,3 +224,27 @@ class CompactEncoder:
     def graph(self, pixels: Tensor) -> Tensor:
         """The network: (1, 3, H, W) as `front` prepares it to (1, H/8, W/8, D)."""
         return self._network(pixels.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+
+
+class PaddedNetwork(Encoder, Protocol):
+    """An encoder by torch whose images are padded to whole patches."""
+
+    @property
+    def front(self) -> PaddedFront:
+        """What comes before the network."""
+
+    def graph(self, pixels: Tensor) -> Tensor:
+        """The network: (1, 3, H, W) as `front` prepares it to (1, rows, columns, D), padding included."""
+
+
+def padded_features(encoder: PaddedNetwork, color: NDArray[np.uint8], stamp_ns: int) -> Features:
+    """Features of a uint8 (H, W, 3) RGB image, those of the padding cut off.
+
+    Raises:
+        EncoderError: the image has another type or shape.
+    """
+    prepared = encoder.front.prepare(color)
+    rows, columns = prepared.grid
+    with torch.inference_mode():
+        grid = encoder.graph(torch.from_numpy(prepared.pixels))[0, :rows, :columns].contiguous().numpy()
+    return Features(grid, prepared.stride, encoder.encoder_id, encoder.artefact_id, stamp_ns)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied_vision.encoders.artefact import identity
+from embodied_vision.encoders.compact import padded_features
 from embodied_vision.encoders.front import PaddedFront
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
@@ -174,11 +175,7 @@ class EfficientNetLiteEncoder:
         Raises:
             EncoderError: the image has another type or shape.
         """
-        prepared = self.front.prepare(color)
-        rows, columns = prepared.grid
-        with torch.inference_mode():
-            grid = self.graph(torch.from_numpy(prepared.pixels))[0, :rows, :columns].contiguous().numpy()
-        return Features(grid, prepared.stride, self.encoder_id, self.artefact_id, stamp_ns)
+        return padded_features(self, color, stamp_ns)
 
     def graph(self, pixels: Tensor) -> Tensor:
         """The network: (1, 3, H, W) as `front` prepares it to (1, H/8, W/8, 152)."""
