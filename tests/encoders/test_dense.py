@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise, product
@@ -145,15 +146,24 @@ print(json.dumps({"peaks": peaks, "sizes": sizes}))
 
 
 def test_memory_of_tiles_does_not_grow_with_the_image() -> None:
-    """The most that a process ever held: for a 4K image hardly more than for one tile, but for its features."""
+    """The most that a process ever held: for a 4K image hardly more than for one tile, but for its features.
+
+    Freed memory goes back to the system at once there: what the allocator keeps differs from run to run by more than
+    what is measured.
+    """
     run = subprocess.run(
-        [sys.executable, "-c", _PEAKS], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _PEAKS],
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = json.loads(run.stdout)
     tile, full_hd, uhd, whole = found["peaks"]
     grids = found["sizes"]
     assert uhd - full_hd <= grids[2] + (1 << 20), "four times the image: more features and nothing else"
-    assert uhd - tile <= grids[2] + (12 << 20)
+    assert uhd - tile <= grids[2] + (2 << 20)
     assert whole - uhd > 4 * (uhd - tile), "a quarter of the pixels as a whole takes far more"
 
 
