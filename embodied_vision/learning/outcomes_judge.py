@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +19,13 @@ from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.learning.calibrated import Reliability, reliability
 from embodied_vision.learning.outcomes import Classifier
 from embodied_vision.learning.outcomes_network import logits
+from embodied_vision.learning.outcomes_verdict import Verdict, at_least, conclude
 from embodied_vision.learning.outcomes_views import Transition, View, scene_of, transitions, view_of
 from embodied_vision.learning.statistics import Interval, wilson
 from embodied_vision.types import RGBD, PickPlace
 
 LEAST_SEEN = 0.3
 """Where less of a crop is seen, nothing is said."""
-
-Word = Literal["success", "failure", "unsure"]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What is said about one action.
-
-    Attributes:
-        word: success, failure or unsure.
-        probability: of success; NaN where nothing can be said.
-        reason: why it is unsure, empty otherwise.
-    """
-
-    word: Word
-    probability: float
-    reason: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; a probability that is none is null."""
-        return {**asdict(self), "probability": self.probability if math.isfinite(self.probability) else None}
 
 
 @dataclass(frozen=True)
@@ -174,16 +154,19 @@ class Judge:
 def label(store: EpisodeStore, episode: Episode, judge: Judge, cache: Path | None = None) -> dict[str, Any]:
     """Write what the cameras say into an episode's outcome, as its entry `judged`; the history keeps the former one.
 
-    Where nobody else said how it ended, neither in the stream `reward` nor by hand, `solved` and `reward` follow:
-    solved where every action is called a success, unsolved where one is called a failure, and neither where one is
-    unsure. What the arm did not begin does not count. Returns the outcome as it is now.
+    Where nobody else said how it ended, neither in the stream `reward` nor by hand, `solved` and `reward` follow, with
+    `source` and `probability`: solved where every action is called a success, unsolved where one is called a failure,
+    and neither where one is unsure. Where the task node said how many successes solve the scene, those decide, and what
+    it ended because nobody knew how the scene stood is not called unsolved. What the arm did not begin does not count.
+    Returns the outcome as it is now.
 
     Raises:
         BadInput: the episode is of another task.
         EpisodeError: it cannot be changed.
     """
     verdicts = judge.episode(episode, cache)
-    words = [verdict.word for verdict, begun in zip(verdicts.values(), episode.begun, strict=True) if begun]
+    done = [verdict for verdict, begun in zip(verdicts.values(), episode.begun, strict=True) if begun]
+    words = [verdict.word for verdict in done]
     judged: dict[str, Any] = {
         "classifier": judge.classifier.classifier_id,
         "decisions": [verdict.to_dict() for verdict in verdicts.values()],
@@ -191,15 +174,28 @@ def label(store: EpisodeStore, episode: Episode, judge: Judge, cache: Path | Non
         "failures": words.count("failure"),
         "unsure": words.count("unsure"),
     }
+    said = _needed(episode)
+    if said is not None:
+        judged["needed"] = said
     outcome: dict[str, Any] = {"judged": judged}
     nobody_said = "reward" not in episode.streams and "earned" not in episode.outcome
     if nobody_said and not episode.outcome.get("aborted", False):
-        if "failure" in words:
-            outcome |= {"solved": False, "reward": round(words.count("success") / len(words), 6)}
-        elif words and "unsure" not in words:
-            outcome |= {"solved": True, "reward": 1.0}
+        needed = said or len(words)
+        ended = conclude(words, needed)
+        cut_short = said is not None and "solved" not in episode.outcome  # it might have been solved yet
+        if ended and (ended["solved"] or not cut_short):
+            probability = at_least(needed, (verdict.probability for verdict in done))
+            sure = probability if math.isfinite(probability) else None
+            outcome |= {**ended, "source": "cameras", "probability": sure}
     relabel(store, episode.id, outcome)
     return {**episode.outcome, **outcome}
+
+
+def _needed(episode: Episode) -> int | None:
+    """How many successes solve the scene, where the task node said so."""
+    judged = episode.outcome.get("judged")
+    needed = judged.get("needed") if isinstance(judged, dict) else None
+    return needed if isinstance(needed, int) and needed > 0 else None
 
 
 def _number(transition: Transition) -> int:

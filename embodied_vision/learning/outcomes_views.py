@@ -129,16 +129,19 @@ def scene_of(frames: Sequence[RGBD], encoder: Encoder, workspace: Workspace) -> 
 
 
 def earned(episode: Episode) -> list[float | None]:
-    """What each decision of an episode earned, None where nothing was said before the next one that the arm began.
+    """What each decision of an episode earned, None where nobody said.
 
-    What an operator says counts first: the outcome's entry `earned`, a list of one number a decision.
-
-    Demonstrations log what an action earned, a running cell the score so far: which of them a stream holds is told by
-    the episode's total.
+    What an operator says counts first: the outcome's entry `earned`, a list of one number a decision, null where that
+    one is left to others. Else it is what was logged before the next decision that the arm began. Demonstrations log
+    what an action earned, a running cell the score so far: which of them a stream holds is told by the episode's total.
     """
     stamps = [int(stamp) for stamp in episode.decisions.stamps_ns]
-    if (by_hand := _by_hand(episode.outcome.get("earned"), len(stamps))) is not None:
-        return by_hand
+    found = _logged_rewards(episode, stamps)
+    by_hand = _by_hand(episode.outcome.get("earned"), len(stamps))
+    return [said if said is not None else reward for said, reward in zip(by_hand, found, strict=True)]
+
+
+def _logged_rewards(episode: Episode, stamps: Sequence[int]) -> list[float | None]:
     if "reward" not in episode.streams or not stamps:
         return [None] * len(stamps)
     times, values = episode.stream("reward")
@@ -150,7 +153,7 @@ def earned(episode: Episode) -> list[float | None]:
     )
     found: list[float | None] = [None] * len(stamps)
     begun = [number for number, was_begun in enumerate(episode.begun) if was_begun]
-    for number, following in zip(begun, [*begun[1:], None], strict=True):
+    for number, following in zip(begun, [*begun[1:], None][: len(begun)], strict=True):
         stamp = stamps[number]
         until = stamps[following] if following is not None else np.iinfo(np.int64).max
         within = (times > stamp) & (times <= until)
@@ -164,12 +167,17 @@ def earned(episode: Episode) -> list[float | None]:
     return found
 
 
-def _by_hand(said: Any, count: int) -> list[float | None] | None:
+def _by_hand(said: Any, count: int) -> list[float | None]:
+    """What was said of each decision; nothing of any where one entry cannot be used."""
+    nothing: list[float | None] = [None] * count
     if not isinstance(said, list) or len(said) != count:
-        return None
-    if any(isinstance(each, bool) or not isinstance(each, int | float) or not math.isfinite(each) for each in said):
-        return None
-    return [float(each) for each in said]
+        return nothing
+    for each in said:
+        if each is None:
+            continue
+        if isinstance(each, bool) or not isinstance(each, int | float) or not math.isfinite(each):
+            return nothing
+    return [None if each is None else float(each) for each in said]
 
 
 def after_frames(episode: Episode, number: int) -> tuple[RGBD, ...]:
