@@ -30,6 +30,7 @@ class Outcome:
         stamp_ns: when it was judged.
         max_steps: how many actions the task allows.
         raw: the cell's own words, kept with the episode.
+        over: why the scene ends here though it is not solved, as when nobody knows how it stands; empty to go on.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class Outcome:
     stamp_ns: int
     max_steps: int
     raw: Mapping[str, Any] = field(default_factory=dict)
+    over: str = ""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,7 @@ class TaskLoop:
                 else:
                     self._say(phase="judging")
                     outcome = self._cell.outcome_after(motion.last_sent_ns)
+                    reason = outcome.over
         except RunFailed as error:
             aborted = {"reward": outcome.reward, "solved": outcome.solved, "aborted": True, "reason": str(error)}
             self._cell.end_episode({"event": "end", **common, "outcome": aborted})

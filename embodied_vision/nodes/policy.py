@@ -49,8 +49,8 @@ from embodied_vision.nodes.lifecycle import ERROR, OK, WARN, ManagedNode
 from embodied_vision.nodes.running import run
 from embodied_vision.nodes.shadowing import Shadowing
 from embodied_vision.nodes.trace import Tracer
+from embodied_vision.paths import shipped
 from embodied_vision.policies.attempts import Attempts
-from embodied_vision.policies.locate import locate
 from embodied_vision.policies.policy import Explanation, Policy
 from embodied_vision.types import RGBD, Camera, Features
 
@@ -83,7 +83,9 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("policy")
-        self.param("checkpoint", "block-insertion", "name of a shipped checkpoint, its folder, or a pointer to it")
+        self.param(
+            "checkpoint", "block-insertion", "name of a shipped checkpoint, or the whole path of a folder or pointer"
+        )
         self.param("follow", True, "load what the pointer leads to by then before a decision, not on ~/reload alone")
         self.param("encoder", "default", "encoder whose features are read, as in the encoder node", read_only=True)
         self.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
@@ -156,7 +158,7 @@ class PolicyNode(ManagedNode):
     # ---- checkpoints
 
     def _load(self, checkpoint: str) -> tuple[Path, Policy]:
-        path = locate(checkpoint)
+        path = _folder(checkpoint)
         return path, Policy.load(path, self._encoder)
 
     def _announce(self, path: Path) -> None:
@@ -202,7 +204,9 @@ class PolicyNode(ManagedNode):
         named = self.value("checkpoint")
         if not self.value("follow") or self._loading or named != self._named:
             return
-        path = Path(named).expanduser().resolve()
+        if not Path(named).expanduser().is_absolute():
+            return  # what ships stays as it is
+        path = _folder(named)
         if path == self._path or not path.is_dir():
             return
 
@@ -392,6 +396,23 @@ class PolicyNode(ManagedNode):
         message = f"no complete frame within {self.value('timeout'):.1f} s after the request: {why}"
         self.health(WARN, message, decided=self._decided)
         self._finish(False, message)
+
+
+def _folder(checkpoint: str) -> Path:
+    """Folder of a shipped checkpoint, or of an absolute path, where a pointer leads to now.
+
+    Raises:
+        BadInput: nothing of that name ships, or it is a relative path.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.is_absolute():
+        return path.resolve()
+    if len(path.parts) == 1:
+        return shipped(checkpoint)
+    raise BadInput(
+        f"checkpoint {checkpoint!r} is a relative path, and who set it may be anywhere; give the whole path, such as "
+        f"{path.absolute()}, or the name of a shipped checkpoint"
+    )
 
 
 def _float32(scores: NDArray[np.float64]) -> NDArray[np.float32]:

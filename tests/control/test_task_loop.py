@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -183,3 +184,17 @@ def test_a_cancelled_episode_is_closed(call: str) -> None:
     progress, _ = run(cell)
     assert progress.state == "failed"
     assert cell.events[-1]["outcome"]["aborted"]
+
+
+def test_a_scene_of_which_nobody_knows_how_it_stands_ends_there_and_the_run_goes_on() -> None:
+    class Blind(ScriptedCell):
+        def outcome_after(self, stamp_ns: int) -> Outcome:
+            outcome = super().outcome_after(stamp_ns)
+            return replace(outcome, over="the cameras do not tell") if outcome.seed == 7 else outcome
+
+    progress, _ = run(Blind(needed=2), (7, 8))
+    assert progress.state == "finished"
+    assert [(r.solved, r.reason, r.steps) for r in progress.results] == [
+        (False, "the cameras do not tell", 1),
+        (True, "", 2),
+    ]

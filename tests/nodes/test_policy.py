@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -273,3 +275,15 @@ def test_a_candidate_decides_in_the_shadow_and_only_logs(running: Setup) -> None
     assert (line["decision_id"], line["shadow_id"]) == (decision_id, shadow_id)
     assert line["checkpoint_id"] == running.policy.checkpoint_id
     assert [d["checkpoint_id"] for d in running.decisions] == [running.policy.checkpoint_id]
+
+
+def test_a_relative_path_is_refused_whatever_lies_where_the_node_was_started(running: Setup) -> None:
+    graph, first = running.graph, running.policy.checkpoint_id
+    relative = os.path.relpath(graph.run_dir / "policy")
+    assert Path(relative).is_dir()
+    graph.client.set_parameters("policy", {"checkpoint": relative})
+    with pytest.raises(RunFailed, match=f"is a relative path.*give the whole path.*{first} stays"):
+        graph.client.trigger("policy/reload")
+    running.predict()
+    until(lambda: running.decisions, what="the decision is published")
+    assert running.decisions[0]["checkpoint_id"] == first
