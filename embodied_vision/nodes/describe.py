@@ -1,20 +1,23 @@
 """`python -m embodied_vision.nodes.describe [--check]`: write down what every node declares.
 
 Makes `launching/parameters.json`, against which parameter files are checked before a process starts, and
-`docs/parameters.md`. `--check` writes nothing and fails when one of them is out of date.
+`docs/parameters.md`. `--check` writes nothing and fails when one of them is out of date. The table of nodes in
+`docs/ros.md` is written by hand and held against what they offer.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
 
 from embodied_vision.launching.parameters import DECLARED
 from embodied_vision.nodes.classes import CLASSES, node_class
@@ -22,7 +25,9 @@ from embodied_vision.nodes.lifecycle import ManagedNode
 from embodied_vision.paths import PACKAGE
 
 PAGE = PACKAGE.parent / "docs" / "parameters.md"
+GRAPH_PAGE = PACKAGE.parent / "docs" / "ros.md"
 _OF_RCLPY = ("use_sim_time", "start_type_description_service")
+_OF_EVERY_NODE = ("diagnostics", "parameter_events", "rosout", "trace")
 
 _HEAD = """# Parameters
 
@@ -66,18 +71,38 @@ def _plain(value: Any) -> Any:
     return list(value) if not isinstance(value, bool | int | float | str) else value
 
 
-def everything() -> dict[str, dict[str, dict[str, Any]]]:
-    """Node → its parameters, of all nodes, with their defaults."""
+def offered(node: ManagedNode) -> list[str]:
+    """Triggers, as `~/NAME`, and topics that a node offers from the start, but for those of every node."""
+    own = f"{node.get_fully_qualified_name()}/"
+    triggers = [f"~/{s.service_name.removeprefix(own)}" for s in node.services if s.srv_type is Trigger]
+    topics = [publisher.topic_name.removeprefix("/") for publisher in node.publishers]
+    return triggers + [t for t in topics if t not in _OF_EVERY_NODE and not t.startswith("heartbeat/")]
+
+
+def everything() -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, list[str]]]:
+    """Node → its parameters with their defaults, and node → what it offers, of all nodes."""
     rclpy.init(args=[])
     try:
-        found = {}
+        found, offers = {}, {}
         for name in CLASSES:
             node = node_class(name)()  # type: ignore[call-arg]
-            found[name] = parameters(node)
+            found[name], offers[name] = parameters(node), offered(node)
             node.destroy_node()
-        return found
+        return found, offers
     finally:
         rclpy.shutdown()
+
+
+def faults_of_table(text: str, offers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Where the table of nodes in a page differs from what they offer, in words."""
+    faults = []
+    for node, names in offers.items():
+        row = next((line for line in text.splitlines() if line.startswith(f"| `{node}`")), "")
+        told = set(re.findall(r"`([^`]+)`", row.replace("CAMERA/", "camera/")))
+        faults += [f"the row of {node} lacks `{name}`" for name in names if name not in told]
+        gone = sorted(name for name in told if name.startswith("~/") and name not in names)
+        faults += [f"the row of {node} tells of `{name}`, which it does not offer" for name in gone]
+    return faults
 
 
 def page(nodes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
@@ -102,17 +127,22 @@ def _table(parameters: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def main() -> None:
-    """Write both files, or with `--check` compare them; exit code 1 when they differ."""
-    nodes = everything()
+    """Write both files, or with `--check` compare them; exit code 1 when they or the table of nodes are wrong."""
+    nodes, offers = everything()
     wanted = {DECLARED: json.dumps(nodes, indent=1, ensure_ascii=False) + "\n", PAGE: page(nodes)}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
             print(f"{path} is out of date; run `python -m embodied_vision.nodes.describe`", file=sys.stderr)
-        sys.exit(bool(stale))
-    for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
-        print(f"wrote {Path(path)}")
+    else:
+        for path in stale:
+            path.write_text(wanted[path], encoding="utf-8")
+            print(f"wrote {Path(path)}")
+        stale = []
+    faults = faults_of_table(GRAPH_PAGE.read_text(encoding="utf-8"), offers)
+    for fault in faults:
+        print(f"{GRAPH_PAGE}: {fault}", file=sys.stderr)
+    sys.exit(bool(stale or faults))
 
 
 if __name__ == "__main__":
