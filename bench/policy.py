@@ -61,7 +61,7 @@ def policy(workspace: Workspace) -> Policy:
     """A head with random weights."""
     config = NetworkConfig(features=FEATURES)
     weights = PolicyNetwork.seeded(config, 0).state_dict()
-    checkpoint = Checkpoint("bench", "bench", workspace, config, Normalisation.identity(FEATURES), weights)
+    checkpoint = Checkpoint("bench", "bench", workspace, config, Normalisation.identity(FEATURES), weights=weights)
     return Policy(checkpoint, Eyes())
 
 

@@ -206,7 +206,7 @@ def load(folder: Path) -> Known:
     Raises:
         CheckpointError: it is missing, damaged or of another format.
     """
-    manifest = folders.read_manifest(folder, FORMAT)
+    manifest = folders.read_manifest(folder, FORMAT, "record of what a policy knows")
     tensors = folders.read_weights(folder, manifest)
     try:
         return Known(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.errors import BadInput, CheckpointError, RunFailed
+from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import provenance
 from embodied_vision.learning.calibrated import Calibration, calibrate
 from embodied_vision.learning.outcomes_network import OutcomeNetwork, batch, logits
 from embodied_vision.learning.outcomes_views import Transition, View
-from embodied_vision.policies import folder as folders
+from embodied_vision.policies.trained_head import TrainedHead
 from embodied_vision.types import Workspace
 
 FORMAT = "embodied-vision-outcomes-1"
@@ -61,102 +60,70 @@ class OutcomeConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Classifier:
+class Classifier(TrainedHead[OutcomeNetwork]):
     """A trained judge of outcomes.
 
     Attributes:
-        task: whose actions it judges.
-        encoder_id: whose features it reads.
-        workspace: what is mapped.
         dimension: channels of the features.
         calibration: from logit to probability.
         sure: see `OutcomeConfig`.
-        weights: of `OutcomeNetwork`.
-        training: provenance, JSON-ready.
-        measured: figures on held-out scenes, JSON-ready; empty before `evaluate`.
     """
 
-    task: str
-    encoder_id: str
-    workspace: Workspace
+    form: ClassVar[str] = FORMAT
+    what: ClassVar[str] = "outcome classifier"
+    id_name: ClassVar[str] = "classifier_id"
+
     dimension: int
     calibration: Calibration
     sure: float
-    weights: Mapping[str, Tensor]
-    training: Mapping[str, Any] = field(default_factory=dict)
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-    def settings(self) -> dict[str, Any]:
-        """All that shapes a verdict besides the weights, JSON-ready."""
-        return {
-            "format": FORMAT,
-            "task": self.task,
-            "encoder_id": self.encoder_id,
-            "workspace": self.workspace.to_dict(),
-            "dimension": self.dimension,
-            "calibration": self.calibration.to_dict(),
-            "sure": self.sure,
-        }
 
     @property
     def classifier_id(self) -> str:
-        """16 hex digits of a sha256 over weights and settings."""
-        return folders.identify(self.settings(), self.weights)
+        """Its id, by the name that its manifest gives it."""
+        return self.checkpoint_id
 
-    def network(self) -> OutcomeNetwork:
-        """The network with these weights, for judging.
+    def _own_settings(self) -> dict[str, Any]:
+        return {"dimension": self.dimension, "calibration": self.calibration.to_dict(), "sure": self.sure}
 
-        Raises:
-            CheckpointError: the weights do not fit.
-        """
-        network = OutcomeNetwork(self.dimension)
-        try:
-            network.load_state_dict(dict(self.weights))
-        except RuntimeError as error:
-            raise CheckpointError(f"weights do not fit the classifier's network: {error}; train it again") from error
-        return network.eval().requires_grad_(False)
+    @classmethod
+    def _own_fields(cls, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "dimension": int(manifest["dimension"]),
+            "calibration": Calibration.from_dict(manifest["calibration"]),
+            "sure": float(manifest["sure"]),
+        }
+
+    def _untrained(self) -> OutcomeNetwork:
+        return OutcomeNetwork(self.dimension)
+
+    def _card(self) -> str:
+        training, measured = self.training, self.measured
+        lines = [
+            f"# Judge of outcomes of {self.task}",
+            "",
+            "Tells from the maps before and after a pick and place whether it earned anything.",
+            "",
+            f"- Classifier `{self.classifier_id}`, encoder `{self.encoder_id}`",
+            f"- Outcomes learnt from: {training.get('learnt_from', '?')}",
+            f"- Outcomes calibrated on: {training.get('calibrated_on', '?')}",
+            f"- Says nothing between the probabilities {1 - self.sure:g} and {self.sure:g}",
+            f"- Made by: `{training.get('command', 'unknown')}` at commit {training.get('git_commit', 'unknown')}",
+            "",
+            "## Measured",
+            "",
+        ]
+        if measured:
+            lines.append(
+                f"{measured['outcomes']} held-out outcomes: {100 * measured['accuracy']['value']:.1f} % right, "
+                f"unsure about {100 * measured['unsure']['value']:.1f} %, expected calibration error "
+                f"{measured['reliability']['expected_error']:.3f}, Brier score {measured['reliability']['brier']:.3f}"
+            )
+        else:
+            lines.append("Not measured yet: `embodied-vision learn outcomes evaluate`.")
+        return "\n".join([*lines, ""])
 
 
-def save(classifier: Classifier, folder: Path) -> str:
-    """Write a classifier beside `folder` and rename it into place; returns its id."""
-    manifest = {
-        **classifier.settings(),
-        "classifier_id": classifier.classifier_id,
-        "training": dict(classifier.training),
-        "measured": dict(classifier.measured),
-    }
-    folders.write(folder, classifier.weights, manifest, _card(classifier))
-    return classifier.classifier_id
-
-
-def load(folder: Path) -> Classifier:
-    """Read a classifier after every file's sha256 was checked.
-
-    Raises:
-        CheckpointError: it is missing, damaged or of another format.
-    """
-    manifest = folders.read_manifest(folder, FORMAT)
-    weights = folders.read_weights(folder, manifest)
-    try:
-        classifier = Classifier(
-            task=str(manifest["task"]),
-            encoder_id=str(manifest["encoder_id"]),
-            workspace=Workspace.from_dict(manifest["workspace"]),
-            dimension=int(manifest["dimension"]),
-            calibration=Calibration.from_dict(manifest["calibration"]),
-            sure=float(manifest["sure"]),
-            weights=weights,
-            training=manifest["training"],
-            measured=manifest["measured"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        path = folder / folders.MANIFEST
-        raise CheckpointError(f"{path} is incomplete ({error!r}); copy the classifier again") from error
-    if classifier.classifier_id != manifest.get("classifier_id"):
-        raise CheckpointError(
-            f"{folder / folders.MANIFEST} was changed since it was written; copy the classifier again"
-        )
-    return classifier
+load, save = Classifier.load, Classifier.save
 
 
 def fit(
@@ -212,7 +179,14 @@ def fit(
         "command": provenance.command(),
     }
     return Classifier(
-        task, encoder.encoder_id, workspace, encoder.dimension, calibration, config.sure, weights, training
+        task=task,
+        encoder_id=encoder.encoder_id,
+        workspace=workspace,
+        weights=weights,
+        training=training,
+        dimension=encoder.dimension,
+        calibration=calibration,
+        sure=config.sure,
     )
 
 
@@ -270,30 +244,3 @@ def _optimise(
 def with_measured(classifier: Classifier, measured: Mapping[str, Any]) -> Classifier:
     """The classifier with figures in its manifest; its id stays."""
     return replace(classifier, measured=measured)
-
-
-def _card(classifier: Classifier) -> str:
-    training, measured = classifier.training, classifier.measured
-    lines = [
-        f"# Judge of outcomes of {classifier.task}",
-        "",
-        "Tells from the maps before and after a pick and place whether it earned anything.",
-        "",
-        f"- Classifier `{classifier.classifier_id}`, encoder `{classifier.encoder_id}`",
-        f"- Outcomes learnt from: {training.get('learnt_from', '?')}",
-        f"- Outcomes calibrated on: {training.get('calibrated_on', '?')}",
-        f"- Says nothing between the probabilities {1 - classifier.sure:g} and {classifier.sure:g}",
-        f"- Made by: `{training.get('command', 'unknown')}` at commit {training.get('git_commit', 'unknown')}",
-        "",
-        "## Measured",
-        "",
-    ]
-    if measured:
-        lines.append(
-            f"{measured['outcomes']} held-out outcomes: {100 * measured['accuracy']['value']:.1f} % right, "
-            f"unsure about {100 * measured['unsure']['value']:.1f} %, expected calibration error "
-            f"{measured['reliability']['expected_error']:.3f}, Brier score {measured['reliability']['brier']:.3f}"
-        )
-    else:
-        lines.append("Not measured yet: `embodied-vision learn outcomes evaluate`.")
-    return "\n".join([*lines, ""])

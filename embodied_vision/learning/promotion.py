@@ -29,7 +29,7 @@ from embodied_vision.errors import BadInput, CheckpointError, RunFailed
 from embodied_vision.learning import history
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.checkpoint import Checkpoint
-from embodied_vision.policies.folder import sync
+from embodied_vision.syncing import sync
 
 _log = logging.getLogger(__name__)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.errors import BadInput, CheckpointError
-from embodied_vision.policies.checkpoint import Checkpoint
-from embodied_vision.policies.grasp_checkpoint import GraspCheckpoint
+from embodied_vision.policies.trained_head import TrainedHead
 from embodied_vision.types import Features
 
 
-def require_encoder(checkpoint: Checkpoint | GraspCheckpoint, encoder: Encoder | None) -> None:
+def require_encoder(checkpoint: TrainedHead[Any], encoder: Encoder | None) -> None:
     """Refuse a checkpoint that was trained with another encoder than the one in use, None for none.
 
     Raises:
@@ -20,9 +20,9 @@ def require_encoder(checkpoint: Checkpoint | GraspCheckpoint, encoder: Encoder |
     given = encoder.encoder_id if encoder is not None else ""
     if given != checkpoint.encoder_id:
         raise CheckpointError(
-            f"checkpoint {checkpoint.checkpoint_id} for {checkpoint.task!r} was trained on features of encoder "
+            f"{checkpoint.what} {checkpoint.checkpoint_id} for {checkpoint.task!r} was trained on features of encoder "
             f"{checkpoint.encoder_id or 'none'!r}, the encoder in use is {given or 'none'!r}; "
-            "start that encoder or train the policy again"
+            "start that encoder or train it again"
         )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from embodied_vision.digests import read_verified
 from embodied_vision.errors import CheckpointError
 from embodied_vision.renames import CANNOT_EXCHANGE, exchange
+from embodied_vision.syncing import sync
 
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
@@ -77,47 +78,43 @@ def _take_place(staging: Path, folder: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def sync(folder: Path) -> None:
-    """Force the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def format_of(folder: Path) -> str:
     """The format that the manifest of a folder states, nothing else checked; empty where it states none.
 
     Raises:
         CheckpointError: there is no folder or no manifest.
     """
-    return str(_manifest(folder).get("format", ""))
+    return str(_manifest(folder, "checkpoint").get("format", ""))
 
 
-def read_manifest(folder: Path, form: str) -> dict[str, Any]:
+def read_manifest(folder: Path, form: str, what: str) -> dict[str, Any]:
     """The manifest of a folder, nothing else checked.
 
+    Args:
+        folder: where it is.
+        form: the format that it must state.
+        what: what the folder holds, for messages, such as "policy checkpoint".
+
     Raises:
-        CheckpointError: there is no folder, no manifest, or it is of another format than `form`.
+        CheckpointError: there is no folder, no manifest, or it is of another format.
     """
-    manifest = _manifest(folder)
+    manifest = _manifest(folder, what)
     if manifest.get("format") != form:
         raise CheckpointError(
             f"{folder / MANIFEST} has format {manifest.get('format')!r}, this reads {form!r}; "
-            "give a checkpoint of that format, or train the policy again"
+            "give one of that format, or make it again"
         )
     return manifest
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _manifest(folder: Path, what: str) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"no policy checkpoint at {folder}: {MANIFEST} is missing; give its folder") from error
+        raise CheckpointError(f"no {what} at {folder}: {MANIFEST} is missing; give its folder") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint again") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the {what} again") from error
     return dict(manifest) if isinstance(manifest, dict) else {}
 
 

@@ -92,7 +92,7 @@ def test_drift_is_reported_with_the_episodes_that_show_it(cell: Cell, tmp_path: 
         WORKSPACE,
         config,
         Normalisation.identity(4),
-        PolicyNetwork.seeded(config, 0).state_dict(),
+        weights=PolicyNetwork.seeded(config, 0).state_dict(),
         training={"episodes": ids},
     )
     folder, store = tmp_path / "policy", str(cell.store.path)

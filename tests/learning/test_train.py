@@ -104,7 +104,7 @@ def test_a_few_steps_on_a_few_scenes_insert_the_block_on_unseen_ones() -> None:
     data = dataset(12)
     network = PolicyNetwork.seeded(SMALL, 0)
     weights = train(data, network, data.normalisation(), TrainConfig(steps=90, batch=2, tried=8, ema=0.95))
-    checkpoint = Checkpoint("block-insertion", "", Workspace(), SMALL, data.normalisation(), weights)
+    checkpoint = Checkpoint("block-insertion", "", Workspace(), SMALL, data.normalisation(), weights=weights)
     policy = Policy(checkpoint, None)
     rng = np.random.default_rng(77)
     right = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.policies import decoding, folder
+from embodied_vision.policies import decoding
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import RGBD, Features
 from policies import synthetic
@@ -72,55 +71,6 @@ def test_checkpoint_of_another_encoder_names_both() -> None:
 def test_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no policy checkpoint"):
         Policy.load(tmp_path / "nothing", StubEncoder())
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "card.md"])
-def test_a_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
-    checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    path = tmp_path / "policy" / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
-        checkpoints.load(tmp_path / "policy")
-
-
-def test_an_edited_manifest_is_found(tmp_path: Path) -> None:
-    checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    path = tmp_path / "policy" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["workspace"]["cell"] = 0.005
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="was changed"):
-        checkpoints.load(tmp_path / "policy")
-
-
-def test_a_truncated_manifest_is_found(tmp_path: Path) -> None:
-    checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    path = tmp_path / "policy" / "manifest.json"
-    path.write_text(path.read_text()[:200])
-    with pytest.raises(CheckpointError, match="not valid JSON"):
-        checkpoints.load(tmp_path / "policy")
-
-
-def test_saving_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    checkpoints.save(random_checkpoint(), tmp_path / "policy")
-    assert [p.name for p in tmp_path.iterdir()] == ["policy"]
-    assert sorted(p.name for p in (tmp_path / "policy").iterdir()) == ["card.md", "manifest.json", "model.safetensors"]
-
-
-def test_saving_that_fails_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = checkpoints.save(random_checkpoint(), tmp_path / "policy")
-
-    def full_disk(one: Path, other: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(folder, "exchange", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints.save(random_checkpoint(seed=1), tmp_path / "policy")
-    assert checkpoints.load(tmp_path / "policy").checkpoint_id == first
-    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -251,7 +251,7 @@ class SharedHead:
         Raises:
             CheckpointError: it is missing, damaged or of another format.
         """
-        manifest = folders.read_manifest(folder, FORMAT)
+        manifest = folders.read_manifest(folder, FORMAT, "head for several tasks")
         tensors = folders.read_weights(folder, manifest)
         try:
             head = cls(
