@@ -33,6 +33,7 @@ from embodied_vision.episodes.schema import (
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import EpisodeError
+from embodied_vision.syncing import sync, sync_tree
 from embodied_vision.types import Camera
 
 JOURNAL = "journal"
@@ -206,20 +207,3 @@ def _write_decisions(folder: Path, decisions: list[dict[str, Any]]) -> None:
     write_values(folder / "stamps", STAMPS, np.array([action["stamp_ns"] for action in actions], np.int64))
     for name in ("pick", "place"):
         write_values(folder / name, POSES, np.array([action[name] for action in actions], float).reshape(-1, 4, 4))
-
-
-def sync_tree(folder: Path) -> None:
-    """Force a folder and everything in it to the disk."""
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            sync(Path(root) / name)
-        sync(Path(root))
-
-
-def sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

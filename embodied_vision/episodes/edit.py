@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from embodied_vision.episodes.arrays import read_attributes, write_group
-from embodied_vision.episodes.commit import sync, sync_tree
 from embodied_vision.episodes.manifest import MANIFEST, Entry, read_manifest, write_manifest
 from embodied_vision.episodes.repair import repair_one
 from embodied_vision.episodes.schema import GROUP, SCHEMA, plain
@@ -26,6 +25,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.swap import locked, swap, take_out
 from embodied_vision.episodes.versions import upgrade
 from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.syncing import sync, sync_tree
 
 _ROOT = f"{GROUP}/zarr.json"
 _TAG = re.compile(r"[\w.:/+-]([\w.:/+ -]{0,62}[\w.:/+-])?")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from embodied_vision.episodes.commit import sync, sync_tree
 from embodied_vision.episodes.edit import disk_errors, editing
 from embodied_vision.episodes.manifest import MANIFEST, Entry, read_manifest
 from embodied_vision.episodes.pin import identity
@@ -18,6 +17,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.swap import appear, locked, take_out
 from embodied_vision.episodes.verify import verify_episode
 from embodied_vision.errors import BadInput, EpisodeError
+from embodied_vision.syncing import sync, sync_tree
 
 _PIECE = 1 << 20
 

@@ -11,13 +11,14 @@ from itertools import count
 from pathlib import Path
 from typing import Literal
 
-from embodied_vision.episodes.commit import JOURNAL, commit, final_outcome, remove_staging, sync
+from embodied_vision.episodes.commit import JOURNAL, commit, final_outcome, remove_staging
 from embodied_vision.episodes.journal import JournalReader
 from embodied_vision.episodes.regular import check_file, check_folder, check_own_folders, open_regular
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.swap import settle_left
 from embodied_vision.episodes.verify import verify
 from embodied_vision.errors import EpisodeError
+from embodied_vision.syncing import sync
 
 INTERRUPTED = {"interrupted": True, "solved": False, "reward": 0.0}
 

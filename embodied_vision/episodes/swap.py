@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Literal
 
 from embodied_vision.episodes.catalogue import forget
-from embodied_vision.episodes.commit import sync
 from embodied_vision.episodes.regular import check_folder, check_own_folders
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import verify_folder
 from embodied_vision.errors import EpisodeError
 from embodied_vision.renames import CANNOT_EXCHANGE, exchange
+from embodied_vision.syncing import sync
 
 WAIT_S = 10.0
 """How long an edit waits for another one of the same episode."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from embodied_vision.episodes.commit import sync
 from embodied_vision.episodes.files import file_sha256
 from embodied_vision.episodes.manifest import MANIFEST, Entry, check_sizes, read_manifest
 from embodied_vision.episodes.remote import RemotePath, in_parallel
@@ -26,6 +25,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.swap import appear, locked
 from embodied_vision.episodes.verify import verify_folder
 from embodied_vision.errors import BadInput, EpisodeError, RunFailed
+from embodied_vision.syncing import sync
 
 MARKER = "push.json"
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embodied_vision.episodes.arrays import MOST_CHUNK_BYTES
 from embodied_vision.episodes.codecs import BloscChunks, ChunkCodec, JpegChunks, seal
-from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging, sync
+from embodied_vision.episodes.commit import JOURNAL, commit, remove_staging
 from embodied_vision.episodes.frames import AnyFrame, EncodedFrame, depth_mm
 from embodied_vision.episodes.htj2k import Htj2kChunks
 from embodied_vision.episodes.journal import JournalReader, JournalWriter
@@ -24,6 +24,7 @@ from embodied_vision.episodes.schema import color_codec as make_color_codec
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.geometry import depth_to_metres
+from embodied_vision.syncing import sync
 from embodied_vision.types import RGBD, Camera, PickPlace, new_id
 
 _STAGE_ATTEMPTS = 10

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import yaml_config
@@ -39,16 +41,29 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("steps", 1), ("batch", 1), ("tried", 1), ("seed", 0)):
-            if getattr(self, name) < lowest:
-                raise BadInput(f"{name} is {getattr(self, name)}, give at least {lowest}")
-        for name in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise BadInput(f"{name} is {getattr(self, name)}, give a finite number that is not negative")
-        if not 0 <= self.ema < 1:
-            raise BadInput(f"ema is {self.ema}, give a decay in [0, 1)")
-        if not self.clip > 0:
-            raise BadInput(f"clip is {self.clip}, give a positive norm")
+        check_optimisation(self, {"steps": 1, "batch": 1, "tried": 1, "seed": 0})
+
+
+def check_optimisation(settings: Any, least: Mapping[str, int]) -> None:
+    """Refuse settings of an optimiser that are out of their range.
+
+    Args:
+        settings: with `learning_rate`, `weight_decay`, `ema`, `clip`, and what `least` names.
+        least: by name, the least that a number may be.
+
+    Raises:
+        BadInput: one is.
+    """
+    for name, lowest in least.items():
+        if getattr(settings, name) < lowest:
+            raise BadInput(f"{name} is {getattr(settings, name)}, give at least {lowest}")
+    for name in ("learning_rate", "weight_decay"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            raise BadInput(f"{name} is {getattr(settings, name)}, give a finite number that is not negative")
+    if not 0 <= settings.ema < 1:
+        raise BadInput(f"ema is {settings.ema}, give a decay in [0, 1)")
+    if not settings.clip > 0:
+        raise BadInput(f"clip is {settings.clip}, give a positive norm")
 
 
 @dataclass(frozen=True)

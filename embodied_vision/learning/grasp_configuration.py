@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import yaml_config
+from embodied_vision.learning.configuration import check_optimisation
 from embodied_vision.policies.grasp_network import GraspConfig
 
 
@@ -39,16 +40,7 @@ class GraspTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("steps", 1), ("batch", 2), ("seed", 0)):
-            if getattr(self, name) < lowest:
-                raise BadInput(f"{name} is {getattr(self, name)}, give at least {lowest}")
-        for name in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise BadInput(f"{name} is {getattr(self, name)}, give a finite number that is not negative")
-        if not 0 <= self.ema < 1:
-            raise BadInput(f"ema is {self.ema}, give a decay in [0, 1)")
-        if not self.clip > 0:
-            raise BadInput(f"clip is {self.clip}, give a positive norm")
+        check_optimisation(self, {"steps": 1, "batch": 2, "seed": 0})
         if not 0 < self.held_out <= 0.5:
             raise BadInput(f"held_out is {self.held_out}, give a share in (0, 0.5]")
 

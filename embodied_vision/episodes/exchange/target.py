@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embodied_vision.episodes.commit import sync
 from embodied_vision.errors import BadInput, RunFailed
+from embodied_vision.syncing import sync, sync_tree
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def atomic_target(target: Path) -> Iterator[Path]:
         raise BadInput(f"{target} cannot be made ({error.strerror}); give a path in a writable folder") from error
     try:
         yield beside / target.name
-        _sync_tree(beside / target.name)
+        sync_tree(beside / target.name)
         _refuse_existing(target)
         os.rename(beside / target.name, target)
         sync(target.parent)
@@ -48,13 +48,3 @@ def atomic_target(target: Path) -> Iterator[Path]:
 def _refuse_existing(target: Path) -> None:
     if os.path.lexists(target):
         raise BadInput(f"{target} exists and is never overwritten; give a new path, or remove it")
-
-
-def _sync_tree(path: Path) -> None:
-    if path.is_dir():
-        for root, _, names in os.walk(path, topdown=False):
-            for name in names:
-                sync(Path(root) / name)
-            sync(Path(root))
-    else:
-        sync(path)
