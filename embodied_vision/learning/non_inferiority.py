@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
-from scipy.stats import norm
+from scipy.special import gammaln, ndtri
 
 from embodied_vision.errors import BadInput
 
@@ -206,7 +205,7 @@ def fewest_scenes(margin: float, level: float = LEVEL) -> int:
 
 def roughly_needed(margin: float, discordant: float, *, power: float = POWER, level: float = LEVEL) -> int:
     """`scenes_needed` by Tango's normal approximation, and no fewer than the fewest; good from some hundreds on."""
-    shares = discordant * ((norm.ppf(1 - level) + norm.ppf(power)) / margin) ** 2
+    shares = discordant * ((ndtri(1 - level) + ndtri(power)) / margin) ** 2
     return max(fewest_scenes(margin, level), math.ceil(shares))
 
 

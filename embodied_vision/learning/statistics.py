@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest
 
 Z95 = 1.959963984540054
 
@@ -50,4 +49,5 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_second: pairs in which only the second did.
     """
     discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    fewer = sum(math.comb(discordant, count) for count in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * fewer / 2**discordant)

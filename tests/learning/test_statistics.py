@@ -40,3 +40,10 @@ def test_bootstrap_of_equal_values_has_no_width() -> None:
 def test_mcnemar_is_exact(only_first: int, only_second: int, p_value: float) -> None:
     assert mcnemar(only_first, only_second) == pytest.approx(p_value)
     assert mcnemar(only_second, only_first) == pytest.approx(p_value)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 7, 40, 2001])
+def test_mcnemar_is_a_sign_test(pairs: int) -> None:
+    for only_first in {0, 1, pairs // 3, pairs // 2, pairs}:
+        expected = stats.binomtest(only_first, pairs, 0.5).pvalue
+        assert mcnemar(only_first, pairs - only_first) == pytest.approx(expected, rel=1e-9)
