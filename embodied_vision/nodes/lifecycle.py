@@ -45,6 +45,7 @@ class ManagedNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_parts: list[Callable[[], object]] = []
         self._stop: Callable[[], None] | None = None
+        self._configured: Callable[[], None] | None = None
         self._health = DiagnosticStatus(level=OK, message="unconfigured", hardware_id=self.get_name())
         self._health.name = self.get_fully_qualified_name()
         self.param(
@@ -272,6 +273,8 @@ class ManagedNode(LifecycleNode):
             self._attempt("clean up", self.teardown)
             return TransitionCallbackReturn.FAILURE
         self.health(OK, "configured")
+        if self._configured is not None:
+            self._configured()
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -339,6 +342,10 @@ class ManagedNode(LifecycleNode):
     def on_stop(self, stop: Callable[[], None]) -> None:
         """Have `stop` end the process; called by what spins the node."""
         self._stop = stop
+
+    def on_configured(self, call: Callable[[], None]) -> None:
+        """Have `call` made whenever `setup` has loaded what the node needs; called by what spins the node."""
+        self._configured = call
 
 
 def _takes_info(callback: Callable[..., None]) -> bool:

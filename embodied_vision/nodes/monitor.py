@@ -25,6 +25,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
+from embodied_vision.collection import settle
 from embodied_vision.launching.health import Health, Summary
 from embodied_vision.nodes import qos
 
@@ -131,6 +132,7 @@ def main() -> None:
     node = Monitor(names)
     executor = EventsExecutor()
     executor.add_node(node)
+    settle()
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         while rclpy.ok():
             executor.spin_once(timeout_sec=1.0)  # spin() of this executor never dispatches in rclpy 9.1.2

@@ -19,6 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from embodied_vision.allocation import keep_large_blocks
+from embodied_vision.collection import settle
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.security import require_enforced
 from embodied_vision.nodes.given import Given
@@ -34,6 +35,7 @@ class _Host:
     def __init__(self, make_node: Callable[[], ManagedNode], stop_all: Callable[[], None]) -> None:
         self.node = make_node()
         self.node.on_stop(stop_all)
+        self.node.on_configured(settle)
         self._events = self.node.value("executor") == "events"
         self._executor: Executor = EventsExecutor() if self._events else SingleThreadedExecutor()
         self._executor.add_node(self.node)
