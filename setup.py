@@ -36,6 +36,7 @@ ROS = [
 ARM = ["coal>=3", "pin>=3", "ruckig>=0.14"]
 SIM = ["pybullet>=3.2.6", *ARM]
 HF = ["transformers>=4.56"]
+ADAPTERS = [*HF, "peft>=0.18"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 OPENVINO = ["openvino>=2025.0"]
 CAMERA = ["opencv-python-headless>=4.9"]
@@ -111,6 +112,7 @@ setup(
         "arm": ARM,
         "sim": SIM,
         "hf": HF,
+        "adapters": ADAPTERS,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "ray": RAY,
@@ -121,7 +123,7 @@ setup(
         "camera": CAMERA,
         "rl": RL,
         "learn": LEARN,
-        "all": [*ROS, *SIM, *HF, *ONNX, *OPENVINO, *RAY, *TRAIN, *RL, *LEARN, *VIZ, *EXCHANGE, *REMOTE],
+        "all": [*ROS, *SIM, *ADAPTERS, *ONNX, *OPENVINO, *RAY, *TRAIN, *RL, *LEARN, *VIZ, *EXCHANGE, *REMOTE],
         "dev": DEV,
     },
     entry_points={

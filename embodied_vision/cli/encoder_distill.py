@@ -36,9 +36,11 @@ def distill_command(
     ] = [],  # noqa: B006
     appearance: shared.AppearanceName = "mild",
     poses: shared.Poses = True,
-    dimension: shared.Dimension = 32,
+    backbone: shared.Backbone = "",
+    adapter_rank: shared.AdapterRank = None,
+    dimension: shared.Dimension = None,
     steps: shared.Steps = 1000,
-    learning_rate: shared.Rate = 3e-3,
+    learning_rate: shared.Rate = None,
     probe_scenes: shared.ProbeScenes = 40,
     seed: shared.Seed = 0,
     threads: shared.Threads = 2,
@@ -46,20 +48,23 @@ def distill_command(
     save_every: shared.SaveEvery = 20.0,
     as_json: shared.AsJson = False,
 ) -> None:
-    """Distill any larger encoder into the compact one, on simulated scenes or on logged episodes.
+    """Distill any larger encoder into the compact one, or into an adapter of a transformers model, on simulated scenes
+    or on logged episodes.
 
     The teacher encodes each frame once; its features are kept in the run's folder under its id.
     """
     from embodied_vision.cores import use_cores
-    from embodied_vision.encoders.compact import Architecture
-    from embodied_vision.encoders.pretrain import TEACHER, Pretraining, PretrainSettings, check
+    from embodied_vision.encoders.pretrain import TEACHER, Pretraining, check
     from embodied_vision.encoders.registry import load_encoder
     from embodied_vision.encoders.teacher import TeacherFeatures
     from embodied_vision.errors import BadInput
     from embodied_vision.locks import exclusive
 
     use_cores(threads)
-    settings = PretrainSettings(
+    state = shared.check_run(run, resume)
+    trained = shared.what_is_trained(backbone, adapter_rank, dimension)
+    settings = shared.settings_for(
+        trained,
         steps=steps,
         seed=seed,
         appearance=appearance,
@@ -67,10 +72,9 @@ def distill_command(
         learning_rate=learning_rate,
         objectives=shared.weights_of_objectives(objective, {TEACHER: 1.0}),
     )
-    check(settings, taught=True)
+    check(settings, taught=True, trained=trained)
     if TEACHER not in settings.objectives:
         raise BadInput("no weight for the teacher; give --objective teacher=1 too, or use `encoder pretrain`")
-    state = shared.check_run(run, resume)
     encoder = load_encoder(teacher)
     with exclusive(run / "lock", f"another training works in {run}; give another --run"):
         frames = shared.frames_of(run, episodes, task, scenes, views, look)
@@ -79,7 +83,7 @@ def distill_command(
             encoding = bar.add_task("encoding with the teacher", total=len(frames), note="scenes")
             for done in taught.fill():
                 bar.update(encoding, completed=done)
-        training = Pretraining(settings, frames, Architecture(dimension=dimension), taught)
+        training = Pretraining(settings, frames, trained, taught)
         if resume:
             training.restore(state)
         shared.train(training, state, run / "tensorboard", save_every)

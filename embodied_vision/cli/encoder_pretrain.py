@@ -1,4 +1,4 @@
-"""`embodied-vision encoder pretrain`: train the compact encoder without labels."""
+"""`embodied-vision encoder pretrain`: train the compact encoder, or an adapter of a larger one, without labels."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ def pretrain_command(
     ] = [],  # noqa: B006
     appearance: shared.AppearanceName = "mild",
     poses: shared.Poses = True,
-    dimension: shared.Dimension = 32,
+    backbone: shared.Backbone = "",
+    adapter_rank: shared.AdapterRank = None,
+    dimension: shared.Dimension = None,
     steps: shared.Steps = 1000,
-    learning_rate: shared.Rate = 3e-3,
+    learning_rate: shared.Rate = None,
     probe_scenes: shared.ProbeScenes = 40,
     seed: shared.Seed = 0,
     threads: shared.Threads = 2,
@@ -41,14 +43,18 @@ def pretrain_command(
     save_every: shared.SaveEvery = 20.0,
     as_json: shared.AsJson = False,
 ) -> None:
-    """Train the compact encoder without labels, on simulated scenes or on logged episodes."""
+    """Train the compact encoder, or a low-rank adapter of a transformers model, without labels, on simulated scenes or
+    on logged episodes.
+    """
     from embodied_vision.cores import use_cores
-    from embodied_vision.encoders.compact import Architecture
-    from embodied_vision.encoders.pretrain import USUAL, Pretraining, PretrainSettings, check
+    from embodied_vision.encoders.pretrain import USUAL, Pretraining, check
     from embodied_vision.locks import exclusive
 
     use_cores(threads)
-    settings = PretrainSettings(
+    state = shared.check_run(run, resume)
+    trained = shared.what_is_trained(backbone, adapter_rank, dimension)
+    settings = shared.settings_for(
+        trained,
         steps=steps,
         seed=seed,
         appearance=appearance,
@@ -56,11 +62,10 @@ def pretrain_command(
         learning_rate=learning_rate,
         objectives=shared.weights_of_objectives(objective, USUAL),
     )
-    check(settings, taught=False)
-    state = shared.check_run(run, resume)
+    check(settings, taught=False, trained=trained)
     with exclusive(run / "lock", f"another training works in {run}; give another --run"):
         frames = shared.frames_of(run, episodes, task, scenes, views, look)
-        training = Pretraining(settings, frames, Architecture(dimension=dimension))
+        training = Pretraining(settings, frames, trained)
         if resume:
             training.restore(state)
         shared.train(training, state, run / "tensorboard", save_every)

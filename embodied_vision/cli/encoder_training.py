@@ -21,8 +21,9 @@ from embodied_vision.errors import BadInput
 if TYPE_CHECKING:
     from embodied_vision.encoders.base import Encoder
     from embodied_vision.encoders.board import EncoderBoard
-    from embodied_vision.encoders.pretrain import Pretraining
+    from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
     from embodied_vision.encoders.probe import ProbeReport
+    from embodied_vision.encoders.students import Trained
     from embodied_vision.encoders.views import ViewCache
 
 STATE = "state.safetensors"
@@ -50,7 +51,10 @@ Views = Annotated[
     int, typer.Option(min=1, help="Views a scene from random cameras in each look, besides the cell's own.")
 ]
 Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
-Rate = Annotated[float, typer.Option(min=1e-6, help="Peak of the learning rate.")]
+Rate = Annotated[
+    float | None,
+    typer.Option(min=1e-6, help="Peak of the learning rate.", show_default="0.003, of an adapter 0.001"),
+]
 AppearanceName = Annotated[
     str,
     typer.Option(
@@ -62,13 +66,76 @@ Poses = Annotated[
     bool,
     typer.Option(help="Whether frames have depth and camera poses, and crops come from different views of a scene."),
 ]
-Dimension = Annotated[int, typer.Option(min=4, help="Feature channels.")]
+Dimension = Annotated[
+    int | None, typer.Option(min=4, help="Feature channels of the compact network.", show_default="32")
+]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Train a low-rank adapter of this transformers model, a folder or a hub name with options such as "
+        "facebook/dinov2-small+size=238x420, instead of the compact network. The model itself stays as it is.",
+        show_default=False,
+    ),
+]
+AdapterRank = Annotated[
+    int | None, typer.Option(min=1, help="Rank of the adapter of the --backbone.", show_default="8")
+]
 ProbeScenes = Annotated[int, typer.Option(min=0, help="Scenes to fit and to measure the probe on; 0: none.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, crops and augmentations.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the last bits of the result depend on it.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --run.")]
 SaveEvery = Annotated[float, typer.Option(min=0.0, help="Seconds between two writings of what --resume needs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def what_is_trained(backbone: str, rank: int | None, dimension: int | None) -> Trained:
+    """The compact network, or an adapter of a transformers model.
+
+    Raises:
+        BadInput: options that do not go together.
+        EncoderError: the model cannot be loaded, or takes no adapter.
+    """
+    from embodied_vision.encoders.adapting import RANK, LowRank
+    from embodied_vision.encoders.compact import Architecture
+
+    if not backbone and rank is not None:
+        raise BadInput(
+            f"--adapter-rank {rank} without a model to adapt; give --backbone NAME, a folder or a hub name of a "
+            "transformers model. The compact network is trained whole"
+        )
+    if not backbone:
+        return Architecture() if dimension is None else Architecture(dimension=dimension)
+    if dimension is not None:
+        raise BadInput(f"--dimension {dimension} is of the compact network; {backbone} has channels of its own")
+    return LowRank(backbone, rank or RANK)
+
+
+def settings_for(
+    trained: Trained,
+    *,
+    steps: int,
+    seed: int,
+    appearance: str,
+    poses: bool,
+    learning_rate: float | None,
+    objectives: Mapping[str, float],
+) -> PretrainSettings:
+    """Settings of a run, with the size of crops and the learning rate that suit what is trained."""
+    from embodied_vision.encoders.adapting import LEARNING_RATE, LowRank
+    from embodied_vision.encoders.pretrain import PretrainSettings
+    from embodied_vision.encoders.students import crop_px_for
+
+    usual = LEARNING_RATE if isinstance(trained, LowRank) else PretrainSettings.learning_rate
+    return PretrainSettings(
+        steps=steps,
+        seed=seed,
+        crop_px=crop_px_for(trained),
+        appearance=appearance,
+        poses=poses,
+        learning_rate=learning_rate or usual,
+        objectives=objectives,
+    )
 
 
 def weights_of_objectives(given: Sequence[str], usual: Mapping[str, float]) -> dict[str, float]:
@@ -171,17 +238,26 @@ def finish(
         as_json: print JSON.
         teacher: what it was distilled from, for the record.
     """
+    from embodied_vision.encoders.adapter_card import write_student
+    from embodied_vision.encoders.adapting import AdapterStudent
     from embodied_vision.encoders.artefact import write_artefact
-    from embodied_vision.encoders.card import card_of, manifest_of
+    from embodied_vision.encoders.card import card_of, manifest_of, training_record
 
-    encoder = training.encoder()
-    minutes = training.seconds / 60
+    student, minutes = training.student, training.seconds / 60
+    encoder = student.encoder()
     report = None
     if probe_scenes:
-        report = measure({"trained": encoder}, run, tasks, probe_scenes, training.settings.seed)
+        probed: dict[str, Encoder] = {"trained": encoder}
+        if isinstance(student, AdapterStudent):
+            probed["base"] = student.trained.encoder
+        report = measure(probed, run, tasks, probe_scenes, training.settings.seed)
     command = shlex.join(["embodied-vision", *sys.argv[1:]])
-    manifest = manifest_of(encoder, training.settings, source, command, minutes, report, teacher)
-    write_artefact(output, training.weights(), manifest, card_of(manifest, report))
+    record = training_record(training.settings, source, command, minutes, teacher)
+    if isinstance(student, AdapterStudent):
+        write_student(output, student, record, report)
+    else:
+        manifest = manifest_of(student.encoder(), record, report)
+        write_artefact(output, training.weights(), manifest, card_of(manifest, report))
     if as_json:
         result = {"encoder": str(output), "encoder_id": encoder.encoder_id, "minutes": round(minutes, 2)}
         typer.echo(json.dumps({**result, "probe": report and report.to_dict()}))

@@ -22,6 +22,8 @@ from embodied_vision.errors import EncoderError
 WEIGHTS = "model.safetensors"
 MANIFEST = "manifest.json"
 CARD = "card.md"
+ADAPTER = "adapter"
+"""Kind in the manifest of a low-rank adapter, see `adapters`."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -34,12 +36,21 @@ def identity(prefix: str, tensors: Tensors, settings: Mapping[str, Any]) -> str:
         tensors: names and values of the weights.
         settings: preprocessing, layer, architecture; JSON values only.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    return f"{prefix}-{_sha256(tensors, json.dumps(settings, sort_keys=True))[:16]}"
+
+
+def weights_sha256(tensors: Tensors) -> str:
+    """sha256 over names, types, shapes and values of weights, in the order of their names."""
+    return _sha256(tensors, "")
+
+
+def _sha256(tensors: Tensors, first: str) -> str:
+    digest = hashlib.sha256(first.encode())
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name])
         digest.update(f"{name}:{value.dtype}:{value.shape}".encode())
         digest.update(value.tobytes())
-    return f"{prefix}-{digest.hexdigest()[:16]}"
+    return digest.hexdigest()
 
 
 def write_artefact(folder: Path, tensors: Tensors, manifest: Mapping[str, Any], card: str) -> None:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from embodied_vision.types import FloatArray
 
+SCALE = (0.75, 1.4)
+"""Bounds of the px of a crop for a px of the image."""
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -43,7 +46,7 @@ def random_crop(
     size: int,
     *,
     shift: float = 0.25,
-    scale: tuple[float, float] = (0.75, 1.4),
+    scale: tuple[float, float] = SCALE,
     turn_rad: float = 0.35,
 ) -> Crop:
     """Cut a crop of `size` px around the pixel `anchor` (u, v), moved, turned and resized at random.

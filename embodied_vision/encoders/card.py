@@ -15,7 +15,16 @@ from embodied_vision.encoders.pretrain import PretrainSettings
 from embodied_vision.encoders.probe import FIGURES, ProbeReport
 
 SCHEMA = 1
-_VERSIONS = ("embodied_vision", "torch", "numpy", "opencv-python-headless", "pybullet", "gymnasium")
+_VERSIONS = (
+    "embodied_vision",
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "opencv-python-headless",
+    "pybullet",
+    "gymnasium",
+)
 
 
 def _versions() -> dict[str, str]:
@@ -44,25 +53,40 @@ def _git_commit() -> str:
     return out.stdout.strip()
 
 
-def manifest_of(
-    encoder: CompactEncoder,
+def training_record(
     settings: PretrainSettings,
     source: Mapping[str, Any],
     command: str,
     minutes: float,
-    report: ProbeReport | None,
     teacher: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The manifest of a trained compact encoder, less the files' hashes.
+    """How an encoder was trained, for its manifest.
 
     Args:
-        encoder: as trained.
         settings: of the training.
         source: where the frames came from.
         command: what was typed.
         minutes: time the optimiser took.
-        report: what the probe found, if it ran.
         teacher: name and id of the encoder that it was distilled from.
+    """
+    return {
+        "settings": asdict(settings),
+        "frames": dict(source),
+        "teacher": None if teacher is None else dict(teacher),
+        "minutes": round(minutes, 2),
+        "command": command,
+        "versions": _versions(),
+        "git_commit": _git_commit(),
+    }
+
+
+def manifest_of(encoder: CompactEncoder, training: Mapping[str, Any], report: ProbeReport | None) -> dict[str, Any]:
+    """The manifest of a trained compact encoder, less the files' hashes.
+
+    Args:
+        encoder: as trained.
+        training: as `training_record` gives it.
+        report: what the probe found, if it ran.
     """
     d = encoder.dimension
     return {
@@ -83,20 +107,13 @@ def manifest_of(
             }
         ],
         "stride_px": [STRIDE, STRIDE],
-        "training": {
-            "settings": asdict(settings),
-            "frames": dict(source),
-            "teacher": None if teacher is None else dict(teacher),
-            "minutes": round(minutes, 2),
-            "command": command,
-            "versions": _versions(),
-            "git_commit": _git_commit(),
-        },
+        "training": dict(training),
         "measured": None if report is None else report.to_dict(),
     }
 
 
-def _table(report: ProbeReport) -> str:
+def probe_table(report: ProbeReport) -> str:
+    """Figures and gains with their intervals, Markdown."""
     lines = ["| encoder | " + " | ".join(FIGURES.values()) + " |", "| --- |" + " --- |" * len(FIGURES)]
     for name, figures in report.figures.items():
         cells = (f"{figures[key].value:.3f} [{figures[key].low:.3f}, {figures[key].high:.3f}]" for key in FIGURES)
@@ -118,7 +135,8 @@ _MEANING = {
 """What each objective asks for."""
 
 
-def _trained_for(training: Mapping[str, Any]) -> str:
+def trained_for(training: Mapping[str, Any]) -> str:
+    """Objectives with their weights and what they ask for, Markdown."""
     weights = training["settings"]["objectives"]
     lines = [f"- {name}, weight {weights[name]:g}: {_MEANING[name]}" for name in sorted(weights)]
     teacher = training.get("teacher")
@@ -129,14 +147,15 @@ def _trained_for(training: Mapping[str, Any]) -> str:
     )
 
 
-def _source(frames: Mapping[str, Any]) -> str:
+def source_of(frames: Mapping[str, Any]) -> str:
     """Where the frames came from; ids of many episodes stand in the manifest alone."""
     if "episodes" in frames:
         return f"{len(frames['episodes'])} logged episodes, named in the manifest"
     return str(dict(frames))
 
 
-def _limits(frames: Mapping[str, Any]) -> str:
+def limits_of(frames: Mapping[str, Any]) -> str:
+    """What an encoder of such frames cannot be trusted with, Markdown."""
     if "episodes" in frames:
         return (
             f"Trained on frames of {len(frames['episodes'])} logged episodes: of a cell that looks otherwise it knows "
@@ -161,17 +180,17 @@ patch of a color image by {dimension} numbers. It runs on one CPU core; images o
 
 Trained without labels, for:
 
-{_trained_for(training)}
+{trained_for(training)}
 
 Made in {training["minutes"]:.1f} minutes (frames not counted) by
 
     {training["command"]}
 
-from frames of {_source(training["frames"])}, seed {training["settings"]["seed"]},
+from frames of {source_of(training["frames"])}, seed {training["settings"]["seed"]},
 {training["settings"]["steps"]} steps.
 
 """
-    limits = f"## Limits\n\n{_limits(training['frames'])}\n"
+    limits = f"## Limits\n\n{limits_of(training['frames'])}\n"
     if report is None:
         return text + f"Not probed: `embodied-vision encoder probe` does it in simulation.\n\n{limits}"
     return (
@@ -183,7 +202,7 @@ patches of {report.scenes[1]} other scenes, none of them used for training, ever
 95 % bootstrap interval over scenes. `random twin` is the same network with random weights and batch norms that know
 the images; `mean color` is the patch's mean color. Kinds: {", ".join(report.kinds)}.
 
-{_table(report)}
+{probe_table(report)}
 
 {limits}"""
     )

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_vision.encoders.augment import APPEARANCES, Crop, random_crop
+from embodied_vision.encoders.augment import APPEARANCES, SCALE, Crop, random_crop
 from embodied_vision.encoders.views import ViewSet, points_at, visible_from
 from embodied_vision.errors import EncoderError
 from embodied_vision.geometry import deproject
@@ -33,12 +33,19 @@ class Drawing:
         appearance: what may differ between the crops, a name of `APPEARANCES`.
         poses: whether depth and poses are there, and pairs may show a scene from two sides; otherwise both crops come
             from one image.
+        zoom: px of a crop for a px of the image, about.
     """
 
     crop_px: int = 160
     points: int = 192
     appearance: str = "mild"
     poses: bool = True
+    zoom: float = 1.0
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Bounds of the px of a crop for a px of the image."""
+        return SCALE[0] * self.zoom, SCALE[1] * self.zoom
 
 
 class ViewSource(Protocol):
@@ -156,8 +163,8 @@ def sample_pair(rng: np.random.Generator, views: ViewSet, drawing: Drawing, scen
         return None
     points, in_first, in_second = points[seen], in_first[seen], in_second[seen]
     anchor = int(rng.integers(len(points)))
-    crop_a = random_crop(rng, first.color, in_first[anchor], drawing.crop_px)
-    crop_b = random_crop(rng, second.color, in_second[anchor], drawing.crop_px)
+    crop_a = random_crop(rng, first.color, in_first[anchor], drawing.crop_px, scale=drawing.scale)
+    crop_b = random_crop(rng, second.color, in_second[anchor], drawing.crop_px, scale=drawing.scale)
     placed_a, inside_a = crop_a.locate(in_first)
     placed_b, inside_b = crop_b.locate(in_second)
     shared = np.flatnonzero(inside_a & inside_b)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from embodied_vision.encoders.artefact import identity
+from embodied_vision.encoders.artefact import identity, weights_sha256
 from embodied_vision.encoders.device import AUTO, choose_device, computing_on
 from embodied_vision.encoders.front import ResizedFront
 from embodied_vision.encoders.merging import TokenPath, blocks_of
@@ -89,13 +89,13 @@ class HuggingFaceEncoder:
                 f"merge={merge} for {name_or_path} of family {self._config.model_type!r}; give a vision transformer "
                 "(DINOv2, DINOv3 ViT, SigLIP, CLIP, ViT, DeiT, MAE) a number of tokens from 1 on, such as merge=8"
             )
-        weights = {k: v.numpy() for k, v in self._model.state_dict().items() if k not in missing}
+        self._missing = missing
         family = str(self._config.model_type)
         self._layers = tuple(layers)
         layer = f"hidden_states{list(self._layers)}" if self._layers else LAYER
         settings = {"family": family, "layer": layer, "preprocessing": asdict(self._preprocessing)}
         settings |= _code_of(self._model)
-        self._encoder_id = identity(family, weights, settings) + (f"-merge{merge}" if merge else "")
+        self._encoder_id = identity(family, self._weights(), settings) + (f"-merge{merge}" if merge else "")
         smallest = torch.from_numpy(self.front.prepare(np.zeros((32, 32, 3), np.uint8)).pixels)
         try:
             with torch.inference_mode():
@@ -106,6 +106,14 @@ class HuggingFaceEncoder:
                 f"encoder {name_or_path!r} cannot compute images of {rows} x {columns} px "
                 f"({str(error).splitlines()[0]}); give a larger size, or that of its processor"
             ) from error
+
+    def _weights(self) -> dict[str, NDArray[np.float32]]:
+        """The weights that the checkpoint holds."""
+        return {k: v.cpu().numpy() for k, v in self._model.state_dict().items() if k not in self._missing}
+
+    def weights_sha256(self) -> str:
+        """Hash of the checkpoint's weights alone, however many files they lie in."""
+        return weights_sha256(self._weights())
 
     @property
     def encoder_id(self) -> str:
@@ -138,6 +146,12 @@ class HuggingFaceEncoder:
     def front(self) -> ResizedFront:
         """What comes before the network."""
         return ResizedFront(self._preprocessing, self._patch_px)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model, frozen."""
+        model: nn.Module = self._model
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -286,6 +300,11 @@ def _load_model(name: str, hub: dict[str, Any], run_code: bool) -> tuple[Any, se
     import transformers
     from safetensors import SafetensorError
 
+    if _holds(name, "adapter_config.json", hub):  # transformers would add it, or not, as peft is installed or not
+        raise EncoderError(
+            f"encoder {name!r} holds an adapter beside the model; move adapter_config.json and "
+            "adapter_model.safetensors to a folder of their own, and give that one for the model with the adapter"
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=run_code, **hub)
         if getattr(config, "auto_map", None) and not run_code:
@@ -297,6 +316,8 @@ def _load_model(name: str, hub: dict[str, Any], run_code: bool) -> tuple[Any, se
         }
         loader: Any = towers.get(config.model_type, transformers.AutoModel)
         options: dict[str, Any] = {"mask_ratio": 0.0} if config.model_type == "vit_mae" else {}
+        if config.model_type not in towers:  # with peft installed, AutoModel asks the hub for an adapter otherwise
+            options["adapter_kwargs"] = {"local_files_only": hub["local_files_only"]}
         model, about = loader.from_pretrained(
             name,
             use_safetensors=True,

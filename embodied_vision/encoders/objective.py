@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embodied_vision.encoders.compact import CompactNetwork
 from embodied_vision.encoders.correspondence import Pair, View
 
 Figures = dict[str, float]
@@ -24,13 +23,13 @@ class Step:
         network: in training.
         average: that follows it; evaluates, and gets no gradient.
         pairs: P pairs of crops.
-        crops: (2P, 3, S, S), normalised, the two of each pair one after the other.
-        features: (2P, D, S/8, S/8), what the network makes of the crops.
+        crops: (2P, 3, S, S), as the network takes them, the two of each pair one after the other.
+        features: (2P, D, S/stride, S/stride), what the network makes of the crops.
         rng: of this step and this objective alone.
     """
 
-    network: CompactNetwork
-    average: CompactNetwork
+    network: nn.Module
+    average: nn.Module
     pairs: tuple[Pair, ...]
     crops: Tensor
     features: Tensor

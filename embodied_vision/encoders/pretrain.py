@@ -1,6 +1,7 @@
-"""Training of the compact encoder without labels, from views of scenes, for one or several weighted objectives.
+"""Training of an encoder without labels, from views of scenes, for one or several weighted objectives.
 
-See `contrast`, `describe`, `masked`, `self_distillation` and `distill` for what they are.
+See `contrast`, `describe`, `masked`, `self_distillation` and `distill` for what they are, and `students` for what is
+trained.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from embodied_vision.encoders.augment import APPEARANCES
-from embodied_vision.encoders.compact import Architecture, CompactEncoder, initialised, normalise, weights_of
+from embodied_vision.encoders.base import Encoder
+from embodied_vision.encoders.compact import Architecture
 from embodied_vision.encoders.contrast import Contrast
 from embodied_vision.encoders.correspondence import Drawing, ViewSource, sample_batch
 from embodied_vision.encoders.describe import Describe
@@ -28,6 +30,7 @@ from embodied_vision.encoders.ema import decay_at, follow
 from embodied_vision.encoders.masked import Masked
 from embodied_vision.encoders.objective import Objective, Step
 from embodied_vision.encoders.self_distillation import SelfDistillation
+from embodied_vision.encoders.students import Trained, crop_multiple_px, student_of
 from embodied_vision.encoders.teacher import TeacherFeatures
 from embodied_vision.encoders.training_state import Done, restore_state, save_state
 from embodied_vision.errors import EncoderError
@@ -45,7 +48,7 @@ class PretrainSettings:
         steps: optimiser steps of the whole run; the learning rate falls to zero over them.
         seed: of weights, crops and augmentations.
         pairs: pairs of crops a step.
-        crop_px: edge of a crop, a multiple of 16.
+        crop_px: edge of a crop, in whole patches, see `crop_multiple_px`.
         points: most correspondences of a pair.
         appearance: what may differ between two crops of a pair, a name of `augment.APPEARANCES`.
         poses: whether the frames have depth and camera poses, and pairs are drawn from different views.
@@ -76,28 +79,31 @@ class PretrainSettings:
         return Drawing(self.crop_px, self.points, self.appearance, self.poses)
 
 
-OBJECTIVES: dict[str, Callable[[int, PretrainSettings], Objective]] = {
-    "match": lambda dimension, settings: Contrast(settings.temperature, settings.same_point_m),
-    "describe": lambda dimension, settings: Describe(dimension),
-    "masked": lambda dimension, settings: Masked(dimension),
-    "self-distillation": lambda dimension, settings: SelfDistillation(dimension),
+OBJECTIVES: dict[str, Callable[[int, int, PretrainSettings], Objective]] = {
+    "match": lambda dimension, stride_px, settings: Contrast(settings.temperature, settings.same_point_m),
+    "describe": lambda dimension, stride_px, settings: Describe(dimension),
+    "masked": lambda dimension, stride_px, settings: Masked(dimension, stride_px),
+    "self-distillation": lambda dimension, stride_px, settings: SelfDistillation(dimension),
 }
-"""By name, made from the number of feature channels and the settings."""
+"""By name, made from the number of feature channels, the edge of a patch and the settings."""
 
 
-def check(settings: PretrainSettings, taught: bool) -> None:
+def check(settings: PretrainSettings, taught: bool, trained: Trained) -> None:
     """Refuse settings that cannot work.
 
     Args:
         settings: of a run.
         taught: whether there is a teacher.
+        trained: what the run trains.
 
     Raises:
         EncoderError: says which and what to give instead.
     """
-    if settings.crop_px % 16 or settings.crop_px < 32 or settings.steps < 1:
+    multiple = crop_multiple_px(trained)
+    if settings.crop_px % multiple or settings.crop_px < 2 * multiple or settings.steps < 1:
         raise EncoderError(
-            f"crop of {settings.crop_px} px and {settings.steps} steps: give a multiple of 16 from 32, and ≥ 1 step"
+            f"crop of {settings.crop_px} px and {settings.steps} steps: give a multiple of {multiple} from "
+            f"{2 * multiple}, and ≥ 1 step"
         )
     if settings.appearance not in APPEARANCES:
         raise EncoderError(f"appearance {settings.appearance!r} is unknown; use {', '.join(APPEARANCES)}")
@@ -127,14 +133,15 @@ class Pretraining:
         self,
         settings: PretrainSettings,
         sets: ViewSource,
-        architecture: Architecture | None = None,
+        trained: Trained | None = None,
         teacher: TeacherFeatures | None = None,
     ) -> None:
         """
         Args:
             settings: of the run.
             sets: the frames.
-            architecture: of the network.
+            trained: the compact network of an architecture, or an adapter of a transformers model; the usual compact
+                network where none is given.
             teacher: its features of the same sets, for the objective `teacher`.
 
         Raises:
@@ -142,41 +149,42 @@ class Pretraining:
         """
         if len(sets) == 0:
             raise EncoderError("no frames to train on; give at least one scene or an episode with frames")
-        check(settings, teacher is not None)
+        trained = trained or Architecture()
+        check(settings, teacher is not None, trained)
         self.settings = settings
-        self.architecture = architecture or Architecture()
         self.sets = sets
         self.step = 0
         self.seconds = 0.0
         self._teacher = teacher
-        self.network = initialised(self.architecture, settings.seed)
-        self.average = initialised(self.architecture, settings.seed).requires_grad_(False).eval()
+        self.student = student_of(trained, settings.seed)
+        seen_px = sets[0].frames[0].color.shape
+        self._drawing = replace(settings.drawing(), zoom=self.student.zoom((seen_px[0], seen_px[1])))
         self.objectives = {name: self._objective(name) for name in sorted(settings.objectives)}
-        trained = [p for objective in self.objectives.values() for p in objective.parameters() if p.requires_grad]
-        self._parameters = [*self.network.parameters(), *trained]
+        beside = [p for objective in self.objectives.values() for p in objective.parameters() if p.requires_grad]
+        self._parameters = [*self.student.network.parameters(), *beside]
         self._optimiser = torch.optim.AdamW(
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
     def _objective(self, name: str) -> Objective:
-        dimension = self.architecture.dimension
+        dimension = self.student.dimension
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             if name == TEACHER:
                 assert self._teacher is not None
                 return Distillation(dimension, self._teacher)
-            objective = OBJECTIVES[name](dimension, self.settings)
+            objective = OBJECTIVES[name](dimension, self.student.stride_px, self.settings)
         if objective.needs_poses and not self.settings.poses:
             raise EncoderError(f"objective {name} needs depth and camera poses; leave it out, or --no-poses")
         return objective
 
-    def encoder(self) -> CompactEncoder:
+    def encoder(self) -> Encoder:
         """The encoder as it stands: the averaged weights."""
-        return CompactEncoder(self.architecture, self.weights())
+        return self.student.encoder()
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """The averaged weights, as they are written to disk."""
-        return weights_of(self.average)
+        return self.student.weights()
 
     def advance(self, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train up to step `until` (default: the last), yielding losses after each step."""
@@ -192,16 +200,16 @@ class Pretraining:
         return self.settings.learning_rate * warm * (0.5 + 0.5 * float(np.cos(np.pi * progress)))
 
     def _step(self) -> dict[str, float]:
-        settings = self.settings
+        settings, student = self.settings, self.student
         rng = np.random.default_rng([settings.seed, self.step])
-        pairs = sample_batch(rng, self.sets, settings.pairs, settings.drawing())
+        pairs = sample_batch(rng, self.sets, settings.pairs, self._drawing)
         rate = self._rate()
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        self.network.train()
+        student.network.train()
         colors = np.stack([view.color for pair in pairs for view in pair.views])
-        crops = normalise(torch.from_numpy(colors).permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        step = Step(self.network, self.average, pairs, crops, self.network(crops), rng)
+        crops = student.prepare(torch.from_numpy(colors).permute(0, 3, 1, 2))
+        step = Step(student.network, student.average, pairs, crops, student.network(crops), rng)
         figures: dict[str, float] = {}
         losses = []
         for name, objective in self.objectives.items():
@@ -216,19 +224,20 @@ class Pretraining:
         norm = nn.utils.clip_grad_norm_(self._parameters, 5.0)
         self._optimiser.step()
         decay = decay_at(self.step, settings.ema)
-        follow(self.average, self.network, decay)
+        follow(student.average, student.network, decay)
         for objective in self.objectives.values():
             objective.follow(decay)
         self.step += 1
         return {"loss": float(loss.detach()), **figures, "gradient_norm": float(norm), "learning_rate": rate}
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"network": self.network, "average": self.average, "objectives": nn.ModuleDict(self.objectives)}
+        objectives = nn.ModuleDict(self.objectives)
+        return {"network": self.student.network, "average": self.student.average, "objectives": objectives}
 
     def _identity(self) -> dict[str, str]:
         return {
             "settings": json.dumps(asdict(self.settings), sort_keys=True),
-            "architecture": json.dumps(asdict(self.architecture), sort_keys=True),
+            **self.student.identity(),
             "scenes": str(len(self.sets)),
             "teacher": self._teacher.encoder_id if self._teacher is not None else "none",
         }

