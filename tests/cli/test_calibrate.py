@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 import yaml
 from calibrating.synthetic import BENT, BOARD, CAMERA, LENS, board_poses, picture, tip_pose
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from embodied_vision.calibrating.files import write_lens
 from embodied_vision.calibrating.hand_eye import Mount
@@ -24,12 +24,11 @@ from embodied_vision.cli.calibrate import app
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import pose_to_vector
 from embodied_vision.types import Camera
+from tests.command_line import prints
 
 HEADER = ["image", "x", "y", "z", "qx", "qy", "qz", "qw"]
 
-
-def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+_run = partial(prints, app)
 
 
 def _take(folder: Path, mount: Mount, count: int = 12, lens: Lens = LENS) -> None:
@@ -63,9 +62,8 @@ def pictures(taken: Path, tmp_path: Path) -> Path:
 def test_a_camera_in_the_cell(pictures: Path, tmp_path: Path) -> None:
     output = tmp_path / "cameras.yaml"
     write_cameras((Camera("other", 64, 48, LENS.K, np.eye(4)),), output)
-    ran = _run("hand-eye", pictures, "--mount", "cell", "--output", output, "--camera", "front", "--json")
-    assert ran.exit_code == 0
-    report = json.loads(ran.stdout)
+    told = _run("hand-eye", pictures, "--mount", "cell", "--output", output, "--camera", "front", "--json")
+    report = json.loads(told)
     other, front = read_cameras(output)
     assert (other.name, front.name, front.width, front.height) == ("other", "front", 640, 480)
     mm, deg = difference(np.asarray(front.T_base_camera), CAMERA["cell"])
@@ -88,9 +86,8 @@ def test_a_camera_on_the_wrist_seen_from_a_picture(tmp_path: Path) -> None:
     lens = tmp_path / "lens.yaml"
     write_lens(LENS, "camera", lens)
     common = ("hand-eye", folder, "--mount", "wrist", "--output", output, "--intrinsics", lens)
-    ran = _run(*common, "--observe-from", "3.png")
-    assert ran.exit_code == 0
-    assert "in the tip frame" in ran.stdout
+    told = _run(*common, "--observe-from", "3.png")
+    assert "in the tip frame" in told
     (camera,) = read_cameras(output)
     assert (camera.K == LENS.K).all()
     tip = tip_pose("wrist", board_poses(12, np.random.default_rng(4))[3])
@@ -109,14 +106,14 @@ def test_a_lens_that_distorts_is_told_and_taken_out(tmp_path: Path) -> None:
     bent, straight, output = tmp_path / "bent", tmp_path / "straight", tmp_path / "cameras.yaml"
     bent.mkdir()
     _take(bent, "cell", lens=BENT)
-    ran = _run("hand-eye", bent, "--mount", "cell", "--output", output)
-    assert "take rectified pictures only" in ran.stdout
+    told = _run("hand-eye", bent, "--mount", "cell", "--output", output)
+    assert "take rectified pictures only" in told
     info = tmp_path / "camera_info.yaml"
     assert yaml.safe_load(info.read_text())["distortion_coefficients"]["data"][0] == pytest.approx(-0.2, abs=0.05)
     _run("rectify", bent, straight, "--intrinsics", info)
     shutil.copy(bent / "poses.csv", straight)
-    ran = _run("hand-eye", straight, "--mount", "cell", "--output", output, "--intrinsics", output)
-    assert "rectified" not in ran.stdout
+    told = _run("hand-eye", straight, "--mount", "cell", "--output", output, "--intrinsics", output)
+    assert "rectified" not in told
     (camera,) = read_cameras(output)
     mm, deg = difference(np.asarray(camera.T_base_camera), CAMERA["cell"])
     assert mm < 2.0
@@ -125,10 +122,9 @@ def test_a_lens_that_distorts_is_told_and_taken_out(tmp_path: Path) -> None:
 
 def test_pictures_that_do_not_help_are_named(pictures: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((480, 640, 3), np.uint8)).save(pictures / "5.png")
-    ran = _run("hand-eye", pictures, "--mount", "cell", "--output", tmp_path / "c.yaml")
-    assert ran.exit_code == 0
-    assert "left out: 5.png: it is nearly uniform" in ran.stdout
-    assert "from 11 of 12 pictures" in ran.stdout
+    told = _run("hand-eye", pictures, "--mount", "cell", "--output", tmp_path / "c.yaml")
+    assert "left out: 5.png: it is nearly uniform" in told
+    assert "from 11 of 12 pictures" in told
 
 
 def _cut(folder: Path) -> None:
@@ -181,16 +177,16 @@ def test_a_source_is_needed_and_only_one(tmp_path: Path) -> None:
 
 
 def test_board_page(tmp_path: Path) -> None:
-    ran = _run("board", tmp_path / "board.pdf")
-    assert f"pattern {1000 * BOARD.size_m[0]:g} × {1000 * BOARD.size_m[1]:g} mm on A4" in ran.stdout
+    told = _run("board", tmp_path / "board.pdf")
+    assert f"pattern {1000 * BOARD.size_m[0]:g} × {1000 * BOARD.size_m[1]:g} mm on A4" in told
     assert (tmp_path / "board.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_rectify(pictures: Path, tmp_path: Path) -> None:
     info = tmp_path / "info.yaml"
     write_lens(BENT, "camera", info)
-    ran = _run("rectify", pictures, tmp_path / "straight", "--intrinsics", info)
-    assert "12 pictures rectified" in ran.stdout
+    told = _run("rectify", pictures, tmp_path / "straight", "--intrinsics", info)
+    assert "12 pictures rectified" in told
     with Image.open(tmp_path / "straight" / "0.png") as straight, Image.open(pictures / "0.png") as bent:
         assert straight.size == bent.size
         assert np.abs(np.asarray(straight, int) - np.asarray(bent, int)).max() > 50

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
 from embodied_vision.cli import doctor
 from embodied_vision.doctor.check import Check
+from tests.command_line import call
 
 app = typer.Typer()
 app.command()(doctor.command)
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+run = partial(call, app)
 
 
 def test_json_holds_every_check_and_a_failed_one_sets_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

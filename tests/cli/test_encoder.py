@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from embodied_vision.cli.encoder import app
 from embodied_vision.encoders import load_encoder
-from embodied_vision.errors import BadInput, EmbodiedVisionError
+from embodied_vision.errors import BadInput
+from tests.command_line import fails, prints
 
-
-def _run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def _fails(*arguments: object) -> EmbodiedVisionError:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert isinstance(result.exception, EmbodiedVisionError), result.output
-    return result.exception
+_run, _fails = partial(prints, app), partial(fails, app)
 
 
 SMALL = ("--scenes", 2, "--views", 1, "--threads", 1)

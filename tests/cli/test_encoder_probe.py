@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-
-from typer.testing import CliRunner
 
 from embodied_vision import locks
 from embodied_vision.cli.encoder import app
 from embodied_vision.encoders.probes import ABOUT
 from embodied_vision.errors import BadInput, RunFailed
+from tests.command_line import fails, prints
 
-
-def _run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, ["probe", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+_run = partial(prints, app, "probe")
 
 
 def test_the_table_is_made_and_features_are_kept(tmp_path: Path) -> None:
@@ -37,12 +33,12 @@ def test_the_table_is_made_and_features_are_kept(tmp_path: Path) -> None:
 
 def test_a_second_probe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with locks.exclusive(tmp_path / "lock", "first"):
-        result = CliRunner().invoke(app, ["probe", "--run", str(tmp_path)])
-    assert isinstance(result.exception, RunFailed)
-    assert "another probe works in" in str(result.exception)
+        error = fails(app, "probe", "--run", tmp_path)
+    assert isinstance(error, RunFailed)
+    assert "another probe works in" in str(error)
 
 
 def test_an_unknown_corruption_is_named(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["probe", "--run", str(tmp_path), "--corruption", "snow"])
-    assert isinstance(result.exception, BadInput)
-    assert "corruption 'snow' is unknown; choose of fog, low light, blur, noise, jpeg, or none" in str(result.exception)
+    error = fails(app, "probe", "--run", tmp_path, "--corruption", "snow")
+    assert isinstance(error, BadInput)
+    assert "corruption 'snow' is unknown; choose of fog, low light, blur, noise, jpeg, or none" in str(error)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from embodied_vision.cli.encoder import app
 from embodied_vision.cli.encoder_frames import logged_frames
@@ -15,24 +15,16 @@ from embodied_vision.cli.encoder_training import weights_of_objectives
 from embodied_vision.encoders import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
-from embodied_vision.errors import BadInput, EmbodiedVisionError, EncoderError, RunFailed
+from embodied_vision.errors import BadInput, EncoderError, RunFailed
 from embodied_vision.learning.seeds import scene_seed
 from embodied_vision.locks import exclusive
 from embodied_vision.types import RGBD, Camera
+from tests.command_line import fails, prints
 
 SMALL = ("--task", "block-insertion", "--scenes", 1, "--views", 1, "--threads", 1, "--probe-scenes", 0, "--steps", 2)
 
 
-def _run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def _fails(*arguments: object) -> EmbodiedVisionError:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    assert isinstance(result.exception, EmbodiedVisionError), result.output
-    return result.exception
+_run, _fails = partial(prints, app), partial(fails, app)
 
 
 def test_distill_keeps_the_teachers_features_and_writes_an_encoder(tmp_path: Path) -> None:

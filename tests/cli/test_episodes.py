@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
@@ -19,12 +20,10 @@ from embodied_vision.episodes.plots import plots
 from embodied_vision.errors import BadInput
 from embodied_vision.geometry import look_at, project, tool_down
 from embodied_vision.types import RGBD, Camera, PickPlace
+from tests.command_line import call
 
 PICK, PLACE = tool_down(0.45, -0.1, 0.02), tool_down(0.55, 0.15, 0.02)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+run = partial(call, app)
 
 
 @pytest.fixture

@@ -5,30 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from episodes.samples import PERIOD_NS, START_NS, contents, write_episode
-from typer.testing import CliRunner, Result
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.episodes import EpisodeStore
 from embodied_vision.episodes.schema import SCHEMA
 from embodied_vision.episodes.verify import verify
 from embodied_vision.errors import BadInput, EpisodeError
+from tests.command_line import call, figures
 
 STORED = Path(__file__).parents[1] / "episodes" / "stored"
-
-
-def run(*arguments: object, answer: str | None = None) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], input=answer)
+run = partial(call, app)
 
 
 def run_json(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return figures(app, *arguments, "--json")
 
 
 @pytest.fixture

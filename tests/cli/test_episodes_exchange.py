@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 from episodes.exchange import bags
 from episodes.exchange.rich import assert_equal, write_rich
 from episodes.samples import write_episode
-from typer.testing import CliRunner, Result
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.episodes import EpisodeStore
 from embodied_vision.errors import BadInput
+from tests.command_line import call, fails
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def error_of(result: Result) -> BadInput:
-    assert isinstance(result.exception, BadInput), result.output
-    return result.exception
+run, error = partial(call, app), partial(fails, app)
 
 
 @pytest.fixture
@@ -91,7 +85,7 @@ def test_an_error_tells_what_was_imported_before(store: EpisodeStore, tmp_path: 
     last = sorted((tmp_path / "out").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:-100])
     result = run("import", tmp_path / "out", tmp_path / "other", "--json")
-    assert error_of(result).exit_code == 2
+    assert isinstance(result.exception, BadInput)
     told = json.loads(result.stdout)
     assert last.name in told["error"]
     assert told["imported"] == EpisodeStore(tmp_path / "other").ids()
@@ -101,17 +95,17 @@ def test_an_error_tells_what_was_imported_before(store: EpisodeStore, tmp_path: 
 
 def test_what_cannot_be_is_refused(store: EpisodeStore, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    assert "--format" in str(error_of(run("export", store.path, target)))
-    assert "unknown" in str(error_of(run("export", store.path, target, "--format", "avi")))
-    assert "rosbag2 alone" in str(error_of(run("export", store.path, tmp_path / "o.mcap", "--storage", "sqlite3")))
-    assert "give a folder" in str(error_of(run("export", store.path, tmp_path / "o.mcap")))
-    assert "no episodes that meet" in str(error_of(run("export", store.path, target, "--format", "mcap", "--tag", "x")))
-    assert "no episode store" in str(error_of(run("export", tmp_path / "none", target, "--format", "mcap")))
+    assert "--format" in str(error("export", store.path, target))
+    assert "unknown" in str(error("export", store.path, target, "--format", "avi"))
+    assert "rosbag2 alone" in str(error("export", store.path, tmp_path / "o.mcap", "--storage", "sqlite3"))
+    assert "give a folder" in str(error("export", store.path, tmp_path / "o.mcap"))
+    assert "no episodes that meet" in str(error("export", store.path, target, "--format", "mcap", "--tag", "x"))
+    assert "no episode store" in str(error("export", tmp_path / "none", target, "--format", "mcap"))
     target.mkdir()
-    assert "never overwritten" in str(error_of(run("export", store.path, target, "--format", "mcap")))
-    assert "does not exist" in str(error_of(run("import", tmp_path / "none", tmp_path / "other")))
-    assert "--format" in str(error_of(run("import", target, tmp_path / "other")))
-    assert "holds none" in str(error_of(run("import", target, tmp_path / "other", "--format", "rosbag2")))
-    wrong = run("import", target, tmp_path / "other", "--format", "mcap", "--calibration", target)
-    assert "give --topics" in str(error_of(wrong))
+    assert "never overwritten" in str(error("export", store.path, target, "--format", "mcap"))
+    assert "does not exist" in str(error("import", tmp_path / "none", tmp_path / "other"))
+    assert "--format" in str(error("import", target, tmp_path / "other"))
+    assert "holds none" in str(error("import", target, tmp_path / "other", "--format", "rosbag2"))
+    wrong = error("import", target, tmp_path / "other", "--format", "mcap", "--calibration", target)
+    assert "give --topics" in str(wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from episodes.samples import make_camera, make_frame
-from typer.testing import CliRunner, Result
 
 from embodied_vision.cli.episodes import app
 from embodied_vision.encoders import load_encoder
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.features import FeatureCache
 from embodied_vision.errors import BadInput
+from tests.command_line import call
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["features", *map(str, arguments)])
+run = partial(call, app, "features")
 
 
 @pytest.fixture

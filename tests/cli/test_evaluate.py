@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 from policies.stubs import TINY, random_checkpoint
-from typer.testing import CliRunner
 
 from embodied_vision.cli.main import app
 from embodied_vision.learning import evaluate, json_lines
 from embodied_vision.policies import checkpoint as checkpoints
+from tests.command_line import figures
 
 TASK = "block-insertion"
+run = partial(figures, app)
 
 
 @pytest.fixture
@@ -23,13 +25,6 @@ def arguments(tmp_path: Path) -> list[str]:
     checkpoints.save(random_checkpoint("", config=TINY), tmp_path / "policy")
     start = ["evaluate", "--task", TASK, "--checkpoint", str(tmp_path / "policy")]
     return [*start, "--split", "validation", "--scenes", "1", "--json"]
-
-
-def run(*arguments: str) -> dict[str, object]:
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert done.exit_code == 0
-    figures: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return figures
 
 
 def refuse(*arguments: object) -> None:

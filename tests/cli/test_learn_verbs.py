@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from policies.stubs import TINY, random_checkpoint
-from typer.testing import CliRunner
 
 from embodied_vision.cli.main import app
 from embodied_vision.episodes.store import EpisodeStore
@@ -16,8 +16,10 @@ from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.canary import Plan
 from embodied_vision.learning.promotion import Pointer
+from tests.command_line import prints
 
 TASK = "block-insertion"
+run = partial(prints, app, "learn")
 
 
 @pytest.fixture
@@ -31,12 +33,6 @@ def pointer(tmp_path: Path) -> Pointer:
     )
     pointer.promote(pointer.add(second).name, "better", thresholds={"canary": Plan(5, 20, 0).to_dict()})
     return pointer
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["learn", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.stdout
 
 
 def test_history_in_words_and_json(pointer: Pointer) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from policies.stubs import TINY, random_checkpoint
-from typer.testing import CliRunner
 
 from embodied_vision.cli.main import app
 from embodied_vision.cli.results import CELLS, PUBLISHED
@@ -15,14 +15,10 @@ from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.errors import RunFailed
 from embodied_vision.learning.cells import read_declaration
 from embodied_vision.policies import checkpoint as checkpoints
+from tests.command_line import prints
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(app, ["results", *map(str, arguments)], catch_exceptions=False)
-    assert done.exit_code == 0
-    return done.stdout
+run = partial(prints, app, "results")
 
 
 def test_a_page_that_is_out_of_date_is_told(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("obstore", reason="the extra `remote` is not installed")
 
@@ -27,6 +26,7 @@ from embodied_vision.episodes.transfer import pull, push
 from embodied_vision.episodes.verify import verify_episode
 from embodied_vision.episodes.windows import Sampling, Windows
 from embodied_vision.errors import BadInput, EpisodeError, RunFailed
+from tests.command_line import figures
 from tests.episodes.bucket import Bucket, Server, serve
 from tests.episodes.samples import Child, assert_holds, files_of, read_all, write_episode
 
@@ -508,9 +508,7 @@ def test_other_kinds_of_storage(local: EpisodeStore, tmp_path: Path, url: str) -
 
 
 def run(*arguments: str) -> Any:
-    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return figures(app, *arguments, "--json")
 
 
 def test_on_the_command_line(bucket: Bucket, local: EpisodeStore, tmp_path: Path) -> None:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision_sim import gallery
 from embodied_vision_sim.registration import ENV_IDS
+from tests.command_line import prints
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 app = typer.Typer()
 app.command()(gallery.command)
-
-
-def run(*arguments: str) -> str:
-    return CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+run = partial(prints, app)
 
 
 def test_the_page_is_up_to_date() -> None:
