@@ -109,6 +109,8 @@ def main(
     steps: int = typer.Option(90, min=WINDOW + 2, help="Steps of each, at 30 Hz."),
     seconds: float = typer.Option(4.0, min=0.1, help="How long each kind of read is timed."),
     lerobot_python: str = typer.Option("", help="Interpreter of an environment with lerobot, to measure it as well."),
+    images: int = typer.Option(4, min=1, help="Single images on which codecs are compared."),
+    video_frames: int = typer.Option(60, min=2, help="Frames of the videos on which codecs are compared."),
     scratch: Path | None = typer.Option(None, help="Folder on the disk to be measured; the system's temporary one."),
 ) -> None:
     """Write and read the same episodes with each format, and compare codecs at equal quality."""
@@ -142,7 +144,11 @@ def main(
     for line in _reads(results, why, len(all_cores)):
         print(json.dumps(line))
     console.print("codecs …")
-    for figure, sizes in (("size of an image", image_sizes(data)), ("size of a video's frame", video_sizes(data))):
+    compared = {
+        "size of an image": image_sizes(data, images),
+        "size of a video's frame": video_sizes(data, video_frames),
+    }
+    for figure, sizes in compared.items():
         for line in _sizes(figure, list(sizes)):
             print(json.dumps(line))
 

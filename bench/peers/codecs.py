@@ -26,9 +26,6 @@ NEAR_DB = 0.1
 SMALL = "HTJ2K, ours"
 """The store's codec for those who want small images."""
 
-IMAGES = 4
-VIDEO_FRAMES = 60
-
 
 @dataclass(frozen=True)
 class Size:
@@ -91,9 +88,9 @@ VIDEOS = {
 """Encoder, its options, pixel format and worst CRF. SVT-AV1 takes colors at half resolution alone."""
 
 
-def image_sizes(data: Data) -> Iterator[Size]:
-    """Single images: the store's own first, then every codec at its PSNR."""
-    images = [data.frames[step][0].color for step in range(0, data.steps, max(1, data.steps // IMAGES))][:IMAGES]
+def image_sizes(data: Data, count: int) -> Iterator[Size]:
+    """Single images, so many of them: the store's own first, then every codec at its PSNR."""
+    images = [data.frames[step][0].color for step in range(0, data.steps, max(1, data.steps // count))][:count]
     own = Size(f"JPEG {QUALITY}, ours", *_judge(images, _own, imagecodecs.jpeg8_decode))
     yield own
     for name, (encode, decode, levels) in CODECS.items():
@@ -102,9 +99,9 @@ def image_sizes(data: Data) -> Iterator[Size]:
         )
 
 
-def video_sizes(data: Data) -> Iterator[Size]:
-    """Videos of one camera's first episode: the store's own images first, then every codec at their PSNR."""
-    frames = [data.frames[step][0].color for step in data.of(0)][:VIDEO_FRAMES]
+def video_sizes(data: Data, count: int) -> Iterator[Size]:
+    """Videos of so many frames of one camera: the store's own images first, then every codec at their PSNR."""
+    frames = [data.frames[step][0].color for step in data.of(0)][:count]
     own = Size(f"JPEG {QUALITY}, ours", *_judge(frames, _own, imagecodecs.jpeg8_decode))
     yield own
     for name, (codec, options, pixels, worst) in VIDEOS.items():

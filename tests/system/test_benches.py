@@ -13,8 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"bench", "figure", "value", "unit", "reference", "reference_value", "ratio"}
 SMALLEST = {
-    "encoder": ["--rounds", "1", "--blocks", "1", "--rows", "600"],
-    "episodes": ["--episodes", "1", "--steps", "18", "--seconds", "0.1"],
+    "encoder": ["--rounds", "1", "--sizes", "1", "--blocks", "1", "--rows", "600"],
+    "episodes": [
+        *("--episodes", "1", "--steps", "18", "--seconds", "0.1"),
+        *("--images", "1", "--video-frames", "2"),
+    ],
     "catalogue": ["--episodes", "20"],
     "grasps": ["--scenes", "2"],
     "grasp_ceiling": ["--scenes", "1"],
