@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from embodied_vision.control.robot import RobotModel
 from embodied_vision.doctor.check import Check
 from embodied_vision.doctor.expected import Expected
 from embodied_vision.doctor.graph import check_graph
 from embodied_vision.doctor.observation import Heard, Observation, Publisher
 
 MS = 1_000_000
+MODEL = RobotModel.load()
+HOME = dict(zip(MODEL.joint_names, MODEL.home.tolist(), strict=True))
+LAST = MODEL.joint_names[-1]
 
 
 def heard(kind: str, period_ms: int, count: int, age_s: float = 0.01, shift_ms: int = 0, **details: Any) -> Heard:
@@ -72,6 +76,23 @@ def test_color_and_depth_pair_by_their_stamps(shift_ms: int, slop: float, ok: bo
     streams = {"c__color__image_raw": color, "c__aligned_depth_to_color__image_raw": depth}
     check = judged({"policy": {"slop": slop}}, **streams)["camera c depth registered to color"]
     assert check.ok is ok
+
+
+@pytest.mark.parametrize(
+    ("joints", "value", "remedy"),
+    [
+        (HOME, "all 7 joints of", ""),
+        ({name: q for name, q in HOME.items() if name != LAST}, f"[{LAST!r}] of", "joint state broadcaster"),
+        ({**HOME, LAST: None}, f"[{LAST!r}] have no finite position", "look at the driver"),
+        ({**HOME, LAST: 9.0}, f"{LAST} stands at 9.000 rad, outside its limits", "move it back"),
+    ],
+)
+def test_joints_are_judged_by_the_robots_description(joints: dict[str, float | None], value: str, remedy: str) -> None:
+    said = {name: {"position": position, "velocity": True} for name, position in joints.items()}
+    check = judged(joint_states=heard("sensor_msgs/msg/JointState", 20, 100, joints=said))["joint names"]
+    assert check.ok is (joints == HOME)
+    assert value in check.value
+    assert remedy in check.remedy
 
 
 def test_an_arm_without_joint_states_is_told() -> None:

@@ -8,6 +8,7 @@ import time
 from std_srvs.srv import Trigger
 
 from embodied_vision.errors import BadInput
+from embodied_vision.nodes import heartbeat
 from embodied_vision.nodes.lifecycle import WARN, ManagedNode
 from embodied_vision.nodes.running import run
 
@@ -20,6 +21,8 @@ class FaultyNode(ManagedNode):
         self.param("fault", "", "step that fails, and how")
         self.param("bounded", 1.0, "within bounds", (0.0, 2.0))
         self.param("free", 1.0, "without bounds")
+        self.param("deaf_after", heartbeat.DEAF_S, "seconds without the monitor after which it ends")
+        heartbeat.DEAF_S = self.value("deaf_after")
         self.ticks = 0
         self.create_service(Trigger, "~/ticks", self._answer)
 

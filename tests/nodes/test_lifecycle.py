@@ -23,11 +23,12 @@ from std_msgs.msg import String
 from embodied_vision.errors import RunFailed
 from embodied_vision.launching.process import ManagedProcess
 from embodied_vision.nodes import conversions, qos
-from embodied_vision.nodes.heartbeat import DEAF_S
 from tests.nodes.conftest import Graph, until
 from tests.nodes.samples import camera, frame, write_encoder
 
 FAULTY = "tests.nodes.faulty"
+DEAF_S = 2.0
+"""A node shall give its monitor up after so long; in earnest it waits longer."""
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +127,12 @@ def test_a_node_that_hears_a_living_monitor_no_more_ends_so_that_it_is_started_a
     left = {"pid": subprocess.Popen(["true"]).pid, "host": socket.gethostname()}
     living = {"pid": os.getpid(), "host": socket.gethostname()}
     nodes = {
-        name: graph.start(name, FAULTY, extra=["-r", f"__ns:=/{name}", "-r", f"heartbeat/{name}:=/heartbeat/{name}"])
+        name: graph.start(
+            name,
+            FAULTY,
+            extra=["-r", f"__ns:=/{name}", "-r", f"heartbeat/{name}:=/heartbeat/{name}"],
+            deaf_after=DEAF_S,
+        )
         for name in ("living", "left")
     }
     for name, beat in (("living", living), ("left", left)):

@@ -331,23 +331,23 @@ def test_inverse_kinematics_keeps_joint_limits(loop: GraspDiverseClosedLoopEnv) 
 
 
 def test_labels_are_stored_resumed_and_independent_of_workers(tmp_path: Path) -> None:
-    first = list(label(tmp_path / "a", 2, grasps=4, image_size=32))
-    assert all(result.episode_id and result.grasps == 4 for result in first)
-    again = list(label(tmp_path / "a", 3, grasps=4, image_size=32))
-    assert [result.grasps for result in again] == [0, 0, 4]
+    first = list(label(tmp_path / "a", 2, grasps=3, image_size=32))
+    assert all(result.episode_id and result.grasps == 3 for result in first)
+    again = list(label(tmp_path / "a", 3, grasps=3, image_size=32))
+    assert [result.grasps for result in again] == [0, 0, 3]
     assert [result.seed for result in again] == [0, 1, 2]
-    parallel = {result.seed: result for result in label(tmp_path / "b", 2, grasps=4, image_size=32, workers=2)}
+    parallel = {result.seed: result for result in label(tmp_path / "b", 2, grasps=3, image_size=32, workers=2)}
     for result in first:
         one = EpisodeStore(tmp_path / "a").open(str(result.episode_id))
         other = EpisodeStore(tmp_path / "b").open(str(parallel[result.seed].episode_id))
-        assert len(one.decisions) == 4
-        for index in range(4):
+        assert len(one.decisions) == 3
+        for index in range(3):
             a, b = one.decisions[index], other.decisions[index]
             assert a.action.primitive == "grasp"
             np.testing.assert_array_equal(a.action.pick, b.action.pick)
             np.testing.assert_array_equal(a.frames[0].color, b.frames[0].color)
             assert a.info["success"] == b.info["success"]
-        successes = [one.decisions[index].info["success"] for index in range(4)]
+        successes = [one.decisions[index].info["success"] for index in range(3)]
         assert sum(successes) == result.succeeded == one.outcome["succeeded"]
 
 

