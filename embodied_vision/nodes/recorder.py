@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class _Episode:
     incomplete: int = 0
     lost: int = 0
     noted: int = 0
-    begun: list[str] = field(default_factory=list)
+    begun: list[str] | None = None
 
 
 class RecorderNode(ManagedNode):
@@ -132,6 +132,7 @@ class RecorderNode(ManagedNode):
         self._counts = _Counts()
         self._durations = Durations()
         self._ids = {"encoder_id": "", "checkpoint_id": ""}
+        self._arm_heard = False
         self._activated_ns = 0
 
     # ---- life cycle
@@ -202,6 +203,8 @@ class RecorderNode(ManagedNode):
         cameras, ids, space = list(self._cameras.values()), dict(self._ids), self._space
         codec, quality = self.value("color_codec"), self.value("quality")
         robot = self.value("robot")
+        heard: dict[str, Any] = {DECISIONS_BEGUN: []} if self._arm_heard else {}
+        episode.begun = heard.get(DECISIONS_BEGUN)
 
         def make() -> EpisodeWriter:
             writer = EpisodeWriter(
@@ -211,7 +214,12 @@ class RecorderNode(ManagedNode):
                 cameras=cameras,
                 encoder_id=ids["encoder_id"],
                 policy_id=ids["checkpoint_id"],
-                attributes={**attributes, "joint_names": episode.joint_names, "contract": self._contract.to_dict()},
+                attributes={
+                    **attributes,
+                    **heard,
+                    "joint_names": episode.joint_names,
+                    "contract": self._contract.to_dict(),
+                },
                 color_codec=codec,
                 quality=quality,
             )
@@ -374,14 +382,21 @@ class RecorderNode(ManagedNode):
             self._decisions.add(from_json(message, "policy/decision"))
 
     def _take_arm_status(self, message: String) -> None:
-        """Note which decisions the arm began: others than these earned nothing and teach nothing."""
+        """Note which decisions the arm began: others than these earned nothing and teach nothing.
+
+        That it began none is noted as well once it was heard, for the episodes in which it refused all of them.
+        """
         status = from_json(message, "arm/status")
-        if self._episode is None or self._writer is None or status["state"] != "moving":
+        self._arm_heard = True
+        if self._episode is None or self._writer is None:
             return
+        before, begun = self._episode.begun, list(self._episode.begun or ())
         decision_id = str(status["decision_id"])
-        if decision_id not in self._episode.begun:
-            self._episode.begun.append(decision_id)
-            self._writer.note(DECISIONS_BEGUN, self._episode.begun)
+        if status["state"] == "moving" and decision_id not in begun:
+            begun.append(decision_id)
+        if begun != before:
+            self._episode.begun = begun
+            self._writer.note(DECISIONS_BEGUN, begun)
 
     def _log_decision(
         self, action: PickPlace, frames: list[RawFrame], info: Mapping[str, Any], missing: list[tuple[str, int]]

@@ -70,6 +70,7 @@ def test_every_published_frame_is_logged_with_all_that_goes_with_it(graph: Graph
     decisions = graph.publisher(String, "policy/decision", qos.DECISION)
     joints.publish(conversions.joint_state_message(JOINTS, np.zeros(2), np.zeros(2), 1))
     episode_id = announcer.start(seed=2_000_003)
+    graph.publisher(String, "arm/status", qos.STATUS).publish(conversions.to_json({"state": "idle", "decision_id": ""}))
 
     published: list[int] = []
     graph.subscribe(
@@ -108,6 +109,7 @@ def test_every_published_frame_is_logged_with_all_that_goes_with_it(graph: Graph
     assert episode.stream("gripper")[1].tolist() == [[0.25]]
     decision = episode.decisions[0]
     assert decision.action.pick.tobytes() == action.pick.tobytes()
+    assert episode.begun == (False,)  # the arm was heard, and it began nothing
     assert decision.action.decision_id == action.decision_id
     assert decision.frames[0].stamp_ns == chosen
     np.testing.assert_array_equal(decision.frames[0].color, frame(2).color)
