@@ -96,6 +96,7 @@ class Cell:
         light: float = 1.0,
         outcome: dict[str, Any] | None = None,
         scores: dict[str, float] | None = None,
+        policy_id: str = "p1",
     ) -> str:
         """Move the block as often as `succeeds` has entries; where one is False it stays where it was.
 
@@ -106,6 +107,7 @@ class Cell:
             light: factor on the colors.
             outcome: how the episode ends; told by the last move when left out.
             scores: of the decisions.
+            policy_id: who acted.
         """
         attributes = {} if seed is None else {"seed": seed, "renderer": "software"}
         at = self._somewhere()
@@ -115,7 +117,7 @@ class Cell:
             task=TASK,
             robot="panda_suction",
             cameras=[camera()],
-            policy_id="p1",
+            policy_id=policy_id,
             attributes=attributes,
             color_codec="lossless",
         ) as writer:

@@ -128,11 +128,8 @@ def fit_command(
         )
     with Console(stderr=True).status(f"reading {len(ids)} episodes"):
         dataset = load_dataset(opened, policy.task, eyes, policy.workspace, episode_ids=ids, cache=cache)
-        actions = [
-            opened.open(episode_id).decisions.action(number)
-            for episode_id in dataset.episode_ids
-            for number in range(len(opened.open(episode_id).decisions))
-        ]
+        sources = [example.source.partition("/") for example in dataset.examples]
+        actions = [opened.open(episode_id).decisions.action(int(number)) for episode_id, _, number in sources]
         made = Known.of(dataset, actions, policy.checkpoint_id)
     target = known if known is not None else beside(folder)
     drift_known.save(made, target)

@@ -15,6 +15,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.learn import LearnConfig, Outcome, learn
+from embodied_vision.learning.lessons import note
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.train import STAGES, Stage
 
@@ -51,6 +52,9 @@ def command(
     replay: Path | None = typer.Option(None, help="Store of older episodes, when they lie elsewhere."),
     minutes: float = typer.Option(DEFAULTS.minutes, min=0.0, help="Longest fine-tuning of a task, minutes."),
     steps: int = typer.Option(DEFAULTS.steps, min=1, help="Fine-tuning steps of each stage."),
+    failed: float = typer.Option(
+        DEFAULTS.failed, min=0.0, max=1.0, help="Weight of actions that failed, which are avoided; 0 leaves them out."
+    ),
     scenes: int = typer.Option(DEFAULTS.scenes, min=0, help="Validation scenes to compare on; 0 without a simulator."),
     margin: float = typer.Option(DEFAULTS.margin, help="Share of scenes that a candidate may solve less."),
     holdout: float = typer.Option(DEFAULTS.holdout, help="Share of the episodes that is kept to try candidates on."),
@@ -71,6 +75,7 @@ def command(
     config = LearnConfig(
         steps=steps,
         minutes=minutes,
+        failed=failed,
         scenes=scenes,
         margin=margin,
         holdout=holdout,
@@ -117,6 +122,8 @@ def _learn(
 
 def _sentence(outcome: Outcome, policies: Path) -> str:
     lines = [f"{outcome.task}: {outcome.decision}: {outcome.reason}"]
+    if beside := note(outcome.to_dict()):
+        lines.append(beside)
     if outcome.decision == "promoted":
         lines.append(
             f"{policies / outcome.task / 'current'} is {outcome.candidate}, before {outcome.baseline}; a running "

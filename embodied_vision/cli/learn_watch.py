@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from embodied_vision.learning.learn import LearnConfig
 from embodied_vision.learning.learner import Learner, LearnerConfig, Status
+from embodied_vision.learning.lessons import note
 
 
 def watch(
@@ -59,4 +60,6 @@ def _show(progress: Progress, bar: TaskID, status: Status) -> None:
 
 def _sentence(outcome: Mapping[str, Any]) -> str:
     learnt = len(outcome.get("new_episodes", ()))
-    return f"{outcome['task']}: {outcome['decision']} after learning from {learnt} episodes: {outcome['reason']}"
+    beside = f" ({said})" if (said := note(outcome)) else ""
+    what = f"{outcome['decision']} after learning from {learnt} episodes{beside}"
+    return f"{outcome['task']}: {what}: {outcome['reason']}"

@@ -19,7 +19,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.board import Board
 from embodied_vision.learning.configuration import RunConfig, TrainConfig
-from embodied_vision.learning.dataset import SOLVED_REWARD, Dataset, load_dataset, teaching_ids
+from embodied_vision.learning.dataset import SOLVED_REWARD, Dataset, left_out_note, load_dataset, teaching_ids
 from embodied_vision.learning.distributed import DEVICES, joined
 from embodied_vision.learning.runs import CHECKPOINT, parameters, train_run
 from embodied_vision.learning.stage import STAGES, Stage
@@ -89,6 +89,8 @@ def command(
         eyes = None if encoder == "none" else load_encoder(encoder)
         with console.status("reading demonstrations"), group.leader_first():
             dataset = load_dataset(EpisodeStore(episodes), task, eyes, Workspace(), episode_ids=ids)
+        if note := left_out_note(dataset.left_out):
+            console.print(note, highlight=False)
         board = _board(output / "tensorboard", run, dataset, console) if group.leads else None
         with _Monitor(console, run.train.steps, board) as monitor:
             checkpoint = train_run(
@@ -135,7 +137,7 @@ def _tell(checkpoint: Checkpoint, output: Path, losses: Mapping[str, float], as_
         "parameters": parameters(checkpoint.weights),
         **{
             name: training[name]
-            for name in ("demos", "examples", "steps", "minutes", "cpu_minutes", "device", "processes")
+            for name in ("demos", "examples", "left_out", "steps", "minutes", "cpu_minutes", "device", "processes")
         },
         "losses": losses,
     }

@@ -89,10 +89,24 @@ class FineSample:
 
 
 def coarse_sample(
-    example: Example, normalisation: Normalisation, config: NetworkConfig, rng: np.random.Generator
+    example: Example,
+    normalisation: Normalisation,
+    config: NetworkConfig,
+    rng: np.random.Generator,
+    *,
+    rearrange: bool = True,
 ) -> CoarseSample:
-    """The whole map, free objects elsewhere, turned and shifted such that pick and place stay on it."""
-    example = _rearranged(example, [example.segment, *example.waiting], rng)
+    """The whole map, free objects elsewhere, turned and shifted such that pick and place stay on it.
+
+    Args:
+        example: what to learn from.
+        normalisation: of the features.
+        config: shapes.
+        rng: all randomness.
+        rearrange: whether objects are taken elsewhere.
+    """
+    if rearrange:
+        example = _rearranged(example, [example.segment, *example.waiting], rng)
     shape = example.scene.valid.shape
     theta, origin, target = _turn_within(example.segment.anchor, example.place, shape, rng)
     geometry = maps.stack_geometry(example.scene)
@@ -194,7 +208,9 @@ def mirrored(example: Example) -> Example:
     )
 
 
-def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.random.Generator) -> FineSample:
+def fine_sample(
+    example: Example, config: NetworkConfig, tried: int, rng: np.random.Generator, *, rearrange: bool = True
+) -> FineSample:
     """Object and places, other objects elsewhere, along independently turned axes, and a few of the rotation bins.
 
     The object's axes turn by α, the place's by β about a point off the place by v: what the network must answer is
@@ -206,9 +222,12 @@ def fine_sample(example: Example, config: NetworkConfig, tried: int, rng: np.ran
         config: shapes.
         tried: rotation bins to try: four next to the truth, the others drawn from the rest, weighted to stand for it.
         rng: all randomness.
+        rearrange: whether objects are taken elsewhere.
     """
-    example = _rearranged(example, example.waiting, rng)
-    around = _rearranged(example, [example.segment], rng).scene
+    around = example.scene
+    if rearrange:
+        example = _rearranged(example, example.waiting, rng)
+        around = _rearranged(example, [example.segment], rng).scene
     alpha, beta = rng.uniform(-math.pi, math.pi, 2)
     v = _off_centre(rng)
     if example.primitive == "pick_place":

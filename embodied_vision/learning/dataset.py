@@ -7,7 +7,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from embodied_vision import geometry
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.region import encode_frame
 from embodied_vision.episodes.reader import Episode
+from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.environments import FIRST_RENDERER
@@ -116,6 +117,7 @@ class Dataset:
         encoder_id: whose features they carry, empty for none.
         scene_seeds: of the simulated ones among the episodes, sorted.
         renderer: who drew the simulated ones, empty when all are real.
+        left_out: decisions of these episodes that the arm never began, which are no examples therefore.
     """
 
     examples: Sequence[Example]
@@ -124,6 +126,7 @@ class Dataset:
     encoder_id: str
     scene_seeds: Sequence[int] = ()
     renderer: str = ""
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -176,6 +179,13 @@ def _spread(values: NDArray[np.float64]) -> float:
     return float(high - low)
 
 
+def left_out_note(count: int) -> str:
+    """What a user is told of so many decisions that are no examples; nothing of none."""
+    if not count:
+        return ""
+    return f"left out: {count} decision{'s' if count > 1 else ''} that the arm refused or never began"
+
+
 def renderer_of(training: Mapping[str, Any]) -> str:
     """Who drew what a checkpoint learnt from, by the `training` section of its manifest."""
     return str(training.get("renderer") or FIRST_RENDERER)
@@ -187,11 +197,14 @@ def teaching_ids(store: EpisodeStore, task: str) -> list[str]:
 
 
 def teaches(episode: Episode) -> bool:
-    """Whether an episode is a demonstration: solved, and not of a validation or test scene."""
-    return _teaches(episode.outcome) and may_teach(episode.attributes)
+    """Whether an episode is a demonstration: solved by what the arm did, and not of a validation or test scene."""
+    acted = episode.attributes.get(DECISIONS_BEGUN) != []
+    return acted and is_solved(episode) and may_teach(episode.attributes)
 
 
-def _teaches(outcome: Mapping[str, Any]) -> bool:
+def is_solved(episode: Episode) -> bool:
+    """Whether nothing was left to do at its end."""
+    outcome = episode.outcome
     return float(outcome.get("reward", 0.0)) > SOLVED_REWARD and not outcome.get("aborted", False)
 
 
@@ -210,7 +223,10 @@ def load_dataset(
     episode_ids: Iterable[str],
     cache: Path | None = None,
 ) -> Dataset:
-    """Fuse, encode and cache every decision of the given episodes.
+    """Fuse, encode and cache every decision of the given episodes, of which those that the arm began are examples.
+
+    What the arm refused, or never began for another reason, did not bring about how the episode ended. An episode that
+    says nothing about it, a simulated or an older one, has begun all of its decisions.
 
     Args:
         store: where they lie.
@@ -224,28 +240,28 @@ def load_dataset(
     Raises:
         BadInput: no decision is left to learn from, an episode is of another task, or two renderers drew them.
     """
-    cache = (cache if cache is not None else store.path / "cache") / _cache_key(encoder, workspace)
     ids = sorted(episode_ids)
     examples: list[Example] = []
     seeds: set[int] = set()
     drawn: dict[str, int] = {}
+    left_out = 0
     for episode_id in ids:
-        marker = cache / f"{episode_id}.json"
-        index = _read_index(store.open(episode_id), encoder, workspace, marker)
-        if index["task"] != task:
-            raise BadInput(f"episode {episode_id} is of task {index['task']!r}, asked for {task!r}; leave it out")
-        seeds |= {int(index["seed"])} if index.get("seed") is not None else set()
-        if index.get("seed") is not None:
-            renderer = index.get("renderer") or FIRST_RENDERER
+        episode = store.open(episode_id)
+        if episode.task != task:
+            raise BadInput(f"episode {episode_id} is of task {episode.task!r}, asked for {task!r}; leave it out")
+        if (seed := episode.attributes.get("seed")) is not None:
+            seeds.add(int(seed))
+            renderer = episode.attributes.get("renderer") or FIRST_RENDERER
             drawn[renderer] = drawn.get(renderer, 0) + 1
-        episode: list[Example] = []
-        for number, action in enumerate(index["actions"]):
-            scene = _read_scene(cache / f"{episode_id}-{number}.safetensors", workspace, int(action["stamp_ns"]))
-            episode.append(to_example(scene, PickPlace.from_dict(action), f"{episode_id}/{number}"))
-        examples += beside_each_other(episode)
+        told = episode.begun
+        begun = [number for number, was_begun in enumerate(told) if was_begun]
+        left_out += len(told) - len(begun)
+        demonstrated = load_decisions(store, episode, encoder, workspace, cache, numbers=begun)
+        examples += beside_each_other(list(demonstrated.values()))
     if not examples:
+        refused = f" and holds a decision that the arm began ({left_out} were never begun)" if left_out else ""
         raise BadInput(
-            f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}; "
+            f"no demonstration of {task!r} in {store.path} ended with reward > {SOLVED_REWARD}{refused}; "
             f"make some: embodied-vision collect --task {task} --output {store.path}"
         )
     if len(drawn) > 1:
@@ -255,7 +271,36 @@ def load_dataset(
             "pictures; collect with one --renderer into a store of its own"
         )
     encoder_id = encoder.encoder_id if encoder is not None else ""
-    return Dataset(examples, ids, task, encoder_id, sorted(seeds), "".join(drawn))
+    return Dataset(examples, ids, task, encoder_id, sorted(seeds), "".join(drawn), left_out)
+
+
+def load_decisions(
+    store: EpisodeStore,
+    episode: Episode,
+    encoder: Encoder | None,
+    workspace: Workspace,
+    cache: Path | None = None,
+    *,
+    numbers: Collection[int] | None = None,
+) -> dict[int, Example]:
+    """Decisions of an episode by their number, each by itself, whether or not the arm began them.
+
+    Args:
+        store, encoder, workspace, cache: as of `load_dataset`.
+        episode: whose.
+        numbers: which; all when None.
+    """
+    folder = (cache if cache is not None else store.path / "cache") / _cache_key(encoder, workspace)
+    index = _read_index(episode, encoder, workspace, folder / f"{episode.id}.json")
+    return {
+        number: to_example(
+            _read_scene(folder / f"{episode.id}-{number}.safetensors", workspace, int(action["stamp_ns"])),
+            PickPlace.from_dict(action),
+            f"{episode.id}/{number}",
+        )
+        for number, action in enumerate(index["actions"])
+        if numbers is None or number in numbers
+    }
 
 
 def beside_each_other(episode: Sequence[Example]) -> list[Example]:
@@ -316,8 +361,7 @@ def _fill_cache(
         os.replace(staging, target)
         actions.append({**decision.action.to_dict(), "stamp_ns": scene.stamp_ns})
     staging = marker.with_name(f".{uuid.uuid4().hex}")
-    known = {key: episode.attributes.get(key) for key in ("seed", "renderer")}
-    index = {"task": episode.task, **known, "actions": actions, "decisions_sha256": decisions_sha256}
+    index = {"actions": actions, "decisions_sha256": decisions_sha256}
     staging.write_text(json.dumps(index), encoding="utf-8")
     os.replace(staging, marker)
 

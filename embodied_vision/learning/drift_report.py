@@ -12,7 +12,7 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
-from embodied_vision.learning.dataset import load_dataset
+from embodied_vision.learning.dataset import load_decisions
 from embodied_vision.learning.drift import CHANNELS, PATIENCE, Alarm, Channel, Watch
 from embodied_vision.learning.drift_known import Known, describe_action, describe_scene, score_of
 from embodied_vision.types import Workspace
@@ -129,8 +129,7 @@ def _points(
 ) -> Iterator[Point]:
     decisions = episode.decisions
     if len(decisions):
-        examples = load_dataset(store, episode.task, encoder, workspace, episode_ids=[episode.id], cache=cache).examples
-        for number, example in enumerate(examples):
+        for number, example in load_decisions(store, episode, encoder, workspace, cache).items():
             action = decisions.action(number)
             values: dict[Channel, float] = {
                 "scene": known.scenes.p_value(describe_scene(example.scene)),

@@ -61,8 +61,8 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
     """Windows around the samples of a reference stream, of many episodes.
 
     Which episodes it has, in which order and how many windows each, is settled when it is made: episodes that are
-    logged later do not move the others. Files are opened where they are read, so it may be used in workers of any
-    kind. A sample is a dictionary of tensors:
+    logged later do not move the others. Around `decisions` there are windows for those alone that the arm began. Files
+    are opened where they are read, so it may be used in workers of any kind. A sample is a dictionary of tensors:
 
         KEY               (K, …), values; images uint8 (K, H, W, 3), depth uint16 mm, numbers float64
         KEY/padded        bool (K,), True where there is no sample
@@ -91,6 +91,7 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
     Attributes:
         store: where the episodes lie.
         unreadable: episodes that were left out when the dataset was made, with the reason.
+        left_out: decisions that the arm never began, around which there is no window.
     """
 
     def __init__(
@@ -120,17 +121,25 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         self._transform, self._open_episodes = transform, open_episodes
         self._opened: OrderedDict[int, Windows] = OrderedDict()
         self.unreadable: list[Skipped] = []
-        names, lengths = [], []
+        self.left_out = 0
+        self._begun: dict[int, NDArray[np.int64]] = {}
+        names: list[str] = []
+        lengths: list[int] = []
+        anchors: list[int] = []
         for episode_id, length in self._lengths(wanted or Filter(), ids):
-            if length:
+            begun = self._which_begun(episode_id, length) if self._reference == "decisions" else None
+            if count := length if begun is None else len(begun):
+                if begun is not None and count < length:
+                    self._begun[len(names)] = begun
                 names.append(episode_id)
                 lengths.append(length)
+                anchors.append(count)
         if not names:
             raise BadInput(f"{store.location} holds no episode that meets the conditions and has {self._reference}")
         # For 100,000 episodes 5 MB, and no object that a forked worker would copy by looking at it.
         self._ids: NDArray[np.bytes_] = np.array([name.encode() for name in names])
         self._samples: NDArray[np.int64] = np.array(lengths, np.int64)
-        self._ends: NDArray[np.int64] = np.cumsum(-(-self._samples // stride))
+        self._ends: NDArray[np.int64] = np.cumsum(-(-np.array(anchors, np.int64) // stride))
         self._check_first()
 
     def __len__(self) -> int:
@@ -157,7 +166,8 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
     def digest(self) -> str:
         """16 hex digits that name the samples and their order: episodes, their lengths, what is read of them."""
         text = repr((sorted(self._samplings.items()), self._reference, self._stride))
-        parts = (self._ids.tobytes(), self._samples.tobytes(), text.encode())
+        parts = [self._ids.tobytes(), self._samples.tobytes(), text.encode()]
+        parts += [begun.tobytes() for begun in self._begun.values()]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> Sample | Skipped:
@@ -200,7 +210,8 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
         index %= len(self)
         number = int(np.searchsorted(self._ends, index, side="right"))
         first = int(self._ends[number - 1]) if number else 0
-        return number, (index - first) * self._stride
+        anchor = (index - first) * self._stride
+        return number, int(self._begun[number][anchor]) if number in self._begun else anchor
 
     def _read(self, number: int, anchor: int) -> tuple[Windows, dict[str, Window]]:
         if number in self._opened:
@@ -249,6 +260,16 @@ class EpisodeDataset(Dataset[Sample | Skipped]):
                     yield episode_id, len(stamps_of(episode, self._reference))
             except EpisodeError as error:
                 self._refuse(episode_id, str(error))
+
+    def _which_begun(self, episode_id: str, length: int) -> NDArray[np.int64]:
+        """Numbers of the decisions that the arm began; none of a damaged episode, where such are skipped."""
+        try:
+            begun = np.flatnonzero(self.store.open(episode_id).begun)
+        except EpisodeError as error:
+            self._refuse(episode_id, str(error))
+            return np.zeros(0, np.int64)
+        self.left_out += length - len(begun)
+        return begun
 
     def _refuse(self, episode_id: str, reason: str) -> None:
         if not self._skip:

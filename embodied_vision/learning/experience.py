@@ -1,18 +1,22 @@
 """What logged episodes teach, decision by decision: what to do, what not to do, and what an operator would have done.
 
-A solved episode of the oracle teaches all that it did. Of a policy's own work an action teaches that earned something;
-one that earned nothing is to be avoided: its pick, where the object is seen to stand as it stood, else its place. Where
-no reward was logged, the verdicts of an outcome classifier stand in, weighted by how sure it is. What an operator
-corrected counts as a demonstration, whatever became of the action itself.
+A solved episode of the oracle teaches all that it did. Of a policy's own work an action teaches that earned something.
+One that the arm carried out and that earned nothing is to be avoided, where it is certain what was wrong with it: the
+pick, where the object is seen to stand as it stood, for that helped nothing and nobody; else the place, but only in a
+task of which every right action earns something at once, for elsewhere it may have been the first step of two. Where no
+reward was logged, the verdicts of an outcome classifier stand in, weighted by how sure it is. What an operator
+corrected counts as a demonstration, whatever became of the action itself. What the arm did not begin teaches nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,9 +26,15 @@ from embodied_vision.episodes.corrections import Correction, corrections
 from embodied_vision.episodes.reader import Episode
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EpisodeError
-from embodied_vision.learning.dataset import SOLVED_REWARD, Example, beside_each_other, load_dataset, to_example
+from embodied_vision.learning.dataset import (
+    Example,
+    beside_each_other,
+    is_solved,
+    load_decisions,
+    may_teach,
+    to_example,
+)
 from embodied_vision.learning.outcomes_views import EARNED, after_frames, earned
-from embodied_vision.learning.seeds import split_of
 from embodied_vision.policies.attempts import STANDS_M
 from embodied_vision.types import Scene, Workspace
 
@@ -33,6 +43,12 @@ Part = Literal["pick", "place"]
 BOTH: frozenset[Part] = frozenset({"pick", "place"})
 DEMONSTRATORS = frozenset({"oracle"})
 """Policy ids whose solved episodes teach all that was done in them."""
+LOOKED_INTO, LEAST_KNOWN = 20, 5
+"""Demonstrations that are asked whether a task pays at once, and decisions of theirs that must be known to tell."""
+QUIET_NS, STILL_RAD = 100_000_000, 0.005
+"""An arm stands that moved no joint by more in so long."""
+BARE_CELLS = 1.5
+"""How far around a pick heights are compared where no object is seen there."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,7 @@ def samples(
     *,
     episode_ids: Iterable[str] | None = None,
     weights: Weights | None = None,
+    at_once: bool | None = None,
     cache: Path | None = None,
     on_damaged: Callable[[EpisodeError], None] | None = None,
 ) -> list[Sample]:
@@ -103,6 +120,8 @@ def samples(
         workspace: what to map.
         episode_ids: which episodes; all of the task when None.
         weights: how much each kind counts; a kind of weight 0 is left out.
+        at_once: whether every right action of the task earns something by itself; when None, what `earns_at_once`
+            says of the store.
         cache: as of `load_dataset`.
         on_damaged: told of each damaged episode, which is then left out; without it the error is raised.
 
@@ -112,15 +131,43 @@ def samples(
     """
     counts = weights or Weights()
     wanted = None if episode_ids is None else set(episode_ids)
+    if at_once is None:
+        at_once = counts.failed > 0 and earns_at_once(store, task)
     found: list[Sample] = []
     for episode in _episodes(store, task, wanted, on_damaged):
         try:
-            if len(episode.decisions) and _may_teach(episode):
-                found += _of_episode(episode, store, encoder, workspace, counts, cache)
+            if len(episode.decisions) and may_teach(episode.attributes):
+                found += _of_episode(episode, store, encoder, workspace, counts, at_once, cache)
         except EpisodeError as error:
             if on_damaged is None:
                 raise
             on_damaged(error)
+    return found
+
+
+def earns_at_once(store: EpisodeStore, task: str) -> bool:
+    """Whether every right action of a task earns something by itself, as far as solved demonstrations in a store tell.
+
+    Where one of theirs earned nothing, or what they earned is not known, nobody can say of an action that earned
+    nothing that it was not needed.
+    """
+    known: list[bool] = []
+    for demonstrator in ("", *DEMONSTRATORS) if store.exists() else ():
+        solved = store.select(task, {"solved": True}, policy_id=demonstrator, on_damaged=lambda _: None)
+        for episode in islice(solved, LOOKED_INTO):
+            with suppress(EpisodeError):
+                known += _earned_anything(episode)
+    return len(known) >= LEAST_KNOWN and all(known)
+
+
+def _earned_anything(episode: Episode) -> list[bool]:
+    """Of each decision that the arm began whether it earned something, as far as that is known."""
+    found: list[bool] = []
+    for number, (reward, begun) in enumerate(zip(earned(episode), episode.begun, strict=True)):
+        if begun and reward is not None:
+            found.append(reward > EARNED)
+        elif begun and (verdict := _verdict(episode, number)) is not None and verdict[0] != "unsure":
+            found.append(verdict[0] == "success")
     return found
 
 
@@ -145,44 +192,40 @@ def _episodes(
         yield episode
 
 
-def _may_teach(episode: Episode) -> bool:
-    seed = episode.attributes.get("seed")
-    return seed is None or split_of(int(seed)) == "train"
-
-
 def _of_episode(
     episode: Episode,
     store: EpisodeStore,
     encoder: Encoder | None,
     workspace: Workspace,
     weights: Weights,
+    at_once: bool,
     cache: Path | None,
 ) -> list[Sample]:
     corrected = corrections(episode)
+    rewards = earned(episode)
     said = [
         _said(episode, number, reward, weights) if begun else None
-        for number, (reward, begun) in enumerate(zip(earned(episode), episode.begun, strict=True))
+        for number, (reward, begun) in enumerate(zip(rewards, episode.begun, strict=True))
     ]
-    if not corrected and not any(said):
+    telling = {number for number, entry in enumerate(said) if entry is not None and entry[1] > 0} | set(corrected)
+    if not telling:
         return []
-    examples = load_dataset(store, episode.task, encoder, workspace, episode_ids=[episode.id], cache=cache).examples
     found: dict[int, Sample] = {}
-    for number, example in enumerate(examples):
+    for number, example in load_decisions(store, episode, encoder, workspace, cache, numbers=telling).items():
         if (correction := corrected.get(number)) is not None:
             example = _corrected(episode, number, example, correction)
             found[number] = Sample(example, weights.corrected, 1, BOTH, "corrected")
         elif (entry := said[number]) is not None:
             kind, weight = entry
-            about = BOTH if kind != "failed" else _fault(episode, number, example)
+            lost = (rewards[number] or 0.0) < -EARNED
+            about = BOTH if kind != "failed" else _fault(episode, number, example, at_once or lost)
             if about:
                 found[number] = Sample(example, weight, -1 if kind == "failed" else 1, about, kind)
     found = {number: sample for number, sample in found.items() if sample.weight > 0}
     right = [number for number, sample in found.items() if sample.sign > 0]
     together = dict(zip(right, beside_each_other([found[number].example for number in right]), strict=True))
-    alone: dict[str, Any] = {"elsewhere": np.empty((0, 2)), "waiting": ()}
     return [
-        replace(sample, example=together[number] if number in together else replace(sample.example, **alone))
-        for number, sample in found.items()
+        replace(sample, example=together[number]) if number in together else sample for number, sample in found.items()
     ]
 
 
@@ -191,14 +234,10 @@ def _said(episode: Episode, number: int, reward: float | None, weights: Weights)
     outcome = episode.outcome
     if outcome.get("aborted", False):
         return None
-    solved = bool(outcome.get("solved", float(outcome.get("reward", 0.0)) > SOLVED_REWARD))
-    if episode.policy_id in DEMONSTRATORS and solved:
+    if episode.policy_id in DEMONSTRATORS and bool(outcome.get("solved", is_solved(episode))):
         return "demonstration", weights.demonstration
     if reward is not None:
-        if reward > EARNED:
-            return "earned", weights.earned
-        # Of a solved episode, what earned nothing by itself may have been needed all the same.
-        return ("failed", weights.failed) if reward < -EARNED or not solved else None
+        return ("earned", weights.earned) if reward > EARNED else ("failed", weights.failed)
     verdict = _verdict(episode, number)
     if verdict is None:
         return None
@@ -209,10 +248,12 @@ def _said(episode: Episode, number: int, reward: float | None, weights: Weights)
 
 
 def _verdict(episode: Episode, number: int) -> tuple[str, float] | None:
-    """Word and probability of an outcome classifier, see `outcomes_judge.label`."""
+    """Word and probability of an outcome classifier, see `outcomes_judge.label`; by the decision's id, where given."""
     judged = episode.outcome.get("judged")
     try:
-        entry = judged["decisions"][number] if judged is not None else None
+        entries = judged["decisions"] if judged is not None else []
+        named = {each["decision_id"]: each for each in entries if "decision_id" in each}
+        entry = named.get(episode.decisions.action(number).decision_id) if named else entries[number]
         return (
             None if entry is None or entry["probability"] is None else (str(entry["word"]), float(entry["probability"]))
         )
@@ -225,25 +266,48 @@ def _corrected(episode: Episode, number: int, example: Example, correction: Corr
     return to_example(example.scene, action, example.source)
 
 
-def _fault(episode: Episode, number: int, example: Example) -> frozenset[Part]:
-    """Whether pick or place was wrong, from what is seen afterwards; nothing where nothing is seen."""
+def _fault(episode: Episode, number: int, example: Example, at_once: bool) -> frozenset[Part]:
+    """Whether pick or place was wrong, from what is seen afterwards; nothing where that is not certain."""
+    if example.primitive != "pick_place":
+        return frozenset()  # of what is dragged and pushed on every stroke may be needed, and nothing stands as before
     frames = after_frames(episode, number)
-    if not frames:
+    if not frames or not _at_rest(episode, number):
         return frozenset()
-    after = geometry.fuse_scene(frames, [], example.scene.workspace)
-    stands = _stands(example, after)
-    return frozenset() if stands is None else frozenset({"pick"} if stands else {"place"})
+    stands = _stands(example, geometry.fuse_scene(frames, [], example.scene.workspace))
+    if stands:
+        return frozenset({"pick"})
+    return frozenset({"place"}) if stands is False and at_once else frozenset()
+
+
+def _at_rest(episode: Episode, number: int) -> bool:
+    """Whether the arm stood when the frames after a decision were taken.
+
+    Decisions are made at rest. After the last one the joints tell, where they are logged: an episode may have been
+    ended by hand in the middle of a motion.
+    """
+    if number + 1 < len(episode.decisions) or "joint_state" not in episode.streams:
+        return True
+    stamps, values = episode.stream("joint_state")
+    if not len(values):
+        return True
+    late = values[stamps >= stamps[-1] - QUIET_NS, : values.shape[1] // 2]
+    return bool((np.ptp(late, axis=0) < STILL_RAD).all())
 
 
 def _stands(example: Example, after: Scene) -> bool | None:
-    """Whether the picked object is seen where it was; None where its cells are not seen any more."""
-    mask = example.segment.mask
+    """Whether what was picked is seen where it was; None where its cells are not seen any more.
+
+    Where no object is seen that could be told from what is around it, the cells at the pick stand for it.
+    """
+    scene, picked = example.scene, example.segment
+    mask = picked.mask
     if not mask.any():
-        return True  # nothing was there to be taken
-    seen = mask & after.valid
+        rows, columns = np.indices(mask.shape)
+        mask = np.hypot(rows - picked.anchor[0], columns - picked.anchor[1]) <= BARE_CELLS
+    seen = mask & after.valid & scene.valid
     if not seen.any():
         return None
-    return abs(float(np.median(after.height[seen] - example.scene.height[seen]))) < STANDS_M
+    return abs(float(np.median(after.height[seen] - scene.height[seen]))) < STANDS_M
 
 
 def count(given: Sequence[Sample]) -> dict[str, int]:

@@ -14,12 +14,14 @@ from embodied_vision.episodes.corrections import CORRECTIONS
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import canary, shadow
-from embodied_vision.learning.dataset import Dataset, load_dataset, may_teach, renderer_of, teaching_ids
+from embodied_vision.learning.dataset import Dataset, may_teach, renderer_of, teaches, teaching_ids
+from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.evaluate import SceneResult, evaluate, split_seeds
-from embodied_vision.learning.experience import samples
+from embodied_vision.learning.experience import DEMONSTRATORS, Sample, Weights, earns_at_once
 from embodied_vision.learning.gate import Limits, Pairs, judge, score_difference
 from embodied_vision.learning.gate_evidence import Reader, broken_rules, cost, held_out_of_both, logged, simulated
 from embodied_vision.learning.holdout import SHARE, is_held_out
+from embodied_vision.learning.lessons import MOST_FAILED, Lessons, lessons
 from embodied_vision.learning.non_inferiority import fewest_scenes
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.runs import Clock, training_record
@@ -45,6 +47,8 @@ class LearnConfig:
         steps: of fine-tuning, each stage.
         minutes: fine-tuning ends after these at the latest, with what it has by then.
         learning_rate: at its highest; a quarter of that of training from scratch.
+        failed: weight of an action that failed, and is to be avoided, against one that is to be done, 0 … 1; 0 leaves
+            such actions out, see `experience_losses`.
         scenes: validation scenes on which candidate and policy in use are compared; 0 where no simulator knows the
             cell, then logged episodes and shadow decide.
         seed_offset: number of the first of them.
@@ -60,6 +64,7 @@ class LearnConfig:
     steps: int = 150
     minutes: float = 10.0
     learning_rate: float = 5e-4
+    failed: float = Weights.failed
     scenes: int = 100
     seed_offset: int = 0
     holdout: float = SHARE
@@ -75,6 +80,8 @@ class LearnConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.failed <= 1:
+            raise BadInput(f"the weight of what failed is {self.failed:g}; give 0 to 1, 0 to leave it out")
         fewest = fewest_scenes(self.margin, self.level)
         if 0 < self.scenes < fewest:
             raise BadInput(
@@ -115,6 +122,8 @@ class Outcome:
         reason: why.
         differences: one a task.
         new_episodes: ids that were learnt from for the first time.
+        failed: number of actions that failed and were made less likely.
+        left_out: decisions of these episodes that taught nothing because the arm never began them.
         replayed: number of older episodes in the replay buffer.
         minutes: of fine-tuning.
         gate: everything that was examined, see `gate.Verdict`.
@@ -127,6 +136,8 @@ class Outcome:
     reason: str
     differences: Sequence[Difference] = field(default_factory=tuple)
     new_episodes: Sequence[str] = field(default_factory=tuple)
+    failed: int = 0
+    left_out: int = 0
     replayed: int = 0
     minutes: float = 0.0
     gate: Mapping[str, Any] = field(default_factory=dict)
@@ -151,6 +162,7 @@ def learn(
 
     The first round in a folder starts from the shipped checkpoint of the task. Half of each batch comes from the
     episodes that the checkpoint was trained on, as far as `replay` or `store` still hold them.
+    What failed in the newest unsolved episodes goes along and is made less likely, see `experience_losses`.
 
     Args:
         task: name of the task.
@@ -181,16 +193,22 @@ def learn(
             return _refuse(pointer, baseline, None, reason)
         eyes = load_encoder(encoder) if baseline.encoder_id else None
         Policy(baseline, eyes)  # refuses another encoder before any time is spent
-        fresh = taught(task, store, new, eyes, baseline)
-        _require_renderer(fresh, baseline, store)
-        old = _replay(task, known, [replay, store] if replay is not None else [store], eyes, baseline)
+        stores = [replay, store] if replay is not None else [store]
+        failed = failed_ids(store, task, renderer_of(baseline.training)) if config.failed else []
+        failed = [e for e in failed if e not in known and not is_held_out(e, config.holdout)][-MOST_FAILED:]
+        at_once = any(earns_at_once(each, task) for each in stores)
+        fresh = taught(task, store, new, eyes, baseline, failed=failed, weight=config.failed, at_once=at_once)
+        _require_renderer(fresh.good, baseline, store)
+        old = _replay(task, known, stores, eyes, baseline)
         began = time.monotonic()
-        candidate = fine_tune(baseline, fresh, old, config, report)
+        candidate = fine_tune(baseline, fresh.good, old, config, report, failed=fresh.failed)
         minutes = (time.monotonic() - began) / 60
         outcome = decide(pointer, candidate, config, store=store, encoder=encoder, progress=progress)
         return replace(
             outcome,
-            new_episodes=tuple(new),
+            new_episodes=tuple(fresh.episode_ids),
+            failed=len(fresh.failed),
+            left_out=fresh.good.left_out,
             replayed=len(old.episode_ids) if old is not None else 0,
             minutes=round(minutes, 2),
         )
@@ -305,8 +323,8 @@ def _replay(
     """What the baseline learnt from, as far as the stores still hold it."""
     for store in stores:
         there = known & set(store.ids()) if store.exists() else set()
-        if there:
-            return taught(task, store, there, encoder, baseline)
+        if there and (found := taught(task, store, there, encoder, baseline).good):
+            return found
     return None
 
 
@@ -316,33 +334,79 @@ def corrected_ids(store: EpisodeStore, task: str) -> list[str]:
     return [episode.id for episode in found if episode.attributes.get(CORRECTIONS) and may_teach(episode.attributes)]
 
 
+def failed_ids(store: EpisodeStore, task: str, renderer: str) -> list[str]:
+    """Ids of the unsolved episodes of a task that policies worked on, oldest first, but for validation and test scenes.
+
+    Args:
+        store: where they lie.
+        task: name of the task.
+        renderer: simulated ones that another one drew are left out.
+    """
+    return [
+        episode.id
+        for episode in (store.select(task, {"solved": False}) if store.exists() else ())
+        if episode.policy_id not in ("", *DEMONSTRATORS)
+        and may_teach(episode.attributes)
+        and (episode.attributes.get("seed") is None or _drew(episode.attributes) == renderer)
+    ]
+
+
+def _drew(attributes: Mapping[str, Any]) -> str:
+    return str(attributes.get("renderer") or FIRST_RENDERER)
+
+
 def taught(
-    task: str, store: EpisodeStore, episode_ids: Iterable[str], encoder: Encoder | None, baseline: Checkpoint
-) -> Dataset:
-    """What these episodes teach: all of the solved ones, and of those that were corrected what should have been done.
+    task: str,
+    store: EpisodeStore,
+    episode_ids: Iterable[str],
+    encoder: Encoder | None,
+    baseline: Checkpoint,
+    *,
+    failed: Iterable[str] = (),
+    weight: float = 0.0,
+    at_once: bool | None = None,
+) -> Lessons:
+    """What these episodes teach: all of the solved ones, of the others what earned something or was corrected.
+
+    Args:
+        task: of all of them.
+        store: where they lie.
+        episode_ids: which.
+        encoder: of the policy.
+        baseline: the policy.
+        failed: episodes of which what failed is learnt as well.
+        weight: of what failed, there and in the others.
+        at_once: as of `experience.samples`.
 
     Raises:
         BadInput: an episode is of another task, or two renderers drew them.
         EpisodeError: one is damaged.
     """
-    ids = sorted(episode_ids)
-    corrected = [e for e in ids if store.open(e).attributes.get(CORRECTIONS)]
-    solved = [e for e in ids if e not in set(corrected)]
-    if not corrected:
-        return load_dataset(store, task, encoder, baseline.workspace, episode_ids=solved)
-    given = samples(store, task, encoder, baseline.workspace, episode_ids=corrected)
-    examples = [sample.example for sample in given if sample.sign > 0]
-    if solved:
-        dataset = load_dataset(store, task, encoder, baseline.workspace, episode_ids=solved)
-        return replace(dataset, examples=[*dataset.examples, *examples], episode_ids=ids)
-    encoder_id = encoder.encoder_id if encoder is not None else ""
-    return Dataset(examples, ids, task, encoder_id, renderer=str(store.open(ids[0]).attributes.get("renderer", "")))
+    ids = set(episode_ids)
+    opened = [store.open(episode_id) for episode_id in sorted(ids)]
+    whole = {episode.id for episode in opened if teaches(episode) and not episode.attributes.get(CORRECTIONS)}
+    return lessons(
+        store,
+        task,
+        encoder,
+        baseline.workspace,
+        whole=whole,
+        judged=(ids - whole) | set(failed),
+        weights=Weights(failed=weight),
+        at_once=at_once,
+    )
 
 
 def fine_tune(
-    baseline: Checkpoint, fresh: Dataset, old: Dataset | None, config: LearnConfig, report: Report | None = None
+    baseline: Checkpoint,
+    fresh: Dataset,
+    old: Dataset | None,
+    config: LearnConfig,
+    report: Report | None = None,
+    *,
+    failed: Sequence[Sample] = (),
 ) -> Checkpoint:
-    """Train a checkpoint on, half of each batch from `old`.
+    """Train a checkpoint on, half of each batch from `old`, and now and then one of what failed.
 
     Raises:
         RunFailed: a loss is not finite.
@@ -357,12 +421,20 @@ def fine_tune(
         threads=config.threads,
         report=report,
         replay=old,
+        failed=failed,
         limit_s=60 * config.minutes,
     )
     clock = Clock((time.monotonic() - began) / 60, (time.process_time() - began_cpu) / 60)
-    ids = sorted({*baseline.training.get("episodes", ()), *fresh.episode_ids})
+    ids = {*baseline.training.get("episodes", ()), *Lessons(fresh, failed).episode_ids}
     record = training_record(
-        ids, settings, clock, len(fresh), parent=baseline.checkpoint_id, renderer=renderer_of(baseline.training)
+        sorted(ids),
+        settings,
+        clock,
+        len(fresh),
+        parent=baseline.checkpoint_id,
+        renderer=renderer_of(baseline.training),
+        failed=len(failed),
+        left_out=fresh.left_out,
     )
     return replace(baseline, weights=weights, training=record, measured={})
 

@@ -263,6 +263,7 @@ class Learner:
             encoder=self._encoder,
             fresh=list(choice.fresh),
             rehearsal=list(choice.rehearsal),
+            failed=list(choice.failed),
             # What the policy in use did before its trouble is no measure for the one that is to end it.
             config=replace(self._config.learn, canary=0) if choice.trouble else self._config.learn,
         )

@@ -24,12 +24,12 @@ from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
-from embodied_vision.learning.dataset import Dataset, Example, load_dataset, renderer_of
-from embodied_vision.learning.environments import FIRST_RENDERER
+from embodied_vision.learning.dataset import Dataset, load_dataset, renderer_of
 from embodied_vision.learning.evaluate import SceneResult
-from embodied_vision.learning.experience import samples
+from embodied_vision.learning.experience import Weights
 from embodied_vision.learning.learn import LearnConfig, decide, fine_tune, start
 from embodied_vision.learning.learner_priority import give_way
+from embodied_vision.learning.lessons import MOST_FAILED, Lessons, lessons
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.train import Stage
 from embodied_vision.learning.watch import is_corrected, is_shown
@@ -61,6 +61,7 @@ class RoundSpec:
         fresh: episodes to learn from, the newest of them where they are many.
         rehearsal: earlier ones to repeat.
         config: of `learn`.
+        failed: episodes in which nothing helped, of which is learnt what to avoid.
     """
 
     task: str
@@ -70,6 +71,7 @@ class RoundSpec:
     fresh: Sequence[str]
     rehearsal: Sequence[str]
     config: LearnConfig
+    failed: Sequence[str] = ()
 
     def to_json(self) -> str:
         """What `from_json` reads."""
@@ -96,35 +98,27 @@ def tidy(folder: Path, store: Path) -> None:
                 half.unlink()
 
 
-def learnable(store: EpisodeStore, spec: RoundSpec, encoder: Encoder | None, workspace: Workspace) -> Dataset:
-    """What the fresh episodes teach: all of what was shown; of a policy's work what did some good, or its correction.
+def learnable(store: EpisodeStore, spec: RoundSpec, encoder: Encoder | None, workspace: Workspace) -> Lessons:
+    """What a round's episodes teach: all that was shown; of a policy's work what did good, was corrected, or failed.
 
     Raises:
-        BadInput: nothing, or two renderers drew them.
+        BadInput: nothing that did any good, or two renderers drew them.
     """
-    episodes = [store.open(episode_id) for episode_id in spec.fresh[-MOST_FRESH:]]
-    drawn = {
-        str(e.attributes.get("renderer", FIRST_RENDERER)) for e in episodes if e.attributes.get("seed") is not None
-    }
-    if len(drawn) > 1:
-        raise BadInput(
-            f"episodes of {spec.task} were drawn by {' and '.join(sorted(drawn))}; log them with one renderer"
-        )
+    fresh = spec.fresh[-MOST_FRESH:]
+    episodes = [store.open(episode_id) for episode_id in fresh]
     shown = {episode.id for episode in episodes if is_shown(episode) and not is_corrected(episode)}
-    good: list[Example] = []
-    if shown:
-        good += load_dataset(store, spec.task, encoder, workspace, episode_ids=shown).examples
-    own = [episode.id for episode in episodes if episode.id not in shown]
-    given = samples(store, spec.task, encoder, workspace, episode_ids=own)
-    good += [sample.example for sample in given if sample.sign > 0]
-    if not good:
-        raise BadInput(f"no decision of {len(episodes)} episodes of {spec.task} did any good; log more of them")
-    used = sorted({example.source.partition("/")[0] for example in good})
-    seeds = sorted(
-        {int(e.attributes["seed"]) for e in episodes if e.id in used and e.attributes.get("seed") is not None}
+    found = lessons(
+        store,
+        spec.task,
+        encoder,
+        workspace,
+        whole=shown,
+        judged={*fresh, *spec.failed[-MOST_FAILED:]} - shown,
+        weights=Weights(failed=spec.config.failed),
     )
-    encoder_id = encoder.encoder_id if encoder is not None else ""
-    return Dataset(good, used, spec.task, encoder_id, seeds, "".join(drawn))
+    if not found.good:
+        raise BadInput(f"no decision of {len(episodes)} episodes of {spec.task} did any good; log more of them")
+    return found
 
 
 def evenly(ids: Sequence[str], most: int) -> list[str]:
@@ -168,7 +162,8 @@ def run_round(spec: RoundSpec, tell: Tell) -> dict[str, Any]:
             def load(ids: Sequence[str]) -> Dataset:
                 return load_dataset(store, spec.task, eyes, baseline.workspace, episode_ids=ids)
 
-            fresh = learnable(store, spec, eyes, baseline.workspace)
+            found = learnable(store, spec, eyes, baseline.workspace)
+            fresh = found.good
             drew = renderer_of(baseline.training)
             if fresh.renderer not in ("", drew):
                 raise BadInput(
@@ -177,12 +172,14 @@ def run_round(spec: RoundSpec, tell: Tell) -> dict[str, Any]:
                 )
             old = load(evenly(spec.rehearsal, MOST_REHEARSED)) if spec.rehearsal else None
             began = time.monotonic()
-            candidate = fine_tune(baseline, fresh, old, spec.config, on_step)
+            candidate = fine_tune(baseline, fresh, old, spec.config, on_step, failed=found.failed)
             minutes = (time.monotonic() - began) / 60
             outcome = decide(pointer, candidate, spec.config, store=store, encoder=spec.encoder, progress=on_scene)
         outcome = replace(
             outcome,
-            new_episodes=tuple(fresh.episode_ids),
+            new_episodes=tuple(found.episode_ids),
+            failed=len(found.failed),
+            left_out=fresh.left_out,
             replayed=len(old.episode_ids) if old is not None else 0,
             minutes=round(minutes, 2),
         )

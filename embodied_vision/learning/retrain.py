@@ -63,13 +63,20 @@ def retrain(
             )
         else:
             eyes = load_encoder(encoder) if current.encoder_id else None
-            data = taught(task, store, there, eyes, current)
+            data = taught(task, store, there, eyes, current, weight=config.failed)
             if folder is not None:
-                candidate = fine_tune(checkpoints.load(folder), data, None, config, report)
+                candidate = checkpoints.load(folder)
+                if data.good:  # failures alone are no lesson
+                    candidate = fine_tune(candidate, data.good, None, config, report, failed=data.failed)
+            elif not data.good:
+                raise BadInput(
+                    f"the other {len(there)} episodes in {store.path} that {pointer.current} learnt from show nothing "
+                    "that is to be done; name the store of its demonstrations"
+                )
             else:
                 with tempfile.TemporaryDirectory(dir=pointer.folder, prefix=".retrained-") as work:
                     candidate = train_run(
-                        data,
+                        data.good,
                         eyes,
                         Path(work),
                         _settings(current),

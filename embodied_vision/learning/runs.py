@@ -138,6 +138,7 @@ def train_run(
                 len(dataset),
                 scene_seeds=list(dataset.scene_seeds),
                 renderer=dataset.renderer,
+                left_out=dataset.left_out,
                 device=group.device.type,
                 processes=group.size,
             ),

@@ -7,11 +7,12 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from embodied_vision.errors import BadInput
 from embodied_vision.learning.configuration import TrainConfig
 from embodied_vision.learning.dataset import Dataset
 from embodied_vision.learning.distributed import Group
+from embodied_vision.learning.experience import Sample
+from embodied_vision.learning.experience_losses import with_failures
 from embodied_vision.learning.stage import STAGES, Stage, StageTrainer, draw_in_turn
 from embodied_vision.policies.maps import Normalisation
 from embodied_vision.policies.networks import NetworkConfig, PolicyNetwork
@@ -45,6 +48,7 @@ def train(
     save_every_s: float = 20.0,
     on_save: Callable[[], None] | None = None,
     replay: Dataset | None = None,
+    failed: Sequence[Sample] = (),
     limit_s: float = math.inf,
     group: Group = ALONE,
 ) -> dict[str, Tensor]:
@@ -62,6 +66,7 @@ def train(
         save_every_s: how often `state` is written.
         on_save: called after it was written; may run on any thread.
         replay: older data; when given, half of each batch comes from it.
+        failed: what is to be avoided; now and then one of them is drawn in place of what is new.
         limit_s: training ends after these seconds at the latest, with the average so far; for one process only.
         group: the processes that share each batch. They train one stage after the other, so that their sums meet
             in the same order everywhere.
@@ -73,15 +78,16 @@ def train(
     if group.size > 1 and limit_s < math.inf:
         raise BadInput(f"{group.size} processes cannot stop after {limit_s} s all at the same step; limit the steps")
     datasets = (dataset,) if replay is None else (dataset, replay)
-    for each in datasets:
+    for each in (*datasets, replace(dataset, examples=[sample.example for sample in failed])):
         require_finite(each)
-    fingerprint = _fingerprint(dataset, replay, network.config, config)
+    fingerprint = _fingerprint(dataset, replay, failed, network.config, config)
     group.require_same(bytes.fromhex(fingerprint), "demonstrations and settings")
     network.to(group.device)
 
     def make(stage: Stage, workers: ThreadPoolExecutor) -> StageTrainer:
         net = getattr(network, stage)
         draw = draw_in_turn(net, datasets, normalisation, config)
+        draw = with_failures(net, draw, failed, normalisation, config, new=len(dataset), every=len(datasets))
         return StageTrainer(stage, net, draw, config, fingerprint, workers=workers, group=group)
 
     return train_stages(
@@ -181,7 +187,11 @@ def _one_thread_an_operation() -> Iterator[None]:
         use_cores(before)
 
 
-def _fingerprint(dataset: Dataset, replay: Dataset | None, network: NetworkConfig, config: TrainConfig) -> str:
-    replayed = replay.digest() if replay else ""
-    text = json.dumps([RECIPE, dataset.digest(), replayed, network.to_dict(), asdict(config)], sort_keys=True)
+def _fingerprint(
+    dataset: Dataset, replay: Dataset | None, failed: Sequence[Sample], network: NetworkConfig, config: TrainConfig
+) -> str:
+    what: list[Any] = [dataset.digest(), replay.digest() if replay else ""]
+    if failed:
+        what.append([[sample.source, sample.weight, sorted(sample.about)] for sample in failed])
+    text = json.dumps([RECIPE, *what, network.to_dict(), asdict(config)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -22,7 +22,7 @@ from embodied_vision.episodes.store import EpisodeStore, is_id
 from embodied_vision.errors import EpisodeError
 from embodied_vision.learning import json_lines
 from embodied_vision.learning.collect import ORACLE
-from embodied_vision.learning.dataset import may_teach, teaches
+from embodied_vision.learning.dataset import is_solved, may_teach, teaches
 from embodied_vision.learning.holdout import SHARE, is_held_out
 
 JOURNAL = "learner.jsonl"
@@ -104,9 +104,9 @@ def is_corrected(episode: Episode) -> bool:
 
 
 def _seen(episode: Episode) -> Seen:
-    solved, corrected = teaches(episode), is_corrected(episode)
-    useful = solved or corrected or float(episode.outcome.get("reward", 0.0)) > 0
-    return Seen(episode.id, solved, useful, corrected or is_shown(episode))
+    solved, corrected = is_solved(episode), is_corrected(episode)
+    helped = teaches(episode) if solved else float(episode.outcome.get("reward", 0.0)) > 0
+    return Seen(episode.id, solved, corrected or helped, corrected or is_shown(episode))
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,23 @@ class Choice:
         new: those of them that no round consumed yet.
         rehearsal: solved ones from before, of which some are repeated so that what they taught is kept.
         trouble: whether the policy in use is in trouble.
+        failed: episodes since the trouble began in which nothing helped: of them is learnt what to avoid. They begin no
+            round by themselves.
     """
 
     fresh: Sequence[str] = ()
     new: Sequence[str] = ()
     rehearsal: Sequence[str] = ()
     trouble: bool = False
+    failed: Sequence[str] = ()
 
 
 def choose(seen: Sequence[Seen], done: set[str], *, streak: int = STREAK, holdout: float = SHARE) -> Choice:
     """What to learn from: what was newly shown, and all that a policy in trouble managed in spite of it.
 
     A policy that solves all that comes has nothing to learn from its own work. It is in trouble from the end of the
-    last row of `streak` solved episodes on, if it failed since. What it managed since then is learnt from in every
-    round until the trouble is over: after a few episodes each single one is too little.
+    last row of `streak` solved episodes on, if it failed since. What it managed since then, and what failed, is learnt
+    from in every round until the trouble is over: after a few episodes each single one is too little.
 
     Args:
         seen: episodes of a task, oldest first.
@@ -147,7 +150,8 @@ def choose(seen: Sequence[Seen], done: set[str], *, streak: int = STREAK, holdou
     late = own[begins:]
     trouble = any(not episode.solved for episode in late)
     hard = {episode.id for episode in late} if trouble else set()
-    usable = [episode for episode in seen if episode.useful and not is_held_out(episode.id, holdout)]
+    kept = [episode for episode in seen if not is_held_out(episode.id, holdout)]
+    usable = [episode for episode in kept if episode.useful]
     fresh = [e.id for e in usable if e.id in hard or (e.shown and e.id not in done)]
     taken = set(fresh)
     return Choice(
@@ -155,6 +159,7 @@ def choose(seen: Sequence[Seen], done: set[str], *, streak: int = STREAK, holdou
         [episode_id for episode_id in fresh if episode_id not in done],
         [episode.id for episode in usable if episode.solved and episode.id not in taken],
         trouble,
+        tuple(episode.id for episode in kept if episode.id in hard and not episode.useful),
     )
 
 

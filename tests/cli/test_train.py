@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from policies.stubs import StubEncoder
+from policies.stubs import StubEncoder, frame
 from typer.testing import CliRunner
 
 from embodied_vision import locks
 from embodied_vision.cli.main import app
+from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, CheckpointError, RunFailed
+from embodied_vision.geometry import tool_down
 from embodied_vision.learning.configuration import RunConfig, TrainConfig
 from embodied_vision.learning.stage import learning_rate
 from embodied_vision.policies import checkpoint as checkpoints
-from embodied_vision.types import Features
+from embodied_vision.types import Features, PickPlace
 
 
 def train(demos: Path, output: Path, *more: str, encoder: str = "none") -> dict[str, Any]:
@@ -158,3 +161,23 @@ def test_learning_without_a_store_is_refused(tmp_path: Path) -> None:
         CliRunner().invoke(
             app, ["learn", "--policies", str(tmp_path), "--store", str(tmp_path / "no")], catch_exceptions=False
         )
+
+
+def test_refused_decisions_are_left_out_and_the_user_is_told(demos: Path, tiny: Path, tmp_path: Path) -> None:
+    store = EpisodeStore(demos)
+    shot = frame(3)
+    actions = [PickPlace(tool_down(0.5, 0.1, 0.05), tool_down(0.45, y, 0.06), stamp_ns=5) for y in (-0.2, 0.2)]
+    begun = {DECISIONS_BEGUN: [actions[1].decision_id]}
+    with EpisodeWriter(
+        store, task="block-insertion", robot="panda_suction", cameras=[shot.camera], attributes=begun
+    ) as writer:
+        for action in actions:
+            writer.append_decision(action, [shot])
+        writer.close({"reward": 1.0, "solved": True})
+    arguments = ["train", "--task", "block-insertion", "--episodes", str(demos), "--output", str(tmp_path / "run")]
+    arguments += ["--encoder", "none", "--config", str(tiny)]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "left out: 1 decision that the arm refused or never began" in done.output
+    training = checkpoints.read_manifest(tmp_path / "run" / "checkpoint")["training"]
+    assert (training["demos"], training["examples"], training["left_out"]) == (2, 2, 1)

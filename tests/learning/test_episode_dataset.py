@@ -19,12 +19,14 @@ from episodes.samples import PERIOD_NS, START_NS, make_camera, make_frame
 from embodied_vision.episodes import EpisodeStore, EpisodeWriter
 from embodied_vision.episodes.edit import relabel
 from embodied_vision.episodes.filters import Filter
+from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.trim import trim_stamps
 from embodied_vision.episodes.windows import Sampling, Windows
 from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning import episode_loader
 from embodied_vision.learning.episode_dataset import EpisodeDataset, Skipped, collate
 from embodied_vision.learning.episode_loader import EpisodeLoader
+from embodied_vision.types import PickPlace
 
 PERIOD_S = PERIOD_NS / 1e9
 SAMPLINGS = {
@@ -330,3 +332,28 @@ def test_nothing_is_stacked_of_what_was_all_skipped(own: EpisodeStore) -> None:
     dataset = EpisodeDataset(own, {"cameras/camera/color": Sampling.at(0)}, on_damaged="skip")
     spoil(own, 0)
     assert list(collate([dataset[0]])) == ["skipped"]
+
+
+def test_around_decisions_there_are_windows_for_those_that_the_arm_began(own: EpisodeStore) -> None:
+    camera = make_camera()
+    pose = np.eye(4)
+    stamps = [START_NS + number * PERIOD_NS for number in range(3)]
+    for begun in ([0, 2], [], None):
+        actions = [PickPlace(pose, pose, stamp_ns=stamp) for stamp in stamps]
+        attributes = {} if begun is None else {DECISIONS_BEGUN: [actions[number].decision_id for number in begun]}
+        with EpisodeWriter(own, task="decided", robot="robot", cameras=[camera], attributes=attributes) as writer:
+            for number, action in enumerate(actions):
+                writer.append_decision(action, [make_frame(camera, number)])
+            writer.close({})
+    told, _, silent = list(own.ids())[-3:]
+    dataset = EpisodeDataset(own, {"decisions": Sampling.at(0)}, wanted=Filter(task="decided"))
+    assert [dataset.locate(index) for index in range(len(dataset))] == [
+        (told, 0),
+        (told, 2),
+        (silent, 0),
+        (silent, 1),
+        (silent, 2),
+    ]
+    assert dataset.left_out == 4
+    assert [dataset[index]["anchor_ns"] for index in (0, 1)] == [stamps[0], stamps[2]]  # type: ignore[index]
+    assert dataset.digest() != EpisodeDataset(own, {"decisions": Sampling.at(0)}, ids=[silent]).digest()

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from policies.stubs import TINY, StubEncoder, frame, random_checkpoint
 
 from embodied_vision import geometry
+from embodied_vision.episodes.edit import change_attribute
+from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, CheckpointError, RunFailed
@@ -20,6 +23,7 @@ from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.gate import Cost
 from embodied_vision.learning.holdout import is_held_out
 from embodied_vision.learning.learn import LearnConfig, Outcome, learn
+from embodied_vision.learning.lessons import note
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.types import PickPlace
@@ -237,3 +241,90 @@ def test_a_real_cell_without_a_simulator_needs_episodes_or_a_shadow(
 def test_scenes_that_can_show_nothing_are_refused_at_once() -> None:
     with pytest.raises(BadInput, match="compare on at least 59"):
         LearnConfig(scenes=20)
+
+
+def log_failure(store: EpisodeStore, *, policy_id: str = "p1", seed: int | None = 6) -> str:
+    """An episode in which a policy acted once, and nothing changed."""
+    shot = frame(1)
+    attributes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    with EpisodeWriter(
+        store, task=TASK, robot="panda_suction", cameras=[shot.camera], attributes=attributes, policy_id=policy_id
+    ) as writer:
+        action = PickPlace(
+            geometry.tool_down(0.5, 0.1, 0.05), geometry.tool_down(0.45, -0.2, 0.06), stamp_ns=shot.stamp_ns
+        )
+        writer.append_decision(action, [shot])
+        after = replace(shot, stamp_ns=shot.stamp_ns + 1)
+        writer.append_frame(after)
+        writer.append("reward", after.stamp_ns, [0.0])
+        return writer.close({"reward": 0.0, "solved": False})
+
+
+def test_what_failed_goes_along_with_what_is_new_and_is_known_from_then_on(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    failed = log_failure(store)
+    assert round_of(pointer, store, monkeypatch).reason.startswith("no new solved or corrected episode")
+    solved = log_episode(store)
+    outcome = round_of(pointer, store, monkeypatch)
+    assert (outcome.decision, outcome.failed) == ("promoted", 1)
+    assert outcome.new_episodes == (failed, solved)
+    training = checkpoints.read_manifest(pointer.folder / "current")["training"]
+    assert (training["episodes"], training["failed"]) == ([failed, solved], 1)
+    # What is known is repeated as far as it is to be imitated, and does not fail once more.
+    another = log_episode(store)
+    again = round_of(pointer, store, monkeypatch)
+    assert (again.new_episodes, again.failed, again.replayed) == ((another,), 0, 1)
+
+
+def test_what_failed_changes_what_is_learnt_unless_it_has_no_weight(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {}
+    for name, failures, failed in (("none", 0, 0.2), ("some", 3, 0.2), ("ignored", 3, 0.0)):
+        store = EpisodeStore(tmp_path / name)
+        log_episode(store)
+        for _ in range(failures):
+            log_failure(store)
+        config = replace(CONFIG, steps=2, failed=failed)
+        outcome = round_of(pointer, store, monkeypatch, config=config, candidate=(0, 0, 0, 0, 0))
+        assert outcome.failed == (failures if failed else 0)
+        assert outcome.candidate is not None
+        weights[name] = checkpoints.load(pointer.path(outcome.candidate)).weights
+    assert all(torch.equal(weights["none"][key], value) for key, value in weights["ignored"].items())
+    coarse = [key for key in weights["none"] if key.startswith("coarse")]
+    assert any(not torch.equal(weights["none"][key], weights["some"][key]) for key in coarse)
+    fine = [key for key in weights["none"] if key.startswith("fine")]
+    assert all(torch.equal(weights["none"][key], weights["some"][key]) for key in fine)  # no place was wrong
+
+
+@pytest.mark.parametrize("failure", [{"seed": 1_000_003}, {"seed": 2_000_003}, {"policy_id": ""}])
+def test_failures_of_held_out_scenes_and_of_people_teach_nothing(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: dict[str, Any]
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_failure(store, **failure)
+    log_episode(store)
+    assert round_of(pointer, store, monkeypatch).failed == 0
+
+
+def test_decisions_that_the_arm_refused_are_left_out_and_counted(
+    pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path / "store")
+    log_episode(store)
+    refused = log_failure(store)
+    change_attribute(store, refused, DECISIONS_BEGUN, lambda _: [])
+    outcome = round_of(pointer, store, monkeypatch)
+    assert (outcome.decision, outcome.failed, outcome.left_out) == ("promoted", 0, 1)
+    assert refused not in outcome.new_episodes
+    assert note(outcome.to_dict()) == "left out: 1 decision that the arm refused or never began"
+    both = note({"failed": 3, "left_out": 2})
+    assert both == "to be avoided: 3 actions that failed; left out: 2 decisions that the arm refused or never began"
+    assert note({}) == ""
+
+
+def test_a_weight_that_is_none_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"the weight of what failed is 1\.5"):
+        LearnConfig(failed=1.5)

@@ -17,6 +17,8 @@ import pytest
 from learning.work import TASK, log_episode
 from policies.stubs import TINY, random_checkpoint
 
+from embodied_vision.episodes.edit import change_attribute
+from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import learner as learning
@@ -104,6 +106,13 @@ def test_each_episode_is_looked_at_once_and_those_of_held_out_scenes_are_left_ou
     }
 
 
+def test_an_episode_in_which_the_arm_began_nothing_is_of_no_use(store: EpisodeStore) -> None:
+    idle, arrivals = log_episode(store), Arrivals(store)
+    change_attribute(store, idle, DECISIONS_BEGUN, lambda _: [])
+    arrivals.look()
+    assert arrivals.seen == {TASK: [Seen(idle, True, False, False)]}
+
+
 def test_what_was_deleted_is_forgotten_and_what_is_damaged_left_out(store: EpisodeStore) -> None:
     arrivals = Arrivals(store)
     gone, bad, kept = (log_episode(store) for _ in range(3))
@@ -139,6 +148,14 @@ def test_a_policy_in_trouble_learns_from_what_it_managed_since_and_repeats_what_
     assert choice.trouble
     early = choose(seen("+-+"), set(), holdout=0)
     assert early.fresh == ids([0, 2])
+
+
+def test_what_a_policy_in_trouble_failed_at_goes_along_but_begins_no_round() -> None:
+    choice = choose(seen("-" + "+" * 12 + "-+~-"), set(), holdout=0)
+    assert list(choice.failed) == ids([13, 16])
+    assert not set(choice.failed) & {*choice.fresh, *choice.new, *choice.rehearsal}
+    assert choose(seen("-" + "+" * 12), set(), holdout=0).failed == ()
+    assert choose(seen("---"), set(), holdout=0) == Choice([], [], [], True, tuple(ids([0, 1, 2])))
 
 
 def test_what_was_shown_is_always_learnt_from_but_never_twice() -> None:

@@ -37,8 +37,8 @@ def solved_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "cost", lambda *_: (Cost(1.0, 1), Cost(1.0, 1)))
 
 
-def log_episode(store: EpisodeStore, policy_id: str = "") -> tuple[str, str]:
-    """Ids of a solved episode and of its decision; every one looks different."""
+def log_episode(store: EpisodeStore, policy_id: str = "", reward: float = 1.0) -> tuple[str, str]:
+    """Ids of an episode and of its decision; every one looks different."""
     shot = frame(len(store.ids()))
     writer = EpisodeWriter(
         store, task=TASK, robot="panda_suction", cameras=[shot.camera], policy_id=policy_id, attributes={"seed": 5}
@@ -47,7 +47,7 @@ def log_episode(store: EpisodeStore, policy_id: str = "") -> tuple[str, str]:
         geometry.tool_down(0.5, 0.1, 0.05), geometry.tool_down(0.45, -0.2, 0.06, 0.4), stamp_ns=shot.stamp_ns
     )
     writer.append_decision(action, [shot])
-    return writer.close({"reward": 1.0, "solved": True}), action.decision_id
+    return writer.close({"reward": reward, "solved": reward == 1.0}), action.decision_id
 
 
 @pytest.fixture
@@ -126,6 +126,21 @@ def test_without_an_untouched_ancestor_training_begins_anew(world: tuple[Episode
     outcome = retrain(TASK, [ids[0]], store, policies, CONFIG)
     training = checkpoints.read_manifest(Pointer(policies, TASK).path(outcome.candidate or ""))["training"]
     assert (training["episodes"], training.get("parent")) == (sorted(ids[1:]), None)
+
+
+def test_an_episode_is_forgotten_where_nothing_but_failures_was_learnt_beside_it(
+    world: tuple[EpisodeStore, Path, list[str]],
+) -> None:
+    store, policies, ids = world
+    pointer = Pointer(policies, TASK)
+    solved, failed = log_episode(store)[0], log_episode(store, "p", reward=0.0)[0]
+    training = {"episodes": [*ids, solved, failed], "parent": pointer.current, "steps": 1, "batch": 1}
+    pointer.promote(pointer.add(replace(random_checkpoint("", seed=9, config=TINY), training=training)).name, "better")
+    lineage.erase(solved, store)
+    before = pointer.former
+    outcome = retrain(TASK, [solved], store, policies, CONFIG)
+    assert (outcome.decision, outcome.candidate) == ("promoted", before)
+    assert not any(seen.use == "in use" for seen in lineage.seen_by(solved, policies))
 
 
 def test_nothing_left_to_learn_from_is_told(tmp_path: Path) -> None:
