@@ -139,6 +139,9 @@ class Verdicts:
         node.param(
             "actions", 1, "actions that must succeed for a scene to be solved, where the cameras judge", (1, 1000)
         )
+        node.param(
+            "settle", 0.5, "time that what was moved has to come to rest before the cameras look, s", (0.0, 60.0)
+        )
         node.param("verdict_timeout", 30.0, "longest wait for the cameras' verdict on an action, s", (0.1, 600.0))
         node.param("encoder", "default", "encoder that the classifier was trained on", read_only=True)
         node.param("calibration", "", "YAML with the cameras; empty for the simulated cell's", read_only=True)
@@ -209,13 +212,13 @@ class Verdicts:
         """See the cell as it is before an action, unless it was just seen; what is wrong when it cannot be seen."""
         if self._before:
             return ""
-        self._before, problem = self._see(wait, wake)
+        self._before, problem = self._see(0.0, wait, wake)
         return problem
 
     def verdict(self, decision_id: str, wait: Wait, wake: Callable[[], None]) -> Verdict:
-        """What became of the last action, within `LOOK_S` and `verdict_timeout`; unsure when nobody says it."""
+        """What became of the last action, in `settle`, `LOOK_S` and `verdict_timeout` at most; else it is unsure."""
         before, self._before = self._before, ()
-        after, problem = self._see(wait, wake)
+        after, problem = self._see(float(self._node.value("settle")), wait, wake)
         if problem:
             return _nothing(f"the cell is not seen after the action: {problem}")
         self._before = after
@@ -236,11 +239,11 @@ class Verdicts:
             return _nothing(f"no verdict: {(str(error).strip() or repr(error)).splitlines()[-1]}")
         return asked.result()
 
-    def _see(self, wait: Wait, wake: Callable[[], None]) -> tuple[tuple[RGBD, ...], str]:
-        slop_ns = round(self._node.value("slop") * 1e9)
-        look = Look(self._node, self._cameras, slop_ns, self._node.now_ns(), wake)
+    def _see(self, in_s: float, wait: Wait, wake: Callable[[], None]) -> tuple[tuple[RGBD, ...], str]:
+        slop_ns, after_ns = round(self._node.value("slop") * 1e9), self._node.now_ns() + round(in_s * 1e9)
+        look = Look(self._node, self._cameras, slop_ns, after_ns, wake)
         try:
-            wait(lambda: bool(look.frames), LOOK_S)
+            wait(lambda: bool(look.frames), in_s + LOOK_S)
         finally:
             look.end()
         return look.frames, "" if look.frames else f"no frames within {LOOK_S:g} s: {look.missing}"

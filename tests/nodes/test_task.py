@@ -124,7 +124,7 @@ class Work:
         self._began_ns = 0
 
     def begin(self, **parameters: Any) -> None:
-        usual = {"verdict_timeout": 20.0, "operator_timeout": 60.0, "scenes": 1}
+        usual = {"settle": 0.1, "verdict_timeout": 20.0, "operator_timeout": 60.0, "scenes": 1}
         self.graph.client.set_parameters("task", {**usual, **parameters})
         self.cell.events.clear()
         self._began_ns = time.time_ns()
