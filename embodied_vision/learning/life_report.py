@@ -132,12 +132,13 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
 
 
 def outcomes_of(store: EpisodeStore, task: str) -> dict[str, tuple[int, int]]:
-    """Checkpoint id → logged episodes of a task in which it acted, and how many of them were solved."""
+    """Checkpoint id → logged episodes of a task in which it acted and whose end is known, and how many were solved."""
     found: dict[str, tuple[int, int]] = {}
     for episode in store.select(task=task, on_damaged=lambda _: None):
-        if episode.policy_id and not episode.outcome.get("aborted", False):
+        known = "solved" in episode.outcome and not episode.outcome.get("aborted", False)
+        if episode.policy_id and known:
             all_of_them, solved = found.get(episode.policy_id, (0, 0))
-            found[episode.policy_id] = all_of_them + 1, solved + bool(episode.outcome.get("solved"))
+            found[episode.policy_id] = all_of_them + 1, solved + bool(episode.outcome["solved"])
     return found
 
 

@@ -85,7 +85,7 @@ class Arrivals:
             except EpisodeError as error:
                 self.damaged[episode_id] = str(error)
                 continue
-            if episode.outcome.get("aborted", False) or not may_teach(episode.attributes):
+            if not _tells(episode):
                 continue
             self.seen.setdefault(episode.task, []).append(_seen(episode))
         for episodes in self.seen.values():
@@ -101,6 +101,12 @@ def is_shown(episode: Episode) -> bool:
 def is_corrected(episode: Episode) -> bool:
     """Whether an operator said what should have been done."""
     return bool(episode.attributes.get(CORRECTIONS))
+
+
+def _tells(episode: Episode) -> bool:
+    """Whether it says anything: it may teach, was not broken off, and somebody knows how it ended or corrected it."""
+    known = "reward" in episode.outcome or is_corrected(episode)
+    return known and not episode.outcome.get("aborted", False) and may_teach(episode.attributes)
 
 
 def _seen(episode: Episode) -> Seen:

@@ -17,11 +17,13 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.learning.calibrated import Calibration
 from embodied_vision.learning.experience import samples
 from embodied_vision.learning.gate_evidence import is_solved, outcome_known
+from embodied_vision.learning.life_report import outcomes_of
 from embodied_vision.learning.outcomes import Classifier
 from embodied_vision.learning.outcomes_judge import Judge, label
 from embodied_vision.learning.outcomes_network import OutcomeNetwork
 from embodied_vision.learning.outcomes_verdict import NOT_JUDGED, Tally, Verdict, at_least, conclude
 from embodied_vision.learning.outcomes_views import earned
+from embodied_vision.learning.watch import Arrivals
 from tests.block_world import TASK, WORKSPACE, Cell, PatchEncoder
 
 GOOD, BAD = Verdict("success", 0.97), Verdict("failure", 0.04)
@@ -182,6 +184,14 @@ def test_gate_and_learner_read_it_as_any_other_outcome(tmp_path: Path) -> None:
     assert {name for name, each in episodes.items() if outcome_known(each)} == {"solved", "unsolved", "said"}
     assert {name for name, each in episodes.items() if is_solved(each)} == {"solved", "said"}
     assert earned(episodes["said"]) == [0.0, None]
+    assert outcomes_of(cell.store, TASK) == {"p1": (3, 2)}
+    arrivals = Arrivals(cell.store)
+    assert set(arrivals.look()) == set(ids.values())
+    assert {seen.id: seen.solved for seen in arrivals.seen[TASK]} == {
+        ids["solved"]: True,
+        ids["unsolved"]: False,
+        ids["said"]: True,
+    }
     found = samples(cell.store, TASK, PatchEncoder(), WORKSPACE)
     assert {(s.source.split("/")[0], s.sign) for s in found} >= {(ids["solved"], 1), (ids["unsolved"], -1)}
     assert ids["unknown"] not in {s.source.split("/")[0] for s in found}
