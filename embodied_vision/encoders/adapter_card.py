@@ -49,8 +49,8 @@ def adapter_card(manifest: Mapping[str, Any], report: ProbeReport | None) -> str
 
 Updates of rank {manifest["rank"]} for {manifest["layers"]} linear layers of `{base["name"]}{options}`
 (`{base["encoder_id"]}`, sha256 of the weights {base["weights_sha256"]}):
-{manifest["parameters"] / 1e6:.2f} million parameters, merged into that model's weights when they are loaded. The model
-itself is not here. Where it lies elsewhere, give this folder with `+base=NAME`.
+{manifest["parameters"]:,} parameters, merged into that model's weights when they are loaded. The model itself
+is not here. Where it lies elsewhere, give this folder with `+base=NAME`.
 
 Trained without labels, for:
 
