@@ -374,7 +374,7 @@ def taught(
         episode_ids: which.
         encoder: of the policy.
         baseline: the policy.
-        failed: episodes of which what failed is learnt as well.
+        failed: episodes of which what failed is learnt as well; damaged ones are left out.
         weight: of what failed, there and in the others.
         at_once: as of `experience.samples`.
 
@@ -391,7 +391,8 @@ def taught(
         encoder,
         baseline.workspace,
         whole=whole,
-        judged=(ids - whole) | set(failed),
+        judged=ids - whole,
+        failed=failed,
         weights=Weights(failed=weight),
         at_once=at_once,
     )

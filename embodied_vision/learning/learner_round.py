@@ -113,7 +113,8 @@ def learnable(store: EpisodeStore, spec: RoundSpec, encoder: Encoder | None, wor
         encoder,
         workspace,
         whole=shown,
-        judged={*fresh, *spec.failed[-MOST_FAILED:]} - shown,
+        judged=set(fresh) - shown,
+        failed=spec.failed[-MOST_FAILED:],
         weights=Weights(failed=spec.config.failed),
     )
     if not found.good:

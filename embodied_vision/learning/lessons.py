@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, EpisodeError
 from embodied_vision.learning.dataset import Dataset, Example, left_out_note, load_dataset
 from embodied_vision.learning.environments import FIRST_RENDERER
 from embodied_vision.learning.experience import Sample, Weights, samples
@@ -44,6 +45,7 @@ def lessons(
     *,
     whole: Iterable[str],
     judged: Iterable[str],
+    failed: Iterable[str] = (),
     weights: Weights | None = None,
     at_once: bool | None = None,
 ) -> Lessons:
@@ -56,14 +58,21 @@ def lessons(
         workspace: what to map.
         whole: episodes in which all that the arm did was right.
         judged: episodes of which each decision teaches what became of it, or what an operator made of it.
+        failed: others of which the same is learnt, but that may be damaged: such a one is left out.
         weights, at_once: as of `experience.samples`.
 
     Raises:
         BadInput: an episode is of another task, or two renderers drew them.
-        EpisodeError: one is damaged.
+        EpisodeError: one of `whole` or `judged` is damaged.
     """
     whole, judged = sorted(set(whole)), sorted(set(judged))
     episodes = [store.open(episode_id) for episode_id in (*whole, *judged)]
+    begun = {episode.id: episode.begun for episode in episodes}
+    for episode_id in sorted(set(failed) - set(begun)):
+        with suppress(EpisodeError):
+            episode = store.open(episode_id)
+            begun[episode_id] = episode.begun
+            episodes.append(episode)
     simulated = {e.id: int(e.attributes["seed"]) for e in episodes if e.attributes.get("seed") is not None}
     drawn = {str(e.attributes.get("renderer") or FIRST_RENDERER) for e in episodes if e.id in simulated}
     if len(drawn) > 1:
@@ -72,10 +81,20 @@ def lessons(
     if whole:
         examples += load_dataset(store, task, encoder, workspace, episode_ids=whole).examples
     given: list[Sample] = []
-    if judged:
-        given = samples(store, task, encoder, workspace, episode_ids=judged, weights=weights, at_once=at_once)
+    for ids, on_damaged in ((judged, None), (sorted(set(begun) - {*whole, *judged}), _leave_out)):
+        if ids:
+            given += samples(
+                store,
+                task,
+                encoder,
+                workspace,
+                episode_ids=ids,
+                weights=weights,
+                at_once=at_once,
+                on_damaged=on_damaged,
+            )
     examples += [sample.example for sample in given if sample.sign > 0]
-    never = {f"{e.id}/{number}" for e in episodes for number, begun in enumerate(e.begun) if not begun}
+    never = {f"{name}/{number}" for name, told in begun.items() for number, moved in enumerate(told) if not moved}
     used = {episode_of(example.source) for example in examples}
     good = Dataset(
         examples,
@@ -87,6 +106,10 @@ def lessons(
         len(never - {example.source for example in examples}),  # what was corrected teaches all the same
     )
     return Lessons(good, [sample for sample in given if sample.sign < 0])
+
+
+def _leave_out(_: EpisodeError) -> None:
+    """Nothing depends on a failure that cannot be read."""
 
 
 def episode_of(source: str) -> str:

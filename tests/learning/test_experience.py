@@ -346,7 +346,7 @@ def test_unlikelihood_pulls_by_no_more_than_the_probability() -> None:
         logits = torch.tensor([[0.0, x, 0.0, 0.0]], requires_grad=True)
         cost = unlikelihood(logits, label)
         (gradient,) = torch.autograd.grad(cost, logits)
-        costs.append(float(cost))
+        costs.append(cost.item())
         pulls.append(float(gradient[0, 1]))
         assert gradient.sum() == pytest.approx(0.0, abs=1e-6)
     assert costs == sorted(costs)

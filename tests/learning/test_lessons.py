@@ -53,6 +53,17 @@ def test_failures_alone_are_no_lesson(cell: Cell) -> None:
         learnable(cell.store, spec(cell, [], nothing), EYES, WORKSPACE)
 
 
+def test_a_failure_that_cannot_be_read_spoils_no_round(cell: Cell) -> None:
+    shown = cell.episode([True], policy_id="oracle")
+    gone, cut, whole = (cell.episode([False]) for _ in range(3))
+    (cell.store.folder(gone) / "manifest.json").write_text("{")
+    for file in (cell.store.folder(cut) / "data.zarr" / "decisions" / "cameras").rglob("*"):
+        if file.is_file() and file.suffix != ".json":
+            file.write_bytes(bytes(file.stat().st_size))
+    found = learnable(cell.store, spec(cell, [shown], [gone, cut, whole]), EYES, WORKSPACE)
+    assert [sample.source for sample in found.failed] == [f"{whole}/0"]
+
+
 def test_what_was_corrected_teaches_though_the_arm_refused_it_and_the_rest_is_counted(cell: Cell) -> None:
     refused = cell.episode([False, False])
     change_attribute(cell.store, refused, DECISIONS_BEGUN, lambda _: [])
