@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"bench", "figure", "value", "unit", "reference", "reference_value", "ratio"}
 SMALLEST = {
-    "encoder": ["--rounds", "1", "--sizes", "1", "--blocks", "1", "--rows", "600"],
+    "encoder": ["--rounds", "1", "--sizes", "1", "--blocks", "1", "--rows", "520"],
     "episodes": [
         *("--episodes", "1", "--steps", "18", "--seconds", "0.1"),
         *("--images", "1", "--video-frames", "2"),
@@ -21,7 +21,7 @@ SMALLEST = {
     "catalogue": ["--episodes", "20"],
     "grasps": ["--scenes", "2"],
     "grasp_ceiling": ["--scenes", "1"],
-    "guard": ["--commands", "2000"],
+    "guard": ["--commands", "400"],
     "reading": ["--episodes", "1", "--steps", "20", "--seconds", "0.1"],
     "learning_beside": ["--decisions", "2", "--block", "1", "--demonstrations", "2"],
     "lifelong_cell": [
