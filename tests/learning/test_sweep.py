@@ -27,10 +27,11 @@ from tests.command_line import figures, prints
 DECLARATION = """
 scenes: 100
 renderer: software
-defaults: {encoder: none, seed: 0, preset: none, options: {steps: 2, batch: 1}}
+defaults: {encoder: none, seed: 0, preset: none, options: {steps: 2, batch: 1, config: SETTINGS}}
 groups:
   - {tasks: [block-insertion], demos: [1]}
 """
+SETTINGS = "network: {coarse_widths: [8, 8], embedding: 4, fine_widths: [8, 8], fine_channels: 3}\n"
 CELL = Cell("block-insertion/2", Training("block-insertion", 2, "none", 0), "mild")
 
 
@@ -194,7 +195,9 @@ def _kill_when(folder: Path, condition: Callable[[], Any]) -> None:
 def test_a_killed_sweep_goes_on_with_what_it_has(tmp_path: Path) -> None:
     """Killed in training and again between two scenes; real commands, the smallest cell there is."""
     work = tmp_path / "work"
-    (tmp_path / "cells.yaml").write_text(DECLARATION)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(SETTINGS)
+    (tmp_path / "cells.yaml").write_text(DECLARATION.replace("SETTINGS", str(settings)))
     _kill_when(tmp_path, lambda: list(work.glob("policies/*")))
     (episode,) = (work / "demos" / "block-insertion" / "episodes").iterdir()
     _kill_when(tmp_path, lambda: json_lines.read(work / "scenes.jsonl"))
