@@ -34,7 +34,7 @@ SMALLEST = {
     "ros_decisions": ["--scenes", "1"],
     "poisoned": ["--small"],
     "policy": ["--decisions", "2"],
-    "sim": ["--decisions", "2", "--steps", "20"],
+    "sim": ["--decisions", "1", "--steps", "10"],
     "recorder": ["--minutes", "0.1", "--episode-seconds", "3"],
     "real_arm": ["--tasks", "1"],
     "soak": ["--minutes", "0.2", "--output", str(ROOT / ".tmp" / "soak")],
