@@ -45,11 +45,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Where tests with real processes stand: not all need be collected for their sake.
+SYSTEM = $(sort $(shell grep -rl 'mark\.system' tests --include='test_*.py'))
+
 test: lint
 	@mkdir -p $(TMPDIR)
 	$(if $(wildcard .venv-lerobot/.installed),EMBODIED_VISION_LEROBOT_PYTHON=$(CURDIR)/.venv-lerobot/bin/python )$(BIN)/pytest -n 2 --dist worksteal -m 'not system' tests
-	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -n 2 --dist loadfile -m 'system and together' tests
-	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m 'system and not together' tests
+	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -n 2 --dist loadfile -m 'system and together' $(SYSTEM)
+	EMBODIED_VISION_ROS2_TOOLS=$(abspath $(ROS2_TOOLS)) $(BIN)/pytest -m 'system and not together' $(SYSTEM)
 
 # Every fault of docs/faults.md; prints what was measured beside what is allowed.
 faults: $(INSTALLED)
@@ -84,7 +87,7 @@ bench-grasp-ceiling: $(INSTALLED)
 
 bench-encoder: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/encoder.py $(if $(SMALL),--rounds 1 --blocks 1 --rows 600)
+	$(BIN)/python bench/encoder.py $(if $(SMALL),--rounds 1 --sizes 1 --blocks 1 --rows 520)
 
 # MINUTES=10 is the whole form.
 bench-recorder: $(INSTALLED)
@@ -94,7 +97,7 @@ bench-recorder: $(INSTALLED)
 # Beside LeRobotDataset as well: make lerobot-env, then LEROBOT=.venv-lerobot/bin/python.
 bench-episodes: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/episodes.py $(if $(LEROBOT),--lerobot-python $(LEROBOT)) $(if $(SMALL),--episodes 1 --steps 20 --seconds 0.5)
+	$(BIN)/python bench/episodes.py $(if $(LEROBOT),--lerobot-python $(LEROBOT)) $(if $(SMALL),--episodes 1 --steps 20 --seconds 0.5 --images 1 --video-frames 2)
 
 # An environment with lerobot, which wants one of its own: 8 GB, some minutes. Its video reader needs FFmpeg's libraries.
 lerobot-env: .venv-lerobot/.installed
@@ -149,7 +152,7 @@ bench-oracles: $(INSTALLED)
 
 bench-guard: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/guard.py $(if $(SMALL),--commands 2000)
+	$(BIN)/python bench/guard.py $(if $(SMALL),--commands 400)
 
 bench-catalogue: $(INSTALLED)
 	@mkdir -p $(TMPDIR)

@@ -1,6 +1,6 @@
 """The guard against random and adversarial commands, each judged by a check that is written in another way.
 
-`make bench-guard` tries 100,000 commands over eight seeds and five robots, `make bench-guard SMALL=1` 2,000. A command
+`make bench-guard` tries 100,000 commands over eight seeds and five robots, `make bench-guard SMALL=1` 400. A command
 that breaks a rule by more than the stated margin must be refused, one that keeps all rules by the margin must be
 accepted, and a refusal must name a rule that is broken or nearly so. It fails when one of them is not so.
 """
