@@ -100,7 +100,7 @@ def test_images_come_at_the_camera_s_rate(environment: Mapping[str, str]) -> Non
 @pytest.mark.usefixtures("cell")
 def test_parameters_are_listed_described_read_and_set(environment: Mapping[str, str], tmp_path: Path) -> None:
     said = ros2_says("Type: string", environment, "param", "describe", "/left/policy", "checkpoint")
-    assert "checkpoint, its folder" in said
+    assert "or the whole path of a folder or pointer" in said
     ros2_says("Min value: 0.1", environment, "param", "describe", "/left/policy", "timeout")
     listed = ros2_says("moving_rate", environment, "param", "list", "/left/encoder")
     assert "stream_timeout" in listed
