@@ -17,6 +17,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision.errors import RunFailed
 from embodied_vision.launching.graph import GraphConfig, NodeSpec
 from embodied_vision.launching.heartbeats import MODULE as MONITOR
 from embodied_vision.launching.supervisor import Supervisor
@@ -177,6 +178,23 @@ class Rig:
         """Wait until our publishers are heard and frames come in."""
         until(lambda: self._poses.get_subscription_count() and self._decisions.get_subscription_count(), 20, "the arm")
         until(lambda: self.speeds and (self.depth or not self._images), 20, "frames and joint states")
+
+    def insist(self, service: str, each_s: float = 10.0, timeout_s: float = 40.0) -> None:
+        """Call a service of a process that has just come: the way there is known before the way back of its answer.
+
+        rmw_fastrtps gives an answer up whose reader it does not find within 0.1 s; it is asked for again then.
+        """
+
+        def answered() -> bool:
+            try:
+                self.client.trigger(service, each_s)
+            except RunFailed as error:
+                if "did not answer" not in str(error):
+                    raise
+                return False
+            return True
+
+        until(answered, timeout_s, f"an answer of {service}")
 
     def reset(self, task: str, seed: int) -> dict[str, Any]:
         """Build a scene and return its first outcome."""

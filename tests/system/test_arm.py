@@ -209,5 +209,5 @@ def test_the_killed_arm_stands_and_comes_back_stopped(rig: Rig, oracle, upstream
     rig.wait_arm(lambda s: s["state"] == "stopped", START_S)
     rig.wait_joined()
     assert len(rig.trajectories) == sent
-    rig.client.trigger("arm/resume")
-    rig.client.trigger("arm/home", 30)
+    rig.insist("arm/resume")
+    rig.insist("arm/home")

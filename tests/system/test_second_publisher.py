@@ -62,8 +62,8 @@ def known_ns(rig: Rig, topic: str, since_ns: int) -> int:
 def work_again(rig: Rig) -> None:
     """Resume as soon as the arm lets us, and bring it home."""
     rig.wait_arm(lambda s: not s["lost"], 20)
-    rig.client.trigger("arm/resume")
-    rig.client.trigger("arm/home", 30)
+    rig.insist("arm/resume")
+    rig.insist("arm/home")
 
 
 @pytest.fixture(autouse=True)
