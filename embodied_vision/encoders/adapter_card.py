@@ -10,7 +10,7 @@ from typing import Any
 from embodied_vision.encoders.adapters import write_adapter
 from embodied_vision.encoders.adapting import AdapterStudent
 from embodied_vision.encoders.artefact import ADAPTER
-from embodied_vision.encoders.card import SCHEMA, limits_of, probe_table, source_of, trained_for
+from embodied_vision.encoders.card import SCHEMA, how_trained, limits_of, probe_table
 from embodied_vision.encoders.probe import ProbeReport
 
 
@@ -52,16 +52,7 @@ Updates of rank {manifest["rank"]} for {manifest["layers"]} linear layers of `{b
 {manifest["parameters"]:,} parameters, merged into that model's weights when they are loaded. The model itself
 is not here. Where it lies elsewhere, give this folder with `+base=NAME`.
 
-Trained without labels, for:
-
-{trained_for(training)}
-
-Made in {training["minutes"]:.1f} minutes (frames not counted) by
-
-    {training["command"]}
-
-from frames of {source_of(training["frames"])}, seed {training["settings"]["seed"]},
-{training["settings"]["steps"]} steps.
+{how_trained(training)}
 
 """
     limits = f"## Limits\n\n{limits_of(training['frames'])}\n"

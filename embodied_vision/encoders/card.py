@@ -169,6 +169,20 @@ def limits_of(frames: Mapping[str, Any]) -> str:
     )
 
 
+def how_trained(training: Mapping[str, Any]) -> str:
+    """What an encoder was trained for, by which command, from what: a part of its card."""
+    return f"""Trained without labels, for:
+
+{trained_for(training)}
+
+Made in {training["minutes"]:.1f} minutes (frames not counted) by
+
+    {training["command"]}
+
+from frames of {source_of(training["frames"])}, seed {training["settings"]["seed"]},
+{training["settings"]["steps"]} steps."""
+
+
 def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
     """The card of a trained compact encoder, Markdown."""
     training = manifest["training"]
@@ -178,16 +192,7 @@ def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
 A residual network of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px
 patch of a color image by {dimension} numbers. It runs on one CPU core; images of any size are taken as they are.
 
-Trained without labels, for:
-
-{trained_for(training)}
-
-Made in {training["minutes"]:.1f} minutes (frames not counted) by
-
-    {training["command"]}
-
-from frames of {source_of(training["frames"])}, seed {training["settings"]["seed"]},
-{training["settings"]["steps"]} steps.
+{how_trained(training)}
 
 """
     limits = f"## Limits\n\n{limits_of(training['frames'])}\n"

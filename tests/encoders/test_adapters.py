@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from embodied_vision.encoders import load_encoder
+from embodied_vision.encoders import Encoder, load_encoder
 from embodied_vision.encoders.adapter_card import write_student
 from embodied_vision.encoders.adapters import CONFIG, WEIGHTS, AdaptedEncoder
 from embodied_vision.encoders.adapting import AdapterStudent, LowRank
@@ -186,14 +186,19 @@ def test_size_and_layers_of_the_base_are_kept_and_can_be_others(base: Path, tmp_
     assert usual.encoder_id != other.encoder_id
 
 
-def test_peft_reads_what_is_written_here(base: Path, written: Path) -> None:
-    model = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(base), str(written)).eval()
-    encoder = load_encoder(written)
+def _same_features(encoder: Encoder, model: torch.nn.Module) -> None:
+    """Ours and those of a model that peft made."""
     assert isinstance(encoder, AdaptedEncoder)
     pixels = torch.from_numpy(encoder.front.prepare(_image()).pixels)
     with torch.no_grad():
         theirs = model(pixel_values=pixels).last_hidden_state[0, 1:].reshape(4, 4, -1).numpy()
     np.testing.assert_allclose(encoder.encode(_image()).grid, theirs, atol=1e-5)
+
+
+def test_peft_reads_what_is_written_here(base: Path, written: Path) -> None:
+    model = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(base), str(written)).eval()
+    encoder = load_encoder(written)
+    _same_features(encoder, model)
 
 
 def test_what_peft_wrote_is_read_here(base: Path, tmp_path: Path) -> None:
@@ -206,11 +211,7 @@ def test_what_peft_wrote_is_read_here(base: Path, tmp_path: Path) -> None:
                 parameter.normal_(0, 0.1, generator=generator)
     model.save_pretrained(tmp_path)
     encoder = load_encoder(tmp_path)
-    assert isinstance(encoder, AdaptedEncoder)
-    pixels = torch.from_numpy(encoder.front.prepare(_image()).pixels)
-    with torch.no_grad():
-        theirs = model(pixel_values=pixels).last_hidden_state[0, 1:].reshape(4, 4, -1).numpy()
-    np.testing.assert_allclose(encoder.encode(_image()).grid, theirs, atol=1e-5)
+    _same_features(encoder, model)
 
 
 def _changed(folder: Path, config: Mapping[str, Any] | None = None, tensors: Mapping[str, Any] | None = None) -> None:
