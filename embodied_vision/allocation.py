@@ -23,3 +23,10 @@ def keep_large_blocks(most_kept_bytes: int = IMAGES_KEPT_BYTES) -> None:
     if adjust is not None:
         adjust(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
         adjust(_TRIM_THRESHOLD, most_kept_bytes)
+
+
+def give_back_unused() -> None:
+    """Give whole pages between blocks in use back to the kernel; what lies unused at the heap's end is kept."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(IMAGES_KEPT_BYTES))

@@ -1,4 +1,4 @@
-"""What a process has loaded is left alone; what comes later and refers to itself does not stay."""
+"""What a process has loaded is left alone; what comes later and refers to itself does not stay, nor does its memory."""
 
 from __future__ import annotations
 
@@ -42,3 +42,41 @@ def test_garbage_is_found_soon_and_what_lasts_is_not_looked_through() -> None:
     assert found["collected_at_once"]
     assert 0 < found["walked"] < 100_000, "300,000 objects last"
     assert found["most"] < 25_000
+
+
+_TIDIED = """
+import gc, json, re, weakref
+from pathlib import Path
+from embodied_vision.allocation import keep_large_blocks
+from embodied_vision.collection import settle, tidy
+
+class Ring:
+    def __init__(self):
+        self.itself = self
+
+def private_kb():
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kb) for kb in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+)", rollup))
+
+keep_large_blocks()
+settle()
+gc.disable()
+forgotten = weakref.ref(Ring())
+before = private_kb()
+freed, between = [], []
+for _ in range(300):
+    freed.append(bytearray(100_000))
+    between.append(bytearray(1_000))
+del freed
+untidy = private_kb() - before
+tidy()
+print(json.dumps({"untidy": untidy, "tidy": private_kb() - before, "collected": forgotten() is None}))
+"""
+
+
+def test_what_was_freed_between_blocks_in_use_goes_back_to_the_kernel() -> None:
+    run = subprocess.run([sys.executable, "-c", _TIDIED], capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    assert found["collected"]
+    assert found["untidy"] > 25_000, "30 MB were freed, in pieces"
+    assert found["tidy"] < 5_000

@@ -25,7 +25,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
-from embodied_vision.collection import settle
+from embodied_vision.collection import TIDY_S, settle, tidy
 from embodied_vision.launching.health import Health, Summary
 from embodied_vision.nodes import qos
 
@@ -133,6 +133,7 @@ def main() -> None:
     executor = EventsExecutor()
     executor.add_node(node)
     settle()
+    node.create_timer(TIDY_S, tidy, clock=Clock(clock_type=ClockType.STEADY_TIME))
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         while rclpy.ok():
             executor.spin_once(timeout_sec=1.0)  # spin() of this executor never dispatches in rclpy 9.1.2

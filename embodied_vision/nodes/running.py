@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.experimental import EventsExecutor
@@ -19,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from embodied_vision.allocation import keep_large_blocks
-from embodied_vision.collection import settle
+from embodied_vision.collection import TIDY_S, settle, tidy
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.security import require_enforced
 from embodied_vision.nodes.given import Given
@@ -119,6 +120,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
         for make_node in makers:
             hosts.append(_Host(make_node, stop))
             given.check_known(hosts[-1].node)
+        hosts[0].node.create_timer(TIDY_S, tidy, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if asked.is_set():
             stop()
         return _work(hosts, stop)
