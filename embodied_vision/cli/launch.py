@@ -325,9 +325,9 @@ def _absolute(path: Path | None) -> str | None:
 
 
 def _path(name_or_path: str | None) -> str | None:
-    """A path that exists becomes absolute, a name stays."""
+    """A path that exists becomes absolute, a name stays; so does a link, which may lead elsewhere later."""
     path = Path(name_or_path or "").expanduser()
-    return str(path.resolve()) if name_or_path and path.exists() else name_or_path
+    return str(path.absolute()) if name_or_path and path.exists() else name_or_path
 
 
 def _new_run_dir() -> Path:

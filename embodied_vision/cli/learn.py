@@ -22,6 +22,7 @@ from embodied_vision.learning.train import STAGES, Stage
 DEFAULTS = LearnConfig()
 _HERE = "embodied_vision.cli."
 VERBS = {
+    "begin": _HERE + "learn_begin:command",
     "gate": _HERE + "learn_gate:command",
     "scenes": _HERE + "learn_scenes:command",
     "canary": _HERE + "learn_canary:command",
@@ -141,7 +142,9 @@ def rollback(
     """Use the former checkpoint of a task again."""
     pointer = Pointer(policies, task)
     before, now = pointer.current, pointer.rollback()
+    encoder = pointer.release["encoder"]
     if as_json:
-        typer.echo(json.dumps({"task": task, "current": now, "former": before}))
+        typer.echo(json.dumps({"task": task, "current": now, "former": before, "encoder": encoder}))
     else:
-        typer.echo(f"{task}: {now} is in use again, {before} is kept as the former one")
+        reads = encoder["name"] or encoder["id"] or "none"
+        typer.echo(f"{task}: {now} is in use again, encoder {reads}; {before} is kept as the former one")

@@ -26,11 +26,17 @@ def command(
     margin: float = typer.Option(DEFAULTS.margin, help="Share of scenes that it may solve less."),
     level: float = typer.Option(DEFAULTS.level, help="Largest probability of promoting one that is worse by that."),
     latency_ratio: float = typer.Option(DEFAULTS.latency_ratio, help="Its decisions may take so many times as long."),
-    latency_ms: float | None = typer.Option(None, help="Longest median decision of the head, ms.", show_default=False),
+    latency_ms: float | None = typer.Option(None, help="Longest median decision, ms.", show_default=False),
     size_mb: float = typer.Option(DEFAULTS.size_mb, help="Largest weights, MB."),
     canary: int = typer.Option(DEFAULTS.canary, min=0, help="Episodes that it is watched for afterwards; 0 for none."),
     workers: int = typer.Option(DEFAULTS.workers, min=1, help="Processes that evaluate."),
-    encoder: str = typer.Option("default", help="Name or folder of the encoder."),
+    encoder: str = typer.Option("default", help="Name or folder of the encoder that it reads."),
+    baseline_encoder: str | None = typer.Option(
+        None,
+        help="Name or folder of the encoder that the policy in use reads; the same when left out. Where they differ, "
+        "encoding an image counts as part of a decision.",
+        show_default=False,
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
     """Compare a checkpoint with the policy in use, and promote it or say why not. Exit code 1 when it is refused."""
@@ -59,11 +65,24 @@ def command(
             progress.advance(bars[who])
 
         episodes = EpisodeStore(store) if store is not None else None
-        outcome = decide(pointer, wanted, config, store=episodes, encoder=encoder, progress=on_scene)
+        outcome = decide(
+            pointer,
+            wanted,
+            config,
+            store=episodes,
+            encoder=encoder,
+            baseline_encoder=baseline_encoder,
+            progress=on_scene,
+        )
     if as_json:
         typer.echo(json.dumps(outcome.to_dict()))
     else:
         typer.echo(f"{outcome.task}: {outcome.candidate}: {outcome.decision}: {outcome.reason}")
         for finding in outcome.gate.get("findings", ()):
             typer.echo(f"  {'passed' if finding['passed'] else 'FAILED'}  {finding['name']}: {finding['words']}")
+        if outcome.decision == "promoted" and baseline_encoder not in (None, encoder):
+            typer.echo(
+                f"it reads another encoder: a running cell goes on with {outcome.baseline} until it is launched with "
+                f"--encoder {encoder}"
+            )
     raise typer.Exit(0 if outcome.decision == "promoted" else 1)

@@ -78,6 +78,18 @@ def load_encoder(name_or_path: str | Path = DEFAULT) -> Encoder:
     return encoder
 
 
+def whole_name(name_or_path: str | Path) -> str:
+    """The same encoder by a name that holds in any working directory: folders by their whole paths, options kept."""
+    name, options = split_options(str(name_or_path))
+    named = name if name == DEFAULT else _whole_path(name)
+    options |= {"base": _whole_path(options["base"])} if "base" in options else {}
+    return "+".join([named, *(f"{option}={value}" for option, value in options.items())])
+
+
+def _whole_path(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def split_options(name: str) -> tuple[str, dict[str, str]]:
     """Name and options of `NAME+option=value+…`."""
     found = _OPTIONS.fullmatch(name)

@@ -70,7 +70,8 @@ class Cost:
     """What a policy takes.
 
     Attributes:
-        decision_ms: median of a decision of the head; NaN where it was not measured.
+        decision_ms: median of a decision of the head, and of encoding an image where the two that are compared read
+            different encoders; NaN where it was not measured.
         size_bytes: of the weights.
     """
 

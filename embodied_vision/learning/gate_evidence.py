@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embodied_vision.calibration import read_cameras
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.episodes.reader import Decision, Episode
 from embodied_vision.episodes.store import EpisodeStore
@@ -218,18 +219,28 @@ def _known(store: EpisodeStore, episode_ids: Sequence[str]) -> Iterator[Episode]
     return (episode for episode in map(store.open, episode_ids) if outcome_known(episode))
 
 
-def cost(candidate: Path, baseline: Path, encoder: Encoder | None) -> tuple[Cost, Cost]:
+def cost(
+    candidate: Path, baseline: Path, encoder: Encoder | None, baseline_encoder: Encoder | None
+) -> tuple[Cost, Cost]:
     """What a decision of each takes on the same made-up map, timed in turns so that a busy machine slows both.
 
+    Where the two read different encoders, encoding an image of the simulated cell's size is part of the decision.
+
     Raises:
-        CheckpointError: one cannot be loaded.
+        CheckpointError: one cannot be loaded, or was trained with another encoder than is given for it.
     """
-    readers = [Reader.load(folder, encoder) for folder in (candidate, baseline)]
+    readers = [Reader.load(candidate, encoder), Reader.load(baseline, baseline_encoder)]
+    encodes = readers[0].policy.encoder_id != readers[1].policy.encoder_id
     times: list[list[float]] = [[], []]
     scenes = [_made_up(reader) for reader in readers]
+    camera, rng = read_cameras()[0], np.random.default_rng(0)
     for turn in range(_TIMED + 1):
+        image = rng.integers(0, 256, (camera.height, camera.width, 3), np.uint8)  # another one: some encoders reuse
         for which in (0, 1) if turn % 2 else (1, 0):
+            eyes = readers[which].encoder if encodes else None
             start = time.perf_counter()
+            if eyes is not None:
+                eyes.encode(image)
             readers[which].policy.explain_scene(scenes[which])
             if turn:  # the first one warms up
                 times[which].append(1000 * (time.perf_counter() - start))

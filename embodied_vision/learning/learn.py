@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.encoders.registry import load_encoder
+from embodied_vision.encoders.registry import DEFAULT, load_encoder, whole_name
 from embodied_vision.episodes.corrections import CORRECTIONS
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.errors import BadInput
+from embodied_vision.errors import BadInput, CheckpointError
 from embodied_vision.learning import canary, shadow
 from embodied_vision.learning.dataset import Dataset, may_teach, renderer_of, teaches, teaching_ids
 from embodied_vision.learning.environments import FIRST_RENDERER
@@ -29,6 +29,7 @@ from embodied_vision.learning.scene_results import LOG, SceneLog
 from embodied_vision.learning.train import Report, TrainConfig, train
 from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies.binding import require_encoder
 from embodied_vision.policies.checkpoint import Checkpoint
 from embodied_vision.policies.policy import Policy
 
@@ -221,6 +222,7 @@ def decide(
     *,
     store: EpisodeStore | None = None,
     encoder: str = "default",
+    baseline_encoder: str | None = None,
     old_tasks: Sequence[str] = (),
     run: RunScenes | None = None,
     progress: Progress | None = None,
@@ -233,6 +235,7 @@ def decide(
         config: settings.
         store: logged episodes, of which those are tried that neither policy learnt from.
         encoder: name or folder of the encoder.
+        baseline_encoder: of the policy in use; left out, the same.
         old_tasks: other tasks that the candidate must not have lost.
         run: runs scenes; left out, `evaluate`.
         progress: progress of the comparison.
@@ -244,21 +247,24 @@ def decide(
     """
     assert pointer.current is not None
     baseline_id, task = pointer.current, pointer.task
-    folder, baseline = pointer.add(candidate), pointer.path(baseline_id)
-    name = candidate.checkpoint_id
+    baseline = pointer.path(baseline_id)
+    in_use = checkpoints.load(baseline)
+    eyes, baseline_eyes = _eyes(candidate, encoder, in_use, baseline_encoder or encoder)
+    folder, name = pointer.add(candidate), candidate.checkpoint_id
     if name == baseline_id or pointer.was_rolled_back(name):
         why = "is in use already" if name == baseline_id else "was in use and was rolled back; log other episodes"
-        return _refuse(pointer, checkpoints.load(baseline), name, f"checkpoint {name} {why}")
+        return _refuse(pointer, in_use, name, f"checkpoint {name} {why}")
+    sides = (folder, encoder), (baseline, baseline_encoder or encoder)
     evidence: list[Pairs] = []
     broken: list[str] = []
     if config.scenes:
         for which in (task, *old_tasks):
-            ours, theirs = _run(which, folder, baseline, encoder, config, run, progress)
+            ours, theirs = _run(which, *sides, config, run, progress)
             evidence.append(simulated(which, ours, theirs, is_new=which == task))
             broken += broken_rules(ours, theirs, candidate.workspace)
-    eyes = load_encoder(encoder) if candidate.encoder_id else None
     if store is not None:
-        pairs, problems = _logged(task, store, folder, baseline, eyes, config, progress)
+        readers = Reader.load(folder, eyes), Reader.load(baseline, baseline_eyes)
+        pairs, problems = _logged(task, store, *readers, config)
         evidence += [pairs] if pairs is not None else []
         broken += problems
     shadowed = shadow.pairs(pointer, name, store)
@@ -269,8 +275,9 @@ def decide(
             "nothing to judge it by: no simulated scenes, no held-out logged episode whose outcome is known, and no "
             "shadow; let it run in the shadow first"
         )
-        return _refuse(pointer, checkpoints.load(baseline), name, reason)
-    verdict = judge(evidence, config.limits, broken=broken, cost=cost(folder, baseline, eyes))
+        return _refuse(pointer, in_use, name, reason)
+    costs = cost(folder, baseline, eyes, baseline_eyes)
+    verdict = judge(evidence, config.limits, broken=broken, cost=costs)
     differences = tuple(_difference(pairs) for pairs in evidence if pairs.source == "simulation")
     outcome = Outcome(
         task, name, baseline_id, "refused", verdict.reason, differences=differences, gate=verdict.to_dict()
@@ -282,8 +289,50 @@ def decide(
         "canary": canary.plan(pointer, store, evidence, config.canary).to_dict() if config.canary else None,
         "margin": config.margin,
     }
-    pointer.promote(name, verdict.reason, expected=baseline_id, thresholds=thresholds)
+    wanted = whole_name(encoder)
+    pointer.promote(name, verdict.reason, expected=baseline_id, thresholds=thresholds, encoder=wanted)
     return replace(outcome, decision="promoted")
+
+
+def _eyes(
+    candidate: Checkpoint, encoder: str, in_use: Checkpoint, baseline_encoder: str
+) -> tuple[Encoder | None, Encoder | None]:
+    """The encoders that the two read, one and the same where they are named alike; None where one reads none."""
+    ours = load_encoder(encoder) if candidate.encoder_id else None
+    require_encoder(candidate, ours)
+    if not in_use.encoder_id:
+        return ours, None
+    theirs = ours if ours is not None and baseline_encoder == encoder else load_encoder(baseline_encoder)
+    if theirs.encoder_id != in_use.encoder_id:
+        raise CheckpointError(
+            f"policy {in_use.checkpoint_id} in use reads encoder {in_use.encoder_id!r}, {baseline_encoder!r} is "
+            f"{theirs.encoder_id!r}, the candidate reads {candidate.encoder_id or 'none'!r}; name that of the policy "
+            "in use with --baseline-encoder"
+        )
+    return ours, theirs
+
+
+def begin(pointer: Pointer, checkpoint: Checkpoint, encoder: str = DEFAULT) -> None:
+    """Put a checkpoint to use where none is yet, instead of the shipped one.
+
+    Args:
+        pointer: of its task.
+        checkpoint: to begin with.
+        encoder: name or folder of the encoder that it reads.
+
+    Raises:
+        BadInput: a policy is in use already.
+        CheckpointError: it was trained with another encoder.
+        RunFailed: a learner is at work.
+    """
+    require_encoder(checkpoint, load_encoder(encoder) if checkpoint.encoder_id else None)
+    with pointer.locked():
+        if pointer.current is not None:
+            raise BadInput(
+                f"{pointer.current} is in use in {pointer.folder} already; compare with it by `embodied-vision learn "
+                "gate`, or begin another folder"
+            )
+        pointer.promote(pointer.add(checkpoint).name, "where learning begins", encoder=whole_name(encoder))
 
 
 def start(pointer: Pointer) -> Checkpoint:
@@ -293,7 +342,7 @@ def start(pointer: Pointer) -> Checkpoint:
         BadInput: none ships for the task.
     """
     if pointer.current is None:
-        pointer.promote(checkpoints.load(_first(pointer)).checkpoint_id, "where learning starts")
+        pointer.promote(_first(pointer).name, "where learning starts", encoder=DEFAULT)
     assert pointer.current is not None
     return checkpoints.load(pointer.path(pointer.current))
 
@@ -442,18 +491,17 @@ def fine_tune(
 
 def _run(
     task: str,
-    candidate: Path,
-    baseline: Path,
-    encoder: str,
+    candidate: tuple[Path, str],
+    baseline: tuple[Path, str],
     config: LearnConfig,
     run: RunScenes | None,
     progress: Progress | None,
 ) -> tuple[list[SceneResult], list[SceneResult]]:
-    """Results of both on the same validation scenes."""
+    """Results of both, each a folder and its encoder, on the same validation scenes."""
     seeds = split_seeds("validation", config.scenes, config.seed_offset)
-    log = SceneLog(baseline.parent.parent / LOG)
+    log = SceneLog(baseline[0].parent.parent / LOG)
 
-    def results(name: str, folder: Path) -> list[SceneResult]:
+    def results(name: str, folder: Path, encoder: str) -> list[SceneResult]:
         def tell(result: SceneResult) -> None:
             if progress is not None:
                 progress(name, result)
@@ -462,28 +510,21 @@ def _run(
             return list(run(task, folder, seeds))
         return evaluate(task, folder, seeds, encoder=encoder, workers=config.workers, log=log, report=tell)
 
-    return results("candidate", candidate), results("baseline", baseline)
+    return results("candidate", *candidate), results("baseline", *baseline)
 
 
 def _logged(
-    task: str,
-    store: EpisodeStore,
-    candidate: Path,
-    baseline: Path,
-    eyes: Encoder | None,
-    config: LearnConfig,
-    progress: Progress | None,
+    task: str, store: EpisodeStore, candidate: Reader, baseline: Reader, config: LearnConfig
 ) -> tuple[Pairs | None, list[str]]:
     """How both decide again in the newest held-out episodes.
 
     Those in which the policy in use acted itself count only where nothing else tells: it repeats all of them.
     """
-    readers = Reader.load(candidate, eyes), Reader.load(baseline, eyes)
-    acting = readers[1].policy.checkpoint_id
+    acting = baseline.policy.checkpoint_id
     found = store.select(task=task) if store.exists() else ()
     ids = [episode.id for episode in found if not config.scenes or episode.policy_id != acting]
-    ids = [e for e in held_out_of_both(ids, *(r.policy for r in readers)) if is_held_out(e, config.holdout)]
-    return logged(task, store, ids[-config.logged :] if config.logged else [], *readers)
+    ids = [e for e in held_out_of_both(ids, candidate.policy, baseline.policy) if is_held_out(e, config.holdout)]
+    return logged(task, store, ids[-config.logged :] if config.logged else [], candidate, baseline)
 
 
 def _difference(pairs: Pairs) -> Difference:

@@ -2,14 +2,15 @@
 
 FOLDER/TASK/checkpoints/ID/     all candidates, promoted or not
 FOLDER/TASK/releases/NUMBER-ID/ what was put to use: links `current` and `former`, and `release.json`, which says
-                                when, why and with which thresholds
+                                when, why, with which encoder and thresholds
 FOLDER/TASK/in_use              link to a release, the only thing that is ever swapped
 FOLDER/TASK/current             link to the checkpoint in use, through `in_use`; what the policy node loads
 FOLDER/TASK/former              link to the one before, through `in_use`
 FOLDER/TASK/history.jsonl       one line an event, see `history`
 
-A checkpoint names its encoder and holds head and normalisation, a release adds the thresholds it is watched by: all of
-it changes in one step, and a process killed at any moment leaves the one or the other.
+A checkpoint holds head, normalisation and the id of its encoder, a release adds where that encoder is found and the
+thresholds it is watched by: all of it changes in one step, and a process killed at any moment leaves the one or the
+other.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Pointer:
 
     @property
     def release(self) -> Mapping[str, Any]:
-        """What is known of the checkpoint in use: `time`, `event`, `reason`, `thresholds`; empty when there is none."""
+        """What is known of the checkpoint in use: `time`, `event`, `reason`, `thresholds`; empty when there is none.
+
+        Its `encoder` has the `id` of the one that it reads and the `name` by which that is loaded, empty where unknown.
+        """
         return self._release()
 
     def stored(self) -> list[str]:
@@ -88,6 +92,7 @@ class Pointer:
         *,
         expected: str | None = None,
         thresholds: Mapping[str, Any] | None = None,
+        encoder: str = "",
     ) -> None:
         """Use a stored checkpoint from now on. A reader of `current` sees the one or the other, never none.
 
@@ -96,12 +101,13 @@ class Pointer:
             reason: for the history.
             expected: id of the checkpoint that it was compared with.
             thresholds: what it is watched by, JSON-ready, see `canary`.
+            encoder: name or whole path of the encoder that it reads, where that is known.
 
         Raises:
             CheckpointError: it is not stored or damaged; the pointer stays.
             RunFailed: another checkpoint than `expected` is in use meanwhile; the pointer stays.
         """
-        checkpoints.load(self.path(checkpoint_id))
+        checkpoint = checkpoints.load(self.path(checkpoint_id))
         with self._swapping():
             before = self.current
             if expected is not None and before != expected:
@@ -110,7 +116,8 @@ class Pointer:
                     "meanwhile; learn again"
                 )
             former = before if before != checkpoint_id else self.former
-            self._swap("promoted", checkpoint_id, former, before, reason, thresholds or {})
+            reads = self._encoder(checkpoint, encoder)
+            self._swap("promoted", checkpoint_id, former, before, reason, thresholds or {}, encoder=reads)
 
     def rollback(self, reason: str = "asked for", *, expected: str | None = None, **more: Any) -> str:
         """Use the former checkpoint again; the one in use becomes the former. Returns the id now in use.
@@ -136,8 +143,8 @@ class Pointer:
                 raise BadInput(nothing)
             if expected is not None and before != expected:
                 raise RunFailed(f"{expected} is no longer in use in {self.folder}, {before} is; nothing was changed")
-            checkpoints.load(self.path(former))
-            self._swap("rolled back", former, before, before, reason, {}, **more)
+            reads = self._encoder(checkpoints.load(self.path(former)))
+            self._swap("rolled back", former, before, before, reason, {}, encoder=reads, **more)
             return former
 
     def purge(self, checkpoint_id: str, reason: str) -> None:
@@ -151,7 +158,9 @@ class Pointer:
             if current == checkpoint_id:
                 raise BadInput(f"checkpoint {checkpoint_id} is in use in {self.folder}; promote another one first")
             if self.former == checkpoint_id and current is not None:
-                self._swap("purged", current, None, checkpoint_id, reason, self.release.get("thresholds", {}))
+                kept = self.release
+                thresholds, reads = kept.get("thresholds", {}), kept.get("encoder", {})
+                self._swap("purged", current, None, checkpoint_id, reason, thresholds, encoder=reads)
             gone = self.path(checkpoint_id).with_name(f".{checkpoint_id}.{uuid.uuid4().hex[:8]}")
             if self.path(checkpoint_id).exists():
                 self.path(checkpoint_id).rename(gone)
@@ -224,6 +233,14 @@ class Pointer:
             _log.warning("%s is damaged: nobody watches the checkpoint in use, the way back is open", path)
             return {}
         return release
+
+    def _encoder(self, checkpoint: Checkpoint, name: str = "") -> dict[str, str]:
+        """What a checkpoint reads, by the name given or else by the last one under which it was put to use."""
+        if not checkpoint.encoder_id:
+            return {"id": "", "name": ""}
+        uses = [line for line in self.history() if line.get("candidate") == checkpoint.checkpoint_id]
+        names = [line.get("encoder", {}).get("name", "") for line in uses]
+        return {"id": checkpoint.encoder_id, "name": name or next(filter(None, reversed(names)), "")}
 
     def _releases(self) -> list[Path]:
         """Folders of all releases, oldest first; what a killed process had not finished begins with a dot."""
@@ -318,3 +335,19 @@ class Pointer:
         staging.symlink_to(target, target_is_directory=True)
         os.replace(staging, self.folder / name)
         sync(self.folder)
+
+
+def other_encoder(current: Path, given: str) -> str:
+    """What to add to a refusal of the policy behind a `current` link: where the encoder that it reads is found.
+
+    Args:
+        current: the link.
+        given: id of the encoder at hand.
+
+    Returns:
+        Empty where that is the one, or where nobody said how it is loaded.
+    """
+    encoder = Pointer(current.parent.parent, current.parent.name).release.get("encoder", {})
+    if not encoder.get("name") or encoder["id"] == given:
+        return ""
+    return f"; the one that it was promoted with is {encoder['name']}: launch the cell with --encoder {encoder['name']}"

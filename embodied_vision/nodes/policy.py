@@ -22,7 +22,7 @@ from embodied_vision.calibration import read_cameras
 from embodied_vision.cores import use_cores
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.registry import load_encoder
-from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
+from embodied_vision.errors import BadInput, CheckpointError, EmbodiedVisionError, RunFailed
 from embodied_vision.frame_health import check_frame
 from embodied_vision.matching import StampMatcher
 from embodied_vision.nodes import qos
@@ -159,7 +159,14 @@ class PolicyNode(ManagedNode):
 
     def _load(self, checkpoint: str) -> tuple[Path, Policy]:
         path = _folder(checkpoint)
-        return path, Policy.load(path, self._encoder)
+        try:
+            return path, Policy.load(path, self._encoder)
+        except CheckpointError as error:
+            from embodied_vision.learning.promotion import other_encoder  # what learning needs, only where it is used
+
+            assert self._encoder is not None
+            where = other_encoder(Path(checkpoint).expanduser(), self._encoder.encoder_id)
+            raise CheckpointError(f"{error}{where}") from error
 
     def _announce(self, path: Path) -> None:
         assert self._policy is not None

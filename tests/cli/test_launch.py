@@ -20,6 +20,7 @@ from embodied_vision.cli.launch import app
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.verify import verify
 from embodied_vision.errors import BadInput
+from embodied_vision.launching.graph import GraphConfig
 
 COMMAND = [sys.executable, "-m", "embodied_vision.cli.main", "launch"]
 START_S = 120.0
@@ -37,6 +38,19 @@ def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> N
         assert isinstance(result.exception, BadInput)
         assert message in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_link_to_the_policy_in_use_stays_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leads to by then is loaded before each decision."""
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "current").symlink_to("policy")
+    monkeypatch.chdir(tmp_path)
+    watched: list[GraphConfig] = []
+    monkeypatch.setattr("embodied_vision.cli.launch._watch", lambda config, *_: watched.append(config))
+    result = CliRunner().invoke(app, ["cell", "--policy", "current", "--encoder", "default"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert watched[0].parameters["policy"]["checkpoint"] == f"{tmp_path}/current"
+    assert watched[0].parameters["policy"]["encoder"] == "default"
 
 
 @pytest.fixture

@@ -106,4 +106,18 @@ def test_a_candidate_that_never_ran_in_the_shadow_is_told_how(pointer: Pointer) 
 def test_rollback_from_the_command_line(pointer: Pointer) -> None:
     before, former = pointer.current, pointer.former
     line = json.loads(run("rollback", "--policies", pointer.folder.parent, "--task", TASK, "--json"))
-    assert line == {"task": TASK, "current": former, "former": before}
+    assert line == {"task": TASK, "current": former, "former": before, "encoder": {"id": "", "name": ""}}
+
+
+def test_learning_begins_with_a_checkpoint_of_ones_own(tmp_path: Path) -> None:
+    mine = random_checkpoint("", seed=1, config=TINY)
+    folder = Pointer(tmp_path / "elsewhere", TASK).add(mine)
+    arguments = ["begin", folder, "--policies", tmp_path / "policies"]
+    with pytest.raises(BadInput, match=f"for task '{TASK}', not 'stacking'"):
+        run(*arguments, "--task", "stacking")
+    line = json.loads(run(*arguments, "--task", TASK, "--json"))
+    assert line == {"task": TASK, "current": mine.checkpoint_id, "encoder": {"id": "", "name": ""}}
+    with pytest.raises(BadInput, match=f"{mine.checkpoint_id} is in use"):
+        run(*arguments)
+    assert f"learning begins with {mine.checkpoint_id}" in run("begin", folder, "--policies", tmp_path / "more")
+    assert len(Pointer(tmp_path / "policies", TASK).history()) == 1

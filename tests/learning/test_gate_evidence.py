@@ -84,6 +84,6 @@ def test_scenes_become_pairs() -> None:
 
 
 def test_cost_is_measured_in_turns(readers: list[Reader], tmp_path: Path) -> None:
-    ours, theirs = cost(tmp_path / "1", tmp_path / "5", None)
+    ours, theirs = cost(tmp_path / "1", tmp_path / "5", None, None)
     assert ours.size_bytes == theirs.size_bytes == (tmp_path / "1" / "model.safetensors").stat().st_size
     assert 0.2 < ours.decision_ms / theirs.decision_ms < 5

@@ -20,7 +20,9 @@ from std_msgs.msg import String
 
 from embodied_vision.encoders.compact import CompactEncoder
 from embodied_vision.errors import RunFailed
+from embodied_vision.learning.promotion import Pointer
 from embodied_vision.nodes import conversions, qos
+from embodied_vision.policies import checkpoint as checkpoints
 from embodied_vision.policies.attempts import Attempts
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import RGBD, Features
@@ -259,6 +261,28 @@ def test_a_pointer_is_followed_before_the_next_decision(running: Setup) -> None:
     running.predict()
     until(lambda: running.decisions, what="the decision is published")
     assert running.decisions[0]["checkpoint_id"] == second
+
+
+def test_a_promoted_policy_that_reads_another_encoder_is_refused_and_the_one_in_use_stays(running: Setup) -> None:
+    graph, first = running.graph, running.policy.checkpoint_id
+    eyes, pointer = graph.run_dir / "other-eyes", Pointer(graph.run_dir / "policies", "block-insertion")
+    pointer.promote(pointer.add(checkpoints.load(graph.run_dir / "policy")).name, "start")
+    graph.client.set_parameters("policy", {"checkpoint": str(pointer.folder / "current")})
+    assert graph.client.trigger("policy/reload") == first
+    other = write_encoder(eyes, seed=1)
+    write_policy(graph.run_dir / "adapted", other.encoder_id)
+    second = pointer.add(checkpoints.load(graph.run_dir / "adapted")).name
+    pointer.promote(second, "better", encoder=str(eyes))
+    running.predict()  # follows the pointer, and cannot
+    with pytest.raises(RunFailed) as refusal:
+        graph.client.trigger("policy/reload")
+    for words in (second, other.encoder_id, running.policy.encoder_id, f"--encoder {eyes}", f"{first} stays in use"):
+        assert words in str(refusal.value)
+    running.predict()
+    until(lambda: len(running.decisions) == 2, what="both decisions are published")
+    assert [(d["checkpoint_id"], d["encoder_id"]) for d in running.decisions] == [
+        (first, running.policy.encoder_id)
+    ] * 2
 
 
 def test_a_candidate_decides_in_the_shadow_and_only_logs(running: Setup) -> None:
