@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embodied_vision.errors import RunFailed
-from embodied_vision.launching.graph import LEARNING_CELL, GraphConfig
+from embodied_vision.launching.graph import CELL, LEARNER, GraphConfig
 from embodied_vision.launching.supervisor import Supervisor
 from embodied_vision.learning import json_lines, provenance, scenario
 from embodied_vision.learning.learn import LearnConfig
@@ -53,7 +53,7 @@ class RosCell:
         self._plan = plan
         policies, store = output / "policies", output / "episodes"
         self._config = GraphConfig(
-            nodes=LEARNING_CELL,
+            nodes=(*CELL, LEARNER),
             run_dir=output / f"run-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             parameters={
                 "cell": {"task": plan.task},

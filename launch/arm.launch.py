@@ -6,5 +6,5 @@ from embodied_vision.launching.ros_launch import describe
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Encoder, policy, arm, recorder."""
+    """Encoder, policy, arm, recorder; with `judge` the task node, with `learn` a learner."""
     return describe("arm")

@@ -104,6 +104,7 @@ def cell(
     shadow: Path | None = option(_CELL["shadow"]),
     encoder: str | None = option(_CELL["encoder"]),
     store: Path | None = option(_CELL["store"]),
+    learn: Path | None = option(_CELL["learn"], show_default="no learner"),
     first_seed: int | None = option(_CELL["first_seed"], min=0),
     scenes: int | None = option(_CELL["scenes"], min=1),
     run: bool = typer.Option(False, "--run", help="Work on scenes as soon as all nodes are active."),
@@ -123,22 +124,22 @@ def cell(
 ) -> None:
     """Start the simulated cell: cell, encoder, policy, arm, recorder, task."""
     graph = LAUNCHABLE["cell"]
+    texts = _texts(
+        task=task,
+        policy=_path(policy),
+        shadow=_absolute(shadow),
+        encoder=_path(encoder),
+        store=_absolute(store),
+        learn=_absolute(learn),
+        first_seed=first_seed,
+        scenes=scenes,
+    )
     config = GraphConfig(
-        nodes=graph.nodes,
+        nodes=graph.started(texts),
         run_dir=run_dir or _new_run_dir(),
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),
-        parameters=graph.parameters(
-            _texts(
-                task=task,
-                policy=_path(policy),
-                shadow=_absolute(shadow),
-                encoder=_path(encoder),
-                store=_absolute(store),
-                first_seed=first_seed,
-                scenes=scenes,
-            )
-        ),
+        parameters=graph.parameters(texts),
         use_sim_time=use_sim_time,
         autostart=autostart,
         use_respawn=use_respawn,
@@ -156,10 +157,14 @@ def cell(
 def arm(
     robot: str | None = option(_ARM["robot"]),
     calibration: Path | None = option(_ARM["calibration"]),
+    task: str | None = option(_ARM["task"]),
     policy: str | None = option(_ARM["policy"]),
     shadow: Path | None = option(_ARM["shadow"]),
     encoder: str | None = option(_ARM["encoder"]),
     store: Path | None = option(_ARM["store"]),
+    judge: Path | None = option(_ARM["judge"], show_default="no task node"),
+    scenes: int | None = option(_ARM["scenes"], min=1),
+    learn: Path | None = option(_ARM["learn"], show_default="no learner"),
     speed: float | None = option(_ARM["speed"], min=0.05, max=1.0),
     dry_run: bool | None = option(_ARM["dry_run"]),
     namespace: str = NAMESPACE,
@@ -181,15 +186,19 @@ def arm(
     texts = _texts(
         robot=_path(robot),
         calibration=_absolute(calibration),
+        task=task,
         policy=_path(policy),
         shadow=_absolute(shadow),
         encoder=_path(encoder),
         store=_absolute(store),
+        judge=_absolute(judge),
+        scenes=scenes,
+        learn=_absolute(learn),
         speed=speed,
         dry_run=dry_run,
     )
     config = GraphConfig(
-        nodes=graph.nodes,
+        nodes=graph.started(texts),
         run_dir=run_dir or _new_run_dir(),
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),
@@ -243,7 +252,7 @@ def camera(
         store=_absolute(store),
     )
     config = GraphConfig(
-        nodes=graph.nodes,
+        nodes=graph.started(texts),
         run_dir=run_dir or _new_run_dir(),
         namespace=namespace,
         params_files=(PARAMETERS, *params_file),

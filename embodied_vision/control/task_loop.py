@@ -15,6 +15,10 @@ ROUNDS = 5
 """Decisions in a row that may come at the wrong moment before the episode counts as interrupted."""
 
 
+KEPT = 100
+"""Scenes whose seeds and results `Progress` names one by one: it is told with every step, of runs of any length."""
+
+
 class Interrupted(RunFailed):
     """Something that the episode depends on failed; the scene can be tried again."""
 
@@ -126,31 +130,31 @@ class Progress:
     Attributes:
         state: `finished` when every scene had its turn, `failed` when the graph did not recover.
         task: name of the task.
-        seeds: scenes of the run.
+        seeds: the first `KEPT` scenes of the run.
+        scenes: how many it has.
         phase: what is being done, in a word.
         seed, step, attempt: the scene in hand.
-        results: of the scenes that are through.
+        through, solved: how many scenes are through, and how many of them were solved.
+        results: of the last `KEPT` scenes that are through.
         error: why the run failed, empty otherwise.
     """
 
     state: State = "idle"
     task: str = ""
     seeds: tuple[int, ...] = ()
+    scenes: int = 0
     phase: str = ""
     seed: int = -1
     step: int = 0
     attempt: int = 0
+    through: int = 0
+    solved: int = 0
     results: tuple[SceneResult, ...] = ()
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form with two figures on top: `scenes` and `solved`."""
-        return {
-            **asdict(self),
-            "scenes": len(self.seeds),
-            "through": len(self.results),
-            "solved": sum(result.solved for result in self.results),
-        }
+        """JSON-ready form."""
+        return asdict(self)
 
 
 class TaskLoop:
@@ -183,11 +187,15 @@ class TaskLoop:
     def run(self, task: str, seeds: Sequence[int]) -> Progress:
         """Work through the scenes; the last progress, whose state is `finished` or `failed`."""
         self._progress = Progress()
-        self._say(state="running", task=task, seeds=tuple(seeds))
+        self._say(state="running", task=task, seeds=tuple(seeds[:KEPT]), scenes=len(seeds))
         try:
             for seed in seeds:
                 result = self._scene(task, seed)
-                self._say(results=(*self._progress.results, result))
+                self._say(
+                    through=self._progress.through + 1,
+                    solved=self._progress.solved + result.solved,
+                    results=(*self._progress.results, result)[-KEPT:],
+                )
         except RunFailed as error:
             self._say(state="failed", phase="", error=str(error))
             return self._progress

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from embodied_vision.errors import BadInput
-from embodied_vision.launching.graph import ARM, CAMERA, CELL, COMPOSED, LOG_LEVELS, NodeSpec
+from embodied_vision.launching.graph import ARM, CAMERA, CELL, COMPOSED, LEARNER, LOG_LEVELS, TASK, NodeSpec
 from embodied_vision.launching.parameters import declared
 
 SWITCH = ("true", "false")
@@ -27,7 +27,7 @@ class Argument:
         description: what it is for.
         default: as text; for one that sets parameters, empty: they stay as in the parameter files.
         choices: what may be given; empty for anything.
-        sets: (node, parameter) pairs that get the value.
+        sets: (node, parameter) pairs that get the value, where the node is started.
     """
 
     name: str
@@ -57,32 +57,62 @@ class Argument:
         return value
 
 
+Values = Mapping[str, Mapping[str, Any]]
+"""Node → parameter → value."""
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A node that is started where an argument is given.
+
+    Attributes:
+        node: what is started.
+        constants: what is set then, in this node and others.
+    """
+
+    node: NodeSpec
+    constants: Values = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Launchable:
     """A graph that can be launched.
 
     Attributes:
-        nodes: what it starts.
+        nodes: what it always starts.
         arguments: its own, beside `COMMON`.
-        constants: node → parameter → value that this graph always sets.
+        constants: what this graph always sets.
+        additions: argument → what is started as well where it is given.
     """
 
     nodes: tuple[NodeSpec, ...]
     arguments: tuple[Argument, ...]
-    constants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    constants: Values = field(default_factory=dict)
+    additions: Mapping[str, Addition] = field(default_factory=dict)
+
+    def started(self, texts: Mapping[str, str]) -> tuple[NodeSpec, ...]:
+        """The nodes, by argument → text."""
+        return (*self.nodes, *(addition.node for addition in self._asked(texts)))
 
     def parameters(self, texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Node → parameter → value, from argument → text; empty texts set nothing.
+        """What the nodes that are started get, from argument → text; empty texts set nothing.
 
         Raises:
             BadInput: a text that its parameter does not take.
         """
-        found: dict[str, dict[str, Any]] = {node: dict(values) for node, values in self.constants.items()}
+        found: dict[str, dict[str, Any]] = {node.name: {} for node in self.started(texts)}
+        for constants in (self.constants, *(addition.constants for addition in self._asked(texts))):
+            for node, values in constants.items():
+                found[node].update(values)
         for argument in self.arguments:
             text = texts.get(argument.name, "")
             for node, parameter in argument.sets if text else ():
-                found.setdefault(node, {})[parameter] = argument.value(text)
-        return found
+                if node in found:
+                    found[node][parameter] = argument.value(text)
+        return {node: values for node, values in found.items() if values}
+
+    def _asked(self, texts: Mapping[str, str]) -> list[Addition]:
+        return [addition for name, addition in self.additions.items() if texts.get(name)]
 
 
 COMMON = (
@@ -95,12 +125,16 @@ COMMON = (
     Argument("log_level", "least severity that nodes log", "info", LOG_LEVELS),
 )
 
-_STORE = Argument("store", "folder of the episode store that the recorder writes to", sets=(("recorder", "store"),))
+_STORE = Argument(
+    "store",
+    "folder of the episode store that the recorder writes to",
+    sets=(("recorder", "store"), ("learner", "store")),
+)
 
 _ENCODER = Argument(
     "encoder",
     "encoder that the policy was trained on: default, a folder, or a cached hub name (docs/encoders.md)",
-    sets=(("encoder", "encoder"), ("policy", "encoder")),
+    sets=tuple((node, "encoder") for node in ("encoder", "policy", "task", "learner")),
 )
 
 _POLICY = Argument(
@@ -115,6 +149,14 @@ _SHADOW = Argument(
     sets=(("policy", "shadow"),),
 )
 
+_LEARN = Argument(
+    "learn",
+    "folder of policies: a learner runs as well and promotes into it; have policy point there (docs/lifelong.md)",
+    sets=(("learner", "policies"),),
+)
+
+_SCENES = Argument("scenes", "number of scenes of a run", sets=(("task", "scenes"),))
+
 LAUNCHABLE: Mapping[str, Launchable] = {
     "cell": Launchable(
         CELL,
@@ -128,9 +170,11 @@ LAUNCHABLE: Mapping[str, Launchable] = {
             _SHADOW,
             _ENCODER,
             _STORE,
+            _LEARN,
             Argument("first_seed", "first scene of a run", sets=(("task", "first_seed"),)),
-            Argument("scenes", "number of scenes of a run", sets=(("task", "scenes"),)),
+            _SCENES,
         ),
+        additions={"learn": Addition(LEARNER)},
     ),
     "arm": Launchable(
         ARM,
@@ -143,16 +187,38 @@ LAUNCHABLE: Mapping[str, Launchable] = {
             Argument(
                 "calibration",
                 "YAML with the calibrated cameras",
-                sets=tuple((node, "calibration") for node in ("arm", "encoder", "policy", "recorder")),
+                sets=tuple((node, "calibration") for node in ("arm", "encoder", "policy", "recorder", "task")),
+            ),
+            Argument(
+                "task",
+                "task of policy and classifier",
+                sets=(("task", "task"), ("recorder", "task"), ("policy", "checkpoint")),
             ),
             _POLICY,
             _SHADOW,
             _ENCODER,
             _STORE,
+            Argument(
+                "judge",
+                "folder of a classifier: the task node runs as well, and goes on by its verdicts (docs/outcomes.md)",
+                sets=(("task", "outcome_classifier"),),
+            ),
+            _SCENES,
+            _LEARN,
             Argument("speed", "pace of pick and place, 1 the default", sets=(("arm", "speed"),)),
             Argument("dry_run", "everything but moving arm and gripper", choices=SWITCH, sets=(("arm", "dry_run"),)),
         ),
         {"arm": {"upstream": ["encoder", "policy", "recorder"]}},
+        {
+            "judge": Addition(
+                TASK,
+                {
+                    "arm": {"upstream": ["encoder", "policy", "recorder", "task"]},
+                    "task": {"needs": ["encoder", "policy", "arm", "recorder"]},
+                },
+            ),
+            "learn": Addition(LEARNER, {"learner": {"scenes": 0}}),
+        },
     ),
     "camera": Launchable(
         CAMERA,

@@ -53,11 +53,14 @@ CELL = (
 DRIVEN_CELL = (CELL[0], NodeSpec("driver", "embodied_vision_sim.driver_node", 3), *CELL[1:])
 """The same with a robot's driver between arm and cell; the cell's parameter `driven` must be set."""
 
-LEARNING_CELL = (*CELL, _node("learner", 0))
-"""The simulated cell with a learner beside its work."""
+TASK = CELL[-1]
+"""The loop of work, which a real arm has where something tells how a scene ended."""
 
-ARM = (_node("encoder", 1), _node("policy", 1), _node("arm", 0, start_stopped=True), _node("recorder", 2))
-"""A real arm and real cameras, whose drivers run already. An arm that died comes back stopped."""
+LEARNER = _node("learner", 0)
+"""Learns beside the work, where that is asked for."""
+
+ARM = CELL[1:-1]
+"""A real arm and real cameras, whose drivers run already."""
 
 CAMERA = (_node("camera", 0), _node("encoder", 1), _node("recorder", 2))
 """Real images, encoded and logged, without an arm."""

@@ -79,10 +79,10 @@ class _Starter:
 
     def __init__(self, name: str, context: LaunchContext) -> None:
         self._context = context
-        self._nodes = LAUNCHABLE[name].nodes
+        texts = {argument.name: self.argument(argument.name) for argument in LAUNCHABLE[name].arguments}
+        self._nodes = LAUNCHABLE[name].started(texts)
         self._files = [Path(self.argument("params_file"))] if self.argument("params_file") else []
         check_files(self._files, [node.name for node in self._nodes])
-        texts = {argument.name: self.argument(argument.name) for argument in LAUNCHABLE[name].arguments}
         self._parameters = LAUNCHABLE[name].parameters(texts)
 
     def argument(self, name: str) -> str:

@@ -64,6 +64,13 @@ class LearnerNode(ManagedNode):
             (0, 100_000),
             read_only=True,
         )
+        self.param(
+            "failed",
+            LEARN.failed,
+            "weight of an action that failed, and is to be avoided, against one that is to be done",
+            (0.0, 1.0),
+            read_only=True,
+        )
         self.param("threads", 1, "2 trains both stages side by side", (1, 2), read_only=True)
         self._status = self.create_publisher(String, "~/status", qos.STATUS)
         self._reloads: Client[Any, Any] = self.create_client(Trigger, "policy/reload")
@@ -88,6 +95,7 @@ class LearnerNode(ManagedNode):
             min_free_mb=self.value("min_free_mb"),
             learn=LearnConfig(
                 steps=self.value("steps"),
+                failed=self.value("failed"),
                 minutes=self.value("minutes"),
                 scenes=self.value("scenes"),
                 threads=self.value("threads"),

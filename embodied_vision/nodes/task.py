@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from std_msgs.msg import String
@@ -98,12 +99,12 @@ class TaskNode(ManagedNode):
                 "parameter task, or give a classifier of that task"
             )
         else:
-            seeds = [int(seed) for seed in self.value("seeds")]
+            seeds: Sequence[int] = [int(seed) for seed in self.value("seeds")]
             if seeds == [-1]:
                 first = self.value("first_seed")
-                seeds = list(range(first, first + self.value("scenes")))
+                seeds = range(first, first + self.value("scenes"))
             if not self._cell.is_simulated:
-                seeds = list(range(1, self.value("scenes") + 1))
+                seeds = range(1, self.value("scenes") + 1)
             self._cell.renew()
             loop = TaskLoop(
                 self._cell,
@@ -139,11 +140,11 @@ class TaskNode(ManagedNode):
 
     # ---- in the loop's thread
 
-    def _run(self, loop: TaskLoop, task: str, seeds: list[int]) -> None:
+    def _run(self, loop: TaskLoop, task: str, seeds: Sequence[int]) -> None:
         try:
             loop.run(task, seeds)
         except Exception as error:
-            self._say(Progress(state="failed", task=task, seeds=tuple(seeds), error=repr(error)))
+            self._say(replace(self._progress, state="failed", error=repr(error)))
             raise
 
     def _announce(self, event: Mapping[str, Any]) -> None:
@@ -157,7 +158,7 @@ class TaskNode(ManagedNode):
     def _say(self, progress: Progress) -> None:
         self._progress, question = progress, self._cell.question if self._cell is not None else ""
         self._status.publish(to_json({**progress.to_dict(), "question": question, "stamp_ns": self.now_ns()}))
-        values = {"phase": progress.phase, "seed": progress.seed, "through": len(progress.results)}
+        values = {"phase": progress.phase, "seed": progress.seed, "through": progress.through}
         if progress.state == "failed":
             self.get_logger().error(progress.error)
             self.health(ERROR, progress.error, **values)

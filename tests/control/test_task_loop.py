@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -84,7 +85,7 @@ class ScriptedCell:
         return self._outcome()
 
 
-def run(cell: ScriptedCell, seeds: tuple[int, ...] = (7,), **options: int) -> tuple[Progress, list[Progress]]:
+def run(cell: ScriptedCell, seeds: Sequence[int] = (7,), **options: int) -> tuple[Progress, list[Progress]]:
     said: list[Progress] = []
     loop = TaskLoop(cell, said.append, **options)
     return loop.run("stacking", seeds), said
@@ -98,11 +99,19 @@ def test_scenes_are_worked_through_in_order() -> None:
     assert progress.state == "finished"
     assert [(r.seed, r.solved, r.steps, r.attempts) for r in progress.results] == [(7, True, 2, 1), (8, True, 2, 1)]
     assert len(set(progress.results[0].decisions)) == 2
+    assert (progress.scenes, progress.through, progress.solved) == (2, 2, 2)
     common = {"task": "stacking", "scene": "s7", "attempt": 1, "renderer": "software"}
     assert cell.events[0] == {"event": "start", "seed": 7, **common}
     assert cell.events[1]["outcome"] == {"reward": 1.0, "solved": True}
     assert said[0].state == "running"
     assert said[-1].to_dict()["solved"] == 2
+
+
+def test_what_is_told_does_not_grow_with_the_run() -> None:
+    progress, said = run(ScriptedCell(needed=1), range(1_000_000, 1_000_150))
+    assert (progress.scenes, progress.through, progress.solved) == (150, 150, 150)
+    assert [result.seed for result in progress.results] == list(range(1_000_050, 1_000_150)), "the last hundred"
+    assert max(len(json.dumps(one.to_dict())) for one in said) < 30_000
 
 
 @pytest.mark.parametrize(("max_steps", "decided"), [(0, 3), (1, 1)])

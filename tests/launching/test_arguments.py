@@ -12,6 +12,7 @@ from embodied_vision.cli import launch
 from embodied_vision.cli.launch import sentence
 from embodied_vision.errors import BadInput
 from embodied_vision.launching.arguments import COMMON, LAUNCHABLE, SWITCH, Argument, named
+from embodied_vision.launching.graph import active_before
 from embodied_vision.launching.parameters import declared
 from embodied_vision.paths import PACKAGE
 
@@ -57,11 +58,11 @@ def test_they_say_the_same(graph: str) -> None:
 
 @pytest.mark.parametrize("graph", LAUNCHABLE)
 def test_every_argument_reaches_a_parameter_that_its_node_declares(graph: str) -> None:
-    nodes = {node.name for node in LAUNCHABLE[graph].nodes}
+    every = {argument.name: "given" for argument in LAUNCHABLE[graph].arguments}
+    nodes = {node.name for node in LAUNCHABLE[graph].started(every)}
     for argument in LAUNCHABLE[graph].arguments:
-        assert argument.sets
+        assert any(node in nodes for node, _ in argument.sets), argument.name
         for node, parameter in argument.sets:
-            assert node in nodes
             assert parameter in declared()[node]
 
 
@@ -84,6 +85,36 @@ def test_texts_become_values_of_the_parameters_types() -> None:
     found = camera.parameters({"source": "12", "rate": "30", "loop": "false"})
     assert found["camera"] == {"source": "12", "rate": 30.0, "loop": False}
     assert found["recorder"] == {"robot": "none", "task": "camera"}
+
+
+def test_a_judge_and_a_learner_come_where_they_are_asked_for() -> None:
+    arm, cell = LAUNCHABLE["arm"], LAUNCHABLE["cell"]
+    alone = {"task": "kitting", "store": "/episodes", "encoder": "mine", "calibration": "/cameras.yaml"}
+    assert [node.name for node in arm.started(alone)] == ["encoder", "policy", "arm", "recorder"]
+    found = arm.parameters(alone)
+    assert set(found) == {"encoder", "policy", "arm", "recorder"}
+    assert found["arm"]["upstream"] == ["encoder", "policy", "recorder"]
+
+    judged = {**alone, "judge": "/judge", "learn": "/policies"}
+    nodes = {node.name: node for node in arm.started(judged)}
+    assert set(nodes) == {"encoder", "policy", "arm", "recorder", "task", "learner"}
+    assert active_before(nodes["task"], tuple(nodes.values())) == ["encoder", "policy", "arm", "recorder"]
+    found = arm.parameters(judged)
+    assert found["arm"]["upstream"] == ["encoder", "policy", "recorder", "task"], "without its task node the arm halts"
+    assert found["task"] == {
+        "needs": ["encoder", "policy", "arm", "recorder"],
+        "task": "kitting",
+        "outcome_classifier": "/judge",
+        "encoder": "mine",
+        "calibration": "/cameras.yaml",
+    }
+    assert found["learner"] == {"scenes": 0, "policies": "/policies", "store": "/episodes", "encoder": "mine"}
+
+    assert "learner" not in {node.name for node in cell.started({})}
+    assert "learner" in {node.name for node in cell.started({"learn": "/policies"})}
+    assert cell.parameters({"learn": "/policies"})["learner"] == {"policies": "/policies"}, (
+        "a simulator knows its scenes"
+    )
 
 
 @pytest.mark.parametrize(
