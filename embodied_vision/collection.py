@@ -32,7 +32,7 @@ TIDY_S = 30.0
 def tidy() -> None:
     """Look for garbage, drop what Python keeps of freed objects, and give freed memory back: what is left is in use.
 
-    Takes about a millisecond after `settle`. Without it the memory of a process creeps up for hours, ever slower, as
+    Takes one or two milliseconds after `settle`, and some to take pages up again. Without it the memory of a process creeps up for hours, ever slower, as
     its free lists fill and as ever other pages of its heap come to be used.
     """
     gc.collect()
