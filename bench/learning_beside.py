@@ -29,7 +29,7 @@ from embodied_vision.launching.process import ManagedProcess
 from embodied_vision.launching.supervisor import Supervisor
 from embodied_vision.learning.collect import collect
 from embodied_vision.learning.environments import Conditions
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner import ROUND
 from embodied_vision.learning.learner_round import RoundSpec
 from embodied_vision.learning.seeds import scene_seed

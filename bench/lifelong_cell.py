@@ -30,7 +30,7 @@ from embodied_vision.errors import RunFailed
 from embodied_vision.launching.graph import CELL, LEARNER, GraphConfig
 from embodied_vision.launching.supervisor import Supervisor
 from embodied_vision.learning import json_lines, provenance, scenario
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner import LearnerConfig
 from embodied_vision.learning.processes import Processes
 from embodied_vision.learning.promotion import CURRENT, Pointer

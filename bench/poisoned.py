@@ -27,9 +27,11 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.learning import canary, json_lines
 from embodied_vision.learning.dataset import renderer_of
+from embodied_vision.learning.decide import start
 from embodied_vision.learning.environments import Conditions
 from embodied_vision.learning.evaluate import evaluate, split_seeds
-from embodied_vision.learning.learn import LearnConfig, learn, start
+from embodied_vision.learning.learn import learn
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.non_inferiority import fewest_scenes, one_sided
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.scene_results import LOG, SceneLog

@@ -10,7 +10,7 @@ _LARGEST_KEPT_BYTES = 32 << 20
 """glibc takes no more on 64 bit."""
 IMAGES_KEPT_BYTES = 256 << 20
 """What a process that handles images keeps at most."""
-_RESERVE_BYTES = 8 << 20
+RESERVE_BYTES = 1 << 20
 """What stays unused at the heap's end when memory is given back."""
 
 
@@ -19,19 +19,27 @@ def keep_large_blocks(most_kept_bytes: int = IMAGES_KEPT_BYTES) -> None:
 
     By default glibc maps blocks of this size one by one and unmaps them when they are freed. An image goes through
     several of them on its way through DDS and rclpy, and the page faults of the new ones cost about as much time as
-    the whole rest of the way. All threads share one heap then: of those that glibc makes for further threads it never
-    gives the end back, so that each would keep the most that it ever held. Call this before there are threads. Where
-    the C library is not glibc memory is left as it is.
+    the whole rest of the way. Where the C library is not glibc memory is left as it is.
     """
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:
         adjust(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
         adjust(_TRIM_THRESHOLD, most_kept_bytes)
+
+
+def share_one_heap() -> None:
+    """Have all threads allocate from one heap; call it before there are others.
+
+    Of the heaps that glibc makes for further threads it never gives the end back, so that each would keep the most that
+    it ever held. Where the C library is not glibc it is left as it is.
+    """
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is not None:
         adjust(_ARENA_MAX, 1)
 
 
 def give_back_unused() -> None:
-    """Give whole pages that are not in use back to the kernel, but for a few at the heap's end."""
+    """Give whole pages that are not in use back to the kernel, but for `RESERVE_BYTES` at the heap's end."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
-        trim(ctypes.c_size_t(_RESERVE_BYTES))
+        trim(ctypes.c_size_t(RESERVE_BYTES))

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 _AT_WORK = """
 import gc, json, weakref
 from embodied_vision.collection import settle
@@ -80,3 +82,41 @@ def test_what_was_freed_between_blocks_in_use_goes_back_to_the_kernel() -> None:
     assert found["collected"]
     assert found["untidy"] > 25_000, "30 MB were freed, in pieces"
     assert found["tidy"] < 5_000
+
+
+_THREAD = """
+import json, re, sys, threading
+from pathlib import Path
+from embodied_vision.allocation import keep_large_blocks, share_one_heap
+from embodied_vision.collection import tidy
+
+def private_kb():
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kb) for kb in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+)", rollup))
+
+keep_large_blocks()
+if sys.argv[1] == "one":
+    share_one_heap()
+before = private_kb()
+done, end = threading.Event(), threading.Event()
+
+def work():
+    blocks = [bytearray(100_000) for _ in range(400)]
+    del blocks
+    done.set()
+    end.wait()
+
+threading.Thread(target=work, daemon=True).start()
+done.wait()
+tidy()
+print(json.dumps(private_kb() - before))
+"""
+
+
+@pytest.mark.parametrize(("heaps", "kept_kb"), [("one", (0, 10_000)), ("as glibc has them", (30_000, 60_000))])
+def test_what_a_thread_freed_goes_back_from_one_heap_and_stays_in_one_of_its_own(
+    heaps: str, kept_kb: tuple[int, int]
+) -> None:
+    command = [sys.executable, "-c", _THREAD, heaps]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert kept_kb[0] <= json.loads(run.stdout) <= kept_kb[1]

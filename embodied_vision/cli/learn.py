@@ -13,8 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from embodied_vision.cli.lazy import lazy_group
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
+from embodied_vision.learning.decide import Outcome
 from embodied_vision.learning.evaluate import SceneResult
-from embodied_vision.learning.learn import LearnConfig, Outcome, learn
+from embodied_vision.learning.learn import learn
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.lessons import note
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.train import STAGES, Stage

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.learn import begin
+from embodied_vision.learning.decide import begin
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints

@@ -10,7 +10,7 @@ import typer
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import lineage
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.retrain import retrain
 

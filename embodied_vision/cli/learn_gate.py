@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from embodied_vision.episodes.store import EpisodeStore
+from embodied_vision.learning.decide import decide, start
 from embodied_vision.learning.evaluate import SceneResult
-from embodied_vision.learning.learn import LearnConfig, decide, start
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.policies import checkpoint as checkpoints
 

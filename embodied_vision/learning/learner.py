@@ -27,7 +27,7 @@ from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
 from embodied_vision.launching.environment import THREAD_VARIABLES
 from embodied_vision.launching.process import ManagedProcess, describe_exit
 from embodied_vision.learning import canary
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner_round import RoundSpec
 from embodied_vision.learning.promotion import CURRENT, Pointer
 from embodied_vision.learning.watch import STREAK, Arrivals, Choice, Journal, choose

@@ -25,9 +25,11 @@ from embodied_vision.encoders.registry import load_encoder
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, EmbodiedVisionError, RunFailed
 from embodied_vision.learning.dataset import Dataset, load_dataset, renderer_of
+from embodied_vision.learning.decide import decide, start
 from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.experience import Weights
-from embodied_vision.learning.learn import LearnConfig, decide, fine_tune, start
+from embodied_vision.learning.fine_tuning import fine_tune
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner_priority import give_way
 from embodied_vision.learning.lessons import MOST_FAILED, Lessons, lessons
 from embodied_vision.learning.promotion import Pointer

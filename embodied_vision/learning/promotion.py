@@ -351,3 +351,9 @@ def other_encoder(current: Path, given: str) -> str:
     if not encoder.get("name") or encoder["id"] == given:
         return ""
     return f"; the one that it was promoted with is {encoder['name']}: launch the cell with --encoder {encoder['name']}"
+
+
+def is_taken_back(current: Path, checkpoint_id: str) -> bool:
+    """Whether what the `current` link leads to was put in the place of this checkpoint because that did worse."""
+    release = Pointer(current.parent.parent, current.parent.name).release
+    return release.get("event") == "rolled back" and release.get("baseline") == checkpoint_id

@@ -12,7 +12,9 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
 from embodied_vision.learning import lineage
 from embodied_vision.learning.configuration import TrainConfig
-from embodied_vision.learning.learn import LearnConfig, Outcome, Progress, decide, fine_tune, taught
+from embodied_vision.learning.decide import Outcome, Progress, decide
+from embodied_vision.learning.fine_tuning import fine_tune, taught
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.runs import train_run
 from embodied_vision.learning.train import Report

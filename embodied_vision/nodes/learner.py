@@ -16,7 +16,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner import Learner, LearnerConfig, Status
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.watch import STREAK

@@ -107,6 +107,7 @@ class PolicyNode(ManagedNode):
         self._encoder: Encoder | None = None
         self._policy: Policy | None = None
         self._named, self._path, self._loading = "", Path(), False
+        self._barred = ""
         self._cameras: dict[str, Camera] = {}
         self._matchers: dict[str, StampMatcher] = {}
         self._sets = StampMatcher([])
@@ -200,11 +201,22 @@ class PolicyNode(ManagedNode):
         kept = self._policy.checkpoint_id if self._policy is not None else "none"
         error = future.exception()
         if error is not None:
-            self.get_logger().error(f"cannot reload, checkpoint {kept} stays: {error}")
-            return False, f"{error}; checkpoint {kept} stays in use"
+            self._barred = self._why_barred(kept, error)
+            self.get_logger().error(self._barred or f"cannot reload, checkpoint {kept} stays: {error}")
+            return False, self._barred or f"{error}; checkpoint {kept} stays in use"
+        self._barred = ""
         path, self._policy = future.result()
         self._announce(path)
         return True, self._policy.checkpoint_id
+
+    def _why_barred(self, kept: str, error: BaseException) -> str:
+        """Why the checkpoint at hand must not decide any more, though the one in use cannot be loaded; else empty."""
+        from embodied_vision.learning.promotion import is_taken_back  # what learning needs, only where it is used
+
+        named = Path(self.value("checkpoint")).expanduser()
+        if not (named.is_absolute() and is_taken_back(named, kept)):
+            return ""
+        return f"checkpoint {kept} was taken back and decides no more; the one in use again cannot be loaded: {error}"
 
     def _follow(self) -> None:
         """Load what the pointer leads to, if that is another checkpoint than before; no frame is taken meanwhile."""
@@ -222,6 +234,9 @@ class PolicyNode(ManagedNode):
             taken, _ = self._take_up(future)
             if not taken:
                 self._path = path  # told once
+            if self._barred:
+                self.health(ERROR, self._barred)
+                self._finish(False, self._barred)
 
         self._loading = True
         self._in_thread(lambda: self._load(named), done)
@@ -277,6 +292,9 @@ class PolicyNode(ManagedNode):
             answer.give(False, "another decision is being made; wait for it")
             return
         self._follow()
+        if self._barred and not self._loading:
+            answer.give(False, self._barred)
+            return
         now = self.now_ns()
         steady = self._steady.now().nanoseconds
         self._request = _Request(answer, now, steady + round(self.value("timeout") * 1e9))

@@ -19,7 +19,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from embodied_vision.allocation import keep_large_blocks
+from embodied_vision.allocation import keep_large_blocks, share_one_heap
 from embodied_vision.collection import TIDY_S, settle, tidy
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.security import require_enforced
@@ -111,6 +111,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     keep_large_blocks()
+    share_one_heap()
     sys.setswitchinterval(SWITCH_S)
     given = Given(sys.argv if args is None else args)
     try:

@@ -16,7 +16,7 @@ from embodied_vision.cli.learn_watch import watch
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import RunFailed
 from embodied_vision.learning import learner as learning
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner import Learner, LearnerConfig
 from embodied_vision.learning.watch import Journal
 

@@ -13,8 +13,8 @@ from typing import Any
 from learning.work import TASK
 
 from embodied_vision.episodes.store import EpisodeStore
-from embodied_vision.learning import learn as learning
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning import decide as learning
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner_round import RoundSpec, run_round
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.scene_results import SceneResult

@@ -16,10 +16,11 @@ from embodied_vision.encoders.registry import whole_name
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, CheckpointError
-from embodied_vision.learning import learn as learning
+from embodied_vision.learning import decide as learning
+from embodied_vision.learning.decide import Outcome, begin, decide
 from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.gate_evidence import cost
-from embodied_vision.learning.learn import LearnConfig, Outcome, begin, decide
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer, other_encoder
 from embodied_vision.policies.policy import Policy
 from embodied_vision.types import Features

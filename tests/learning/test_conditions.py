@@ -16,7 +16,8 @@ from embodied_vision.learning.collect import collect
 from embodied_vision.learning.dataset import load_dataset, renderer_of, teaching_ids
 from embodied_vision.learning.environments import Conditions
 from embodied_vision.learning.evaluate import evaluate, summarise
-from embodied_vision.learning.learn import LearnConfig, learn
+from embodied_vision.learning.learn import learn
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.runs import train_run
 from embodied_vision.learning.seeds import scene_seed

@@ -18,11 +18,14 @@ from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, CheckpointError, RunFailed
+from embodied_vision.learning import decide as deciding
 from embodied_vision.learning import learn as learning
+from embodied_vision.learning.decide import Outcome
 from embodied_vision.learning.evaluate import SceneResult
 from embodied_vision.learning.gate import Cost
 from embodied_vision.learning.holdout import is_held_out
-from embodied_vision.learning.learn import LearnConfig, Outcome, learn
+from embodied_vision.learning.learn import learn
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.lessons import note
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.policies import checkpoint as checkpoints
@@ -46,7 +49,7 @@ def log_episode(store: EpisodeStore, *, reward: float = 1.0, seed: int | None = 
 @pytest.fixture(autouse=True)
 def costs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is measured of a decision's time has tests of its own."""
-    monkeypatch.setattr(learning, "cost", lambda *_: (Cost(1.0, 1), Cost(1.0, 1)))
+    monkeypatch.setattr(deciding, "cost", lambda *_: (Cost(1.0, 1), Cost(1.0, 1)))
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def round_of(
         rewards = baseline if folder.name == in_use else candidate
         return [SceneResult(seed, reward, reward == 1, 1) for seed, reward in zip(seeds, rewards, strict=True)]
 
-    monkeypatch.setattr(learning, "evaluate", measured)
+    monkeypatch.setattr(deciding, "evaluate", measured)
     outcome = learn(TASK, store, pointer.folder.parent, config)
     assert all(seeds == asked[0] for seeds in asked)
     assert all(1_000_000 <= seed < 2_000_000 for seeds in asked for seed in seeds)
@@ -205,7 +208,7 @@ def test_a_candidate_is_not_promoted_over_another_policy_than_it_was_compared_wi
             pointer.promote(other, "by hand")
         return [SceneResult(seed, 1.0, True, 1) for seed in seeds]
 
-    monkeypatch.setattr(learning, "evaluate", measured)
+    monkeypatch.setattr(deciding, "evaluate", measured)
     with pytest.raises(RunFailed, match=f"{other} is in use"):
         learn(TASK, store, pointer.folder.parent, CONFIG)
     assert pointer.current == other
@@ -222,7 +225,7 @@ def test_a_guard_that_refuses_the_candidate_refuses_it_here(
         refused = () if folder.name == in_use else ("position_limit: x is 2",)
         return [SceneResult(seed, 1.0, True, 1, refused=refused) for seed in seeds]
 
-    monkeypatch.setattr(learning, "evaluate", measured)
+    monkeypatch.setattr(deciding, "evaluate", measured)
     outcome = learn(TASK, store, pointer.folder.parent, CONFIG)
     assert outcome.decision == "refused"
     assert outcome.reason.startswith("the guard refused actions of the candidate in 5 scenes")

@@ -23,7 +23,7 @@ from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput, RunFailed
 from embodied_vision.learning import learner as learning
 from embodied_vision.learning.holdout import is_held_out
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner import Learner, LearnerConfig, Status
 from embodied_vision.learning.learner_round import RoundSpec, run_round, tidy
 from embodied_vision.learning.promotion import Pointer

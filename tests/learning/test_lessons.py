@@ -11,7 +11,7 @@ from embodied_vision.episodes.edit import change_attribute
 from embodied_vision.episodes.schema import DECISIONS_BEGUN
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.errors import BadInput
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.learner_round import RoundSpec, learnable
 from embodied_vision.learning.lessons import lessons
 from tests.block_world import TASK, WORKSPACE, Cell, PatchEncoder

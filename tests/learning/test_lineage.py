@@ -14,10 +14,10 @@ from embodied_vision import geometry
 from embodied_vision.episodes.store import EpisodeStore
 from embodied_vision.episodes.writer import EpisodeWriter
 from embodied_vision.errors import BadInput, EpisodeError
-from embodied_vision.learning import learn as learning
+from embodied_vision.learning import decide as learning
 from embodied_vision.learning import lineage
 from embodied_vision.learning.gate import Cost
-from embodied_vision.learning.learn import LearnConfig
+from embodied_vision.learning.learn_config import LearnConfig
 from embodied_vision.learning.promotion import Pointer
 from embodied_vision.learning.retrain import retrain
 from embodied_vision.learning.scene_results import SceneResult

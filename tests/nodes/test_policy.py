@@ -285,6 +285,31 @@ def test_a_promoted_policy_that_reads_another_encoder_is_refused_and_the_one_in_
     ] * 2
 
 
+def test_a_policy_that_was_taken_back_decides_no_more_though_the_former_one_reads_another_encoder(
+    running: Setup,
+) -> None:
+    graph, own = running.graph, running.policy.checkpoint_id
+    eyes, pointer = graph.run_dir / "former-eyes", Pointer(graph.run_dir / "policies", "block-insertion")
+    other = write_encoder(eyes, seed=1)
+    write_policy(graph.run_dir / "former", other.encoder_id)
+    former = pointer.add(checkpoints.load(graph.run_dir / "former")).name
+    pointer.promote(former, "start", encoder=str(eyes))
+    pointer.promote(pointer.add(checkpoints.load(graph.run_dir / "policy")).name, "better")
+    graph.client.set_parameters("policy", {"checkpoint": str(pointer.folder / "current")})
+    assert graph.client.trigger("policy/reload") == own
+    running.predict()
+    pointer.rollback("it did worse")
+    for _ in range(2):
+        with pytest.raises(RunFailed) as refusal:
+            running.predict()
+        for words in (f"{own} was taken back", f"--encoder {eyes}"):
+            assert words in str(refusal.value)
+    assert len(running.decisions) == 1
+    pointer.promote(own, "by hand, again")
+    running.predict()
+    until(lambda: len(running.decisions) == 2, what="a decision of what was promoted again")
+
+
 def test_a_candidate_decides_in_the_shadow_and_only_logs(running: Setup) -> None:
     graph, candidate = running.graph, running.graph.run_dir / "candidate"
     shadow_id = write_policy(candidate, running.policy.encoder_id, seed=5)
