@@ -101,4 +101,4 @@ def test_fine_tuning_on_another_renderer_is_refused(tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path / "store")
     log_episode(store, 4, renderer="egl")
     with pytest.raises(BadInput, match="drawn by egl, the checkpoint in use learnt from pictures by software"):
-        learn(TASK, store, pointer.folder.parent, LearnConfig(steps=1, scenes=60, threads=1))
+        learn(TASK, store, pointer.folder.parent, LearnConfig(steps=1, scenes=60, threads=1, holdout=0.0))
