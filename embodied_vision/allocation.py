@@ -21,10 +21,8 @@ def keep_large_blocks(most_kept_bytes: int = IMAGES_KEPT_BYTES) -> None:
     several of them on its way through DDS and rclpy, and the page faults of the new ones cost about as much time as
     the whole rest of the way. Where the C library is not glibc memory is left as it is.
     """
-    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
-    if adjust is not None:
-        adjust(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-        adjust(_TRIM_THRESHOLD, most_kept_bytes)
+    _adjust(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+    _adjust(_TRIM_THRESHOLD, most_kept_bytes)
 
 
 def share_one_heap() -> None:
@@ -33,9 +31,13 @@ def share_one_heap() -> None:
     Of the heaps that glibc makes for further threads it never gives the end back, so that each would keep the most that
     it ever held. Where the C library is not glibc it is left as it is.
     """
+    _adjust(_ARENA_MAX, 1)
+
+
+def _adjust(parameter: int, value: int) -> None:
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:
-        adjust(_ARENA_MAX, 1)
+        adjust(parameter, value)
 
 
 def give_back_unused() -> None:

@@ -21,8 +21,8 @@ from embodied_vision.learning.dataset import load_dataset, teaching_ids
 from embodied_vision.learning.drift import PATIENCE
 from embodied_vision.learning.drift_known import Known, beside
 from embodied_vision.learning.drift_report import Drift, look, plot
-from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies.locate import locate
 
 app = typer.Typer(
     help="Watch what the arm sees, does and achieves beside what its policy learnt.", invoke_without_command=True
@@ -63,7 +63,7 @@ def command(
     if store is None or checkpoint is None:
         raise BadInput("give --store with the logged episodes and --checkpoint with the policy that made them")
     use_cores(threads)
-    folder = _policy(checkpoint)
+    folder = locate(checkpoint)
     manifest = checkpoints.read_manifest(folder)
     loaded = _known(known if known is not None else beside(folder), str(manifest["checkpoint_id"]), checkpoint)
     opened = EpisodeStore(store)
@@ -107,7 +107,7 @@ def fit_command(
 ) -> None:
     """Say once what a policy knows, from the episodes that it was trained on; it is written beside its folder."""
     use_cores(threads)
-    folder = _policy(checkpoint)
+    folder = locate(checkpoint)
     if known is None and not checkpoint.is_dir():
         raise BadInput(f"{checkpoint} ships with the package, where nothing is written; name a folder by --known")
     policy = checkpoints.load(folder)
@@ -175,10 +175,6 @@ def check_command(
             f"{each.delay:.0f}",
         )
     Console().print(table)
-
-
-def _policy(name: Path) -> Path:
-    return name if name.is_dir() else shipped(str(name))
 
 
 def _known(folder: Path, checkpoint_id: str, checkpoint: Path) -> Known:

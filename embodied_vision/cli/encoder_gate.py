@@ -40,15 +40,15 @@ def gate_command(
     from embodied_vision.encoders.runtimes import read_setting
     from embodied_vision.learning.compare import compare
     from embodied_vision.learning.evaluate import evaluate, split_seeds
-    from embodied_vision.paths import shipped
     from embodied_vision.policies.checkpoint import read_manifest
+    from embodied_vision.policies.locate import locate
     from embodied_vision.types import Workspace
 
     reduced = read_reduced(folder)
     if runtime not in reduced:
         raise BadInput(f"{folder} was not exported for {runtime!r}; it has {', '.join(reduced) or 'none'} to be gated")
     name = checkpoint or task
-    policy = Path(name) if Path(name).is_dir() else shipped(name)
+    policy = locate(name)
     manifest = read_manifest(policy)
     if not manifest.get("encoder_id"):
         raise BadInput(f"policy {name} reads no encoder, so that there is nothing to gate; give one that does")

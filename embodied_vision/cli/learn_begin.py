@@ -10,8 +10,8 @@ import typer
 from embodied_vision.errors import BadInput
 from embodied_vision.learning.decide import begin
 from embodied_vision.learning.promotion import Pointer
-from embodied_vision.paths import shipped
 from embodied_vision.policies import checkpoint as checkpoints
+from embodied_vision.policies.locate import locate
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
     as_json: bool = typer.Option(False, "--json", help="Print JSON for scripts."),
 ) -> None:
     """Put a checkpoint to use where none of its task is yet, instead of the shipped one. Rounds go on from there."""
-    wanted = checkpoints.load(Path(checkpoint) if Path(checkpoint).is_dir() else shipped(checkpoint))
+    wanted = checkpoints.load(locate(checkpoint))
     if task not in (None, wanted.task):
         raise BadInput(f"checkpoint {checkpoint} is for task {wanted.task!r}, not {task!r}; give one of that task")
     pointer = Pointer(policies, wanted.task)

@@ -347,7 +347,7 @@ def other_encoder(current: Path, given: str) -> str:
     Returns:
         Empty where that is the one, or where nobody said how it is loaded.
     """
-    encoder = Pointer(current.parent.parent, current.parent.name).release.get("encoder", {})
+    encoder = _behind(current).get("encoder", {})
     if not encoder.get("name") or encoder["id"] == given:
         return ""
     return f"; the one that it was promoted with is {encoder['name']}: launch the cell with --encoder {encoder['name']}"
@@ -355,5 +355,10 @@ def other_encoder(current: Path, given: str) -> str:
 
 def is_taken_back(current: Path, checkpoint_id: str) -> bool:
     """Whether what the `current` link leads to was put in the place of this checkpoint because that did worse."""
-    release = Pointer(current.parent.parent, current.parent.name).release
+    release = _behind(current)
     return release.get("event") == "rolled back" and release.get("baseline") == checkpoint_id
+
+
+def _behind(current: Path) -> Mapping[str, Any]:
+    """The release that a `current` link leads through."""
+    return Pointer(current.parent.parent, current.parent.name).release

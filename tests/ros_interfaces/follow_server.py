@@ -1,17 +1,14 @@
-"""A FollowJointTrajectory server in a process of its own: feedback for every point, then the result."""
+"""A FollowJointTrajectory server in a process of its own: feedback for every point, the result at a line on stdin."""
 
 from __future__ import annotations
 
-import time
+import sys
 
 import rclpy
 from control_msgs.action import FollowJointTrajectory
 from rclpy.action import ActionServer
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
-
-PAUSE_S = 1.0
-"""rclpy's client drops feedback that it hears after the end of its goal; the two go by different ways."""
 
 
 def main() -> None:
@@ -24,7 +21,7 @@ def main() -> None:
             feedback = FollowJointTrajectory.Feedback(joint_names=trajectory.joint_names)
             feedback.actual.positions = list(point.positions)
             goal.publish_feedback(feedback)
-        time.sleep(PAUSE_S)
+        sys.stdin.readline()  # rclpy's client drops feedback that it hears after the end of its goal
         tolerance = goal.request.goal_tolerance[0]
         goal.succeed()
         return FollowJointTrajectory.Result(error_string=f"{tolerance.name} within {tolerance.position}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,11 @@ def test_an_action_round_trip_between_two_processes(tmp_path: Path, monkeypatch:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     server = subprocess.Popen(
-        [sys.executable, str(HERE / "follow_server.py")], env=dict(variables), stdout=subprocess.PIPE, text=True
+        [sys.executable, str(HERE / "follow_server.py")],
+        env=dict(variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=lock.domain)
@@ -56,6 +61,11 @@ def test_an_action_round_trip_between_two_processes(tmp_path: Path, monkeypatch:
         heard: list[list[float]] = []
         sent = client.send_goal_async(goal, lambda m: heard.append(list(m.feedback.actual.positions)))
         executor.spin_until_future_complete(sent, 20.0)
+        deadline_s = time.monotonic() + 20.0
+        while len(heard) < len(POSITIONS) and time.monotonic() < deadline_s:
+            executor.spin_once(0.1)
+        assert server.stdin is not None
+        print("end", file=server.stdin, flush=True)
         result = sent.result().get_result_async()
         executor.spin_until_future_complete(result, 20.0)
         assert heard == POSITIONS
