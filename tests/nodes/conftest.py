@@ -28,11 +28,12 @@ from embodied_vision.nodes.client import GraphClient
 TIMEOUT_S = 30.0
 
 
-def until(done: Callable[[], object], timeout_s: float = TIMEOUT_S, what: str = "") -> None:
-    """Wait until `done`, at most so long."""
+def until(done: Callable[[], object], timeout_s: float = TIMEOUT_S, what: str | Callable[[], str] = "") -> None:
+    """Wait until `done`, at most so long; a `what` that is called tells how things stand at the end of the wait."""
     deadline = time.monotonic() + timeout_s
     while not done():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        if time.monotonic() >= deadline:
+            pytest.fail(f"not within {timeout_s} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.01)
 
 

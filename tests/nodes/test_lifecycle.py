@@ -67,7 +67,7 @@ def test_transitions_by_service_and_what_the_heartbeat_says(graph: Graph) -> Non
         return bool(graph.client._call(ChangeState, "faulty/change_state", request, 20.0).success)
 
     def state_is(expected: str) -> None:
-        until(lambda: states[-1] == expected, what=f"{states[-1]} becomes {expected}")
+        until(lambda: states[-1] == expected, what=lambda: f"{states[-1]} becomes {expected}")
 
     assert not change(Transition.TRANSITION_CONFIGURE)
     state_is("unconfigured")

@@ -45,6 +45,6 @@ def test_a_reader_that_is_too_slow_knows_what_it_missed(graph: Graph) -> None:
     until(lambda: heard[0] == 1, what="the first message, from which on losses are known")
     for number in range(300):
         publisher.publish(Float64(data=float(number)))
-    until(lambda: heard[0] + missed[0] >= 301, what=f"{heard} heard and {missed} missed are all")
+    until(lambda: heard[0] + missed[0] >= 301, what=lambda: f"{heard} heard and {missed} missed are all")
     assert heard[0] + missed[0] == 301
     assert missed[0] > 0

@@ -65,7 +65,7 @@ class Health:
         def found() -> list[str]:
             return [text for kind, text in self.said if kind == level and all(part in text for part in parts)]
 
-        until(found, what=f"{self._name} says {parts}, it said {self.said[-3:]}")
+        until(found, what=lambda: f"{self._name} says {parts}, it said {self.said[-3:]}")
         return found()[0]
 
 
@@ -81,7 +81,7 @@ def test_streams_of_a_contract_are_logged_and_what_breaks_it_is_told_and_noted(g
     store, contract = EpisodeStore(graph.run_dir / "store"), graph.run_dir / "contract.yaml"
     contract.write_text(yaml.safe_dump(CONTRACT, sort_keys=False))
     health = Health(graph, "recorder")
-    recorder = graph.start("recorder", store=str(store.path), contract=str(contract))
+    recorder = graph.start("recorder", store=str(store.path), contract=str(contract), min_free_mb=0)
     announcer = Announcer(graph)
     joints = graph.publisher(JointState, "joint_states")
     forces = graph.publisher(WrenchStamped, "ft/wrench")
@@ -168,7 +168,7 @@ def test_a_disk_that_takes_no_more_ends_the_recorder_which_says_why(graph: Graph
 def test_a_store_that_is_moved_away_while_it_is_written_ends_the_recorder(graph: Graph) -> None:
     store = EpisodeStore(graph.run_dir / "store")
     health = Health(graph, "recorder")
-    recorder = graph.start("recorder", store=str(store.path))
+    recorder = graph.start("recorder", store=str(store.path), min_free_mb=0)
     episode_id = graph.client.trigger("recorder/start")
     health.wait(DiagnosticStatus.OK, "logging")
     store.path.rename(graph.run_dir / "moved")
