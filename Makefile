@@ -87,7 +87,7 @@ bench-grasp-ceiling: $(INSTALLED)
 
 bench-encoder: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
-	$(BIN)/python bench/encoder.py $(if $(SMALL),--rounds 1 --sizes 1 --blocks 1 --rows 520)
+	$(BIN)/python bench/encoder.py $(if $(KEEP),--keep $(KEEP)) $(if $(SMALL),--rounds 1 --sizes 1 --blocks 1 --rows 520)
 
 # MINUTES=10 is the whole form.
 bench-recorder: $(INSTALLED)

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from enum import StrEnum
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +32,9 @@ from embodied_vision.launching.run_status import read_status
 from embodied_vision.launching.supervisor import Supervisor
 
 app = typer.Typer(help="Start the nodes, each a process of its own, and watch them until Ctrl-C.", no_args_is_help=True)
+
+Start = tuple[dict[str, str], str | None]
+"""Launch arguments that were given, and the service that is called once all nodes are active."""
 
 
 class Discovery(StrEnum):
@@ -69,35 +74,81 @@ _CELL = named(LAUNCHABLE["cell"].arguments)
 _ARM = named(LAUNCHABLE["arm"].arguments)
 _CAMERA = named(LAUNCHABLE["camera"].arguments)
 _COMMON = named(COMMON)
-NAMESPACE = option(_COMMON["namespace"], "", show_default="none")
-PARAMS_FILE = option(_COMMON["params_file"], [], show_default="none; may be repeated, the last wins")
-USE_SIM_TIME = option(_COMMON["use_sim_time"])
-AUTOSTART = option(_COMMON["autostart"])
-USE_RESPAWN = option(_COMMON["use_respawn"])
-USE_COMPOSITION = option(_COMMON["use_composition"])
-LOG_LEVEL = option(_COMMON["log_level"], LogLevel.INFO)
-RUN_DIR = typer.Option(None, help="Folder for the logs of this run.", show_default="runs/launch-TIME")
-DOMAIN = typer.Option(
-    None,
-    envvar="ROS_DOMAIN_ID",
-    min=0,
-    max=232,
-    help="ROS domain id. Without one a free domain is held, and the graph stays on this machine.",
-    show_default="a free one",
-)
-DISCOVERY = typer.Option(
-    None,
-    help="How far the graph may be found: localhost, subnet or system_default; see docs/security.md.",
-    show_default="localhost, or as the environment says with a domain id",
-)
-PEER = typer.Option([], help="Host that may join beside those; may be repeated.", show_default="none")
-ENCLAVE = typer.Option(
-    "", help="Parent of the nodes' SROS 2 enclaves, such as /cell; security is then enforced.", show_default="none"
-)
-TIMEOUT = typer.Option(90.0, min=1.0, help="How long all nodes may take to become active, s.")
 
 
-@app.command("cell")
+def _common(
+    namespace: str = option(_COMMON["namespace"], "", show_default="none"),
+    params_file: list[Path] = option(_COMMON["params_file"], [], show_default="none; may be repeated, the last wins"),
+    use_sim_time: bool = option(_COMMON["use_sim_time"]),
+    autostart: bool = option(_COMMON["autostart"]),
+    use_respawn: bool = option(_COMMON["use_respawn"]),
+    use_composition: bool = option(_COMMON["use_composition"]),
+    log_level: LogLevel = option(_COMMON["log_level"], LogLevel.INFO),
+    run_dir: Path | None = typer.Option(None, help="Folder for the logs of this run.", show_default="runs/launch-TIME"),
+    domain_id: int | None = typer.Option(
+        None,
+        envvar="ROS_DOMAIN_ID",
+        min=0,
+        max=232,
+        help="ROS domain id. Without one a free domain is held, and the graph stays on this machine.",
+        show_default="a free one",
+    ),
+    discovery: Discovery | None = typer.Option(
+        None,
+        help="How far the graph may be found: localhost, subnet or system_default; see docs/security.md.",
+        show_default="localhost, or as the environment says with a domain id",
+    ),
+    peer: list[str] = typer.Option([], help="Host that may join beside those; may be repeated.", show_default="none"),
+    enclave: str = typer.Option(
+        "", help="Parent of the nodes' SROS 2 enclaves, such as /cell; security is then enforced.", show_default="none"
+    ),
+    timeout: float = typer.Option(90.0, min=1.0, help="How long all nodes may take to become active, s."),
+) -> tuple[dict[str, Any], float]:
+    """Options of every verb that starts a graph.
+
+    Returns:
+        What GraphConfig takes of them, and the time that the nodes have.
+    """
+    config = {
+        "run_dir": run_dir or _new_run_dir(),
+        "namespace": namespace,
+        "params_files": (PARAMETERS, *params_file),
+        "use_sim_time": use_sim_time,
+        "autostart": autostart,
+        "use_respawn": use_respawn,
+        "use_composition": use_composition,
+        "log_level": log_level.value,
+        "domain": domain_id,
+        "discovery": discovery.value if discovery else "",
+        "peers": tuple(peer),
+        "enclave": enclave,
+    }
+    return config, timeout
+
+
+def _launches(name: str) -> Callable[[Callable[..., Start]], Callable[..., None]]:
+    """Make a verb that starts the graph of this name: the options of `_common` follow its own."""
+
+    def decorate(own: Callable[..., Start]) -> Callable[..., None]:
+        shared = signature(_common).parameters
+
+        @wraps(own)
+        def verb(**given: Any) -> None:
+            config, timeout_s = _common(**{name: given.pop(name) for name in shared})
+            texts, service = own(**given)
+            graph = LAUNCHABLE[name]
+            nodes, parameters = graph.started(texts), graph.parameters(texts)
+            _watch(GraphConfig(nodes=nodes, parameters=parameters, **config), timeout_s, service)
+
+        parameters = [*signature(own).parameters.values(), *shared.values()]
+        verb.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads options from
+        verb.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return app.command(name)(verb)
+
+    return decorate
+
+
+@_launches("cell")
 def cell(
     task: str | None = option(_CELL["task"]),
     policy: str | None = option(_CELL["policy"]),
@@ -108,22 +159,8 @@ def cell(
     first_seed: int | None = option(_CELL["first_seed"], min=0),
     scenes: int | None = option(_CELL["scenes"], min=1),
     run: bool = typer.Option(False, "--run", help="Work on scenes as soon as all nodes are active."),
-    namespace: str = NAMESPACE,
-    params_file: list[Path] = PARAMS_FILE,
-    use_sim_time: bool = USE_SIM_TIME,
-    autostart: bool = AUTOSTART,
-    use_respawn: bool = USE_RESPAWN,
-    use_composition: bool = USE_COMPOSITION,
-    log_level: LogLevel = LOG_LEVEL,
-    run_dir: Path | None = RUN_DIR,
-    domain_id: int | None = DOMAIN,
-    discovery: Discovery | None = DISCOVERY,
-    peer: list[str] = PEER,
-    enclave: str = ENCLAVE,
-    timeout: float = TIMEOUT,
-) -> None:
+) -> Start:
     """Start the simulated cell: cell, encoder, policy, arm, recorder, task."""
-    graph = LAUNCHABLE["cell"]
     texts = _texts(
         task=task,
         policy=_path(policy),
@@ -134,26 +171,10 @@ def cell(
         first_seed=first_seed,
         scenes=scenes,
     )
-    config = GraphConfig(
-        nodes=graph.started(texts),
-        run_dir=run_dir or _new_run_dir(),
-        namespace=namespace,
-        params_files=(PARAMETERS, *params_file),
-        parameters=graph.parameters(texts),
-        use_sim_time=use_sim_time,
-        autostart=autostart,
-        use_respawn=use_respawn,
-        use_composition=use_composition,
-        log_level=log_level.value,
-        domain=domain_id,
-        discovery=discovery.value if discovery else "",
-        peers=tuple(peer),
-        enclave=enclave,
-    )
-    _watch(config, timeout, "task/run" if run else None)
+    return texts, "task/run" if run else None
 
 
-@app.command("arm")
+@_launches("arm")
 def arm(
     robot: str | None = option(_ARM["robot"]),
     calibration: Path | None = option(_ARM["calibration"]),
@@ -167,22 +188,8 @@ def arm(
     learn: Path | None = option(_ARM["learn"], show_default="no learner"),
     speed: float | None = option(_ARM["speed"], min=0.05, max=1.0),
     dry_run: bool | None = option(_ARM["dry_run"]),
-    namespace: str = NAMESPACE,
-    params_file: list[Path] = PARAMS_FILE,
-    use_sim_time: bool = USE_SIM_TIME,
-    autostart: bool = AUTOSTART,
-    use_respawn: bool = USE_RESPAWN,
-    use_composition: bool = USE_COMPOSITION,
-    log_level: LogLevel = LOG_LEVEL,
-    run_dir: Path | None = RUN_DIR,
-    domain_id: int | None = DOMAIN,
-    discovery: Discovery | None = DISCOVERY,
-    peer: list[str] = PEER,
-    enclave: str = ENCLAVE,
-    timeout: float = TIMEOUT,
-) -> None:
+) -> Start:
     """Drive a real arm whose drivers run in this ROS domain: encoder, policy, arm, recorder; see docs/real_robot.md."""
-    graph = LAUNCHABLE["arm"]
     texts = _texts(
         robot=_path(robot),
         calibration=_absolute(calibration),
@@ -197,26 +204,10 @@ def arm(
         speed=speed,
         dry_run=dry_run,
     )
-    config = GraphConfig(
-        nodes=graph.started(texts),
-        run_dir=run_dir or _new_run_dir(),
-        namespace=namespace,
-        params_files=(PARAMETERS, *params_file),
-        parameters=graph.parameters(texts),
-        use_sim_time=use_sim_time,
-        autostart=autostart,
-        use_respawn=use_respawn,
-        use_composition=use_composition,
-        log_level=log_level.value,
-        domain=domain_id,
-        discovery=discovery.value if discovery else "",
-        peers=tuple(peer),
-        enclave=enclave,
-    )
-    _watch(config, timeout, None)
+    return texts, None
 
 
-@app.command("camera")
+@_launches("camera")
 def camera(
     source: str = option(_CAMERA["source"], ..., show_default=False),
     calibration: Path | None = option(_CAMERA["calibration"]),
@@ -226,22 +217,8 @@ def camera(
     encoder: str | None = option(_CAMERA["encoder"]),
     store: Path | None = option(_CAMERA["store"]),
     record: bool = typer.Option(True, help="Log an episode as soon as all nodes are active."),
-    namespace: str = NAMESPACE,
-    params_file: list[Path] = PARAMS_FILE,
-    use_sim_time: bool = USE_SIM_TIME,
-    autostart: bool = AUTOSTART,
-    use_respawn: bool = USE_RESPAWN,
-    use_composition: bool = USE_COMPOSITION,
-    log_level: LogLevel = LOG_LEVEL,
-    run_dir: Path | None = RUN_DIR,
-    domain_id: int | None = DOMAIN,
-    discovery: Discovery | None = DISCOVERY,
-    peer: list[str] = PEER,
-    enclave: str = ENCLAVE,
-    timeout: float = TIMEOUT,
-) -> None:
+) -> Start:
     """Publish, encode and log real images: camera, encoder, recorder. No arm moves."""
-    graph = LAUNCHABLE["camera"]
     texts = _texts(
         source=_path(source),
         calibration=_absolute(calibration),
@@ -251,23 +228,7 @@ def camera(
         encoder=encoder,
         store=_absolute(store),
     )
-    config = GraphConfig(
-        nodes=graph.started(texts),
-        run_dir=run_dir or _new_run_dir(),
-        namespace=namespace,
-        params_files=(PARAMETERS, *params_file),
-        parameters=graph.parameters(texts),
-        use_sim_time=use_sim_time,
-        autostart=autostart,
-        use_respawn=use_respawn,
-        use_composition=use_composition,
-        log_level=log_level.value,
-        domain=domain_id,
-        discovery=discovery.value if discovery else "",
-        peers=tuple(peer),
-        enclave=enclave,
-    )
-    _watch(config, timeout, "recorder/start" if record else None)
+    return texts, "recorder/start" if record else None
 
 
 @app.command("status")
