@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3) in glibc."""
@@ -11,7 +12,9 @@ _LARGEST_KEPT_BYTES = 32 << 20
 IMAGES_KEPT_BYTES = 256 << 20
 """What a process that handles images keeps at most."""
 RESERVE_BYTES = 1 << 20
-"""What stays unused at the heap's end when memory is given back."""
+"""What stays unused at the heap's end when memory is given back, and is free in it when it is touched."""
+_MADV_POPULATE_WRITE = 23
+"""Of madvise(2): take pages as if each had been written to, and leave what they hold alone."""
 
 
 def keep_large_blocks(most_kept_bytes: int = IMAGES_KEPT_BYTES) -> None:
@@ -45,3 +48,21 @@ def give_back_unused() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(RESERVE_BYTES))
+
+
+def touch_heap() -> None:
+    """Touch all of the heap, in which `RESERVE_BYTES` at least are free, so that what comes next finds its pages there.
+
+    Where the C library is not glibc, or the kernel older than 5.14, pages are taken as they are needed.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return
+    library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    library.free(library.malloc(RESERVE_BYTES))
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        if line.endswith("[heap]"):
+            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
+            library.madvise(begin, end - begin, _MADV_POPULATE_WRITE)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
+import sys
 
-from embodied_vision.allocation import RESERVE_BYTES, give_back_unused
+from embodied_vision.allocation import RESERVE_BYTES, give_back_unused, touch_heap
 
 YOUNG, MIDDLE, OLD = 700, 10, 2
 """Thresholds of the three generations: the oldest is looked through after YOUNG * MIDDLE * OLD new objects at most."""
 
 
-_SMALL_OBJECTS = RESERVE_BYTES // 16
-"""Python's smallest objects that fill the reserve."""
-_BLOCK_BYTES = 1 << 16
-"""Of what malloc takes from its heap by default too."""
+_ARENA_BITS = 20
+"""Python takes memory for small objects in pieces of so many bits, and gives back those in which none is left."""
+
+_kept: list[object] = []
 
 
 def settle() -> None:
@@ -24,10 +25,11 @@ def settle() -> None:
     lying for the better part of an hour meanwhile. Without them a whole collection takes less than a millisecond. May
     be called again when much has been loaded anew.
 
-    A reserve of memory is touched as well, `RESERVE_BYTES` of the heap and as much for small objects, so that the work
-    that follows finds its pages there instead of faulting them in one by one for an hour.
+    The heap is touched as well, and room for small objects, so that the work that follows finds its pages there instead
+    of faulting them in one by one for an hour.
     """
-    _touch_reserve()
+    touch_heap()
+    _touch_small()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
@@ -35,21 +37,28 @@ def settle() -> None:
     gc.set_threshold(YOUNG, MIDDLE, OLD)
 
 
-def _touch_reserve() -> None:
-    small = [object() for _ in range(_SMALL_OBJECTS)]
-    blocks = [bytearray(_BLOCK_BYTES) for _ in range(RESERVE_BYTES // _BLOCK_BYTES)]
-    del small, blocks
+def _touch_small() -> None:
+    """Touch room for small objects, of which one a piece stays, so that Python keeps the pieces."""
+    _kept.clear()
+    objects = [object() for _ in range(RESERVE_BYTES // sys.getsizeof(object()))]
+    _kept.extend({id(one) >> _ARENA_BITS: one for one in objects}.values())
 
 
 TIDY_S = 30.0
 """How often a process that runs on and on calls `tidy`."""
 
 
-def tidy() -> None:
-    """Look for garbage, drop what Python keeps of freed objects, and give freed memory back: what is left is in use.
+def tidy(*, give_back: bool) -> None:
+    """Look for garbage and drop what Python keeps of freed objects, for a process that runs on and on.
 
-    Takes one or two milliseconds after `settle`, and some more until pages are taken up again. Without it the memory of
-    a process creeps up for hours, ever slower: its free lists fill, and ever other pages of its heap come to be used.
+    Args:
+        give_back: give freed memory back to the kernel as well, so that what is left is in use. For processes through
+            which images go: else their memory creeps up for hours, ever slower, to the most that ever came together.
+            It takes one or two milliseconds, and some more until pages are taken up again. Processes whose turn must
+            come in time, and which hold little, keep the pages that they have once touched and touch all of their heap.
     """
     gc.collect()
-    give_back_unused()
+    if give_back:
+        give_back_unused()
+    else:
+        touch_heap()

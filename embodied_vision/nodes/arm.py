@@ -65,6 +65,8 @@ HOME_WAIT_S = 5.0
 class ArmNode(ManagedNode):
     """Carries out one decision at a time, and stands still within half a second when anybody it needs falls silent."""
 
+    HANDLES_IMAGES = False
+
     def __init__(self) -> None:
         super().__init__("arm")
         self.param("robot", "panda_suction", "shipped robot by name, or the path of its YAML", read_only=True)

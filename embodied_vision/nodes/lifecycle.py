@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial, wraps
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
@@ -37,6 +37,9 @@ class ManagedNode(LifecycleNode):
     Timers and subscriptions made in `start` through `every`, `subscribe` and `subscribe_sensor` end by themselves when
     the node is deactivated. Publishers and services are best made in the constructor or in `setup`.
     """
+
+    HANDLES_IMAGES: ClassVar[bool] = True
+    """Whether it holds large blocks for a while, and gives their memory back."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

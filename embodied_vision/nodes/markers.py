@@ -64,6 +64,8 @@ _EDGES = [(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)]
 class MarkersNode(ManagedNode):
     """Draws; it plans and checks each decision for itself, so that the arm node has nothing to do with pictures."""
 
+    HANDLES_IMAGES = False
+
     def __init__(self) -> None:
         super().__init__("markers")
         self.param("robot", "panda_suction", "shipped robot by name, or the path of its YAML", read_only=True)

@@ -133,7 +133,7 @@ def main() -> None:
     executor = EventsExecutor()
     executor.add_node(node)
     settle()
-    node.create_timer(TIDY_S, tidy, clock=Clock(clock_type=ClockType.STEADY_TIME))
+    node.create_timer(TIDY_S, lambda: tidy(give_back=False), clock=Clock(clock_type=ClockType.STEADY_TIME))
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
         while rclpy.ok():
             executor.spin_once(timeout_sec=1.0)  # spin() of this executor never dispatches in rclpy 9.1.2

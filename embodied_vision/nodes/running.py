@@ -19,7 +19,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from embodied_vision.allocation import keep_large_blocks, share_one_heap
+from embodied_vision.allocation import keep_large_blocks
 from embodied_vision.collection import TIDY_S, settle, tidy
 from embodied_vision.errors import BadInput, EmbodiedVisionError
 from embodied_vision.launching.security import require_enforced
@@ -111,7 +111,6 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     keep_large_blocks()
-    share_one_heap()
     sys.setswitchinterval(SWITCH_S)
     given = Given(sys.argv if args is None else args)
     try:
@@ -121,7 +120,9 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
         for make_node in makers:
             hosts.append(_Host(make_node, stop))
             given.check_known(hosts[-1].node)
-        hosts[0].node.create_timer(TIDY_S, tidy, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        give_back = any(host.node.HANDLES_IMAGES for host in hosts)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        hosts[0].node.create_timer(TIDY_S, lambda: tidy(give_back=give_back), clock=clock)
         if asked.is_set():
             stop()
         return _work(hosts, stop)

@@ -25,6 +25,8 @@ from embodied_vision.nodes.verdicts import Verdicts
 class TaskNode(ManagedNode):
     """Runs `TaskLoop` in a thread; `~/run` returns at once, `task/status` tells how it goes."""
 
+    HANDLES_IMAGES = False
+
     def __init__(self) -> None:
         super().__init__("task")
         self.param("task", "block-insertion", "task to run")
