@@ -85,6 +85,7 @@ bench-grasp-ceiling: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/grasp_ceiling.py $(if $(SMALL),--scenes 2,--journal $(TMPDIR)/grasp_ceiling.jsonl --append results/grasps.jsonl)
 
+# KEEP=FOLDER leaves the networks there.
 bench-encoder: $(INSTALLED)
 	@mkdir -p $(TMPDIR)
 	$(BIN)/python bench/encoder.py $(if $(KEEP),--keep $(KEEP)) $(if $(SMALL),--rounds 1 --sizes 1 --blocks 1 --rows 520)

@@ -8,8 +8,10 @@ figure and draws them; ends with exit code 1 when something grows, a heartbeat w
 How a slope is judged: memory and latency come in steps and bursts, so that neighbouring samples tell the same. The time
 after the warm-up is cut into blocks, the means of the blocks are fitted with a line, and the line's standard error is
 widened by what the residuals of neighbouring blocks still have in common (lag-1 correlation r: the blocks count as
-n (1 - r) / (1 + r)). Nothing grows when the 95 % interval of the slope reaches down to zero. SMALL=1 takes about a
-minute: it shows that all of this works, but slopes over so short a time judge nothing.
+n (1 - r) / (1 + r)). Nothing grows when the 95 % interval of the slope reaches down to zero. Looks come at random
+moments, one in each few seconds: frames and what is done every 30 s keep their time so well that regular looks would
+meet them in a phase that drifts over the hour, and memory with it. SMALL=1 takes about a minute: it shows that all of
+this works, but slopes over so short a time judge nothing.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
     blocks = np.array_split(np.arange(len(values)), count)
     minutes = np.array([np.mean(np.take(times_s, block)) for block in blocks]) / 60
     means = np.array([np.mean(np.take(values, block)) for block in blocks])
+    if np.ptp(means) == 0:
+        return Slope(0.0, 0.0)
     line = linregress(minutes, means)
     rest = means - (line.intercept + line.slope * minutes)
     power = float(rest @ rest)
@@ -204,6 +208,7 @@ def watch(minutes: float, warm_up: float, task: str, output: Path) -> Run:
     }
     run_dir = output / f"run-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     period_s = min(5.0, minutes * 60 / 120)
+    phase = np.random.default_rng(0)
     with Supervisor(GraphConfig(nodes=CELL, run_dir=run_dir, parameters=parameters)) as graph:
         graph.wait_active(START_S)
         os.environ.update(graph.environment.variables)
@@ -220,6 +225,7 @@ def watch(minutes: float, warm_up: float, task: str, output: Path) -> Run:
                 if results.over():
                     results.begin([scene_seed("test", first + index) for index in range(ROUND)])
                     first += ROUND
+                time.sleep(max(0.0, due_s + phase.uniform(0.0, 0.9 * period_s) - time.monotonic()))
                 _sample(run.memory, graph)
                 due_s += period_s
                 time.sleep(max(0.0, due_s - time.monotonic()))

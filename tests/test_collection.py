@@ -123,3 +123,31 @@ def test_what_a_thread_freed_goes_back_from_one_heap_and_stays_in_one_of_its_own
     command = [sys.executable, "-c", _THREAD, heaps]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert kept_kb[0] <= json.loads(run.stdout) <= kept_kb[1]
+
+
+_TOUCHED = """
+import json, sys
+from embodied_vision.allocation import keep_large_blocks, share_one_heap
+share_one_heap()
+from embodied_vision.collection import settle, tidy
+
+def heap_kb(kind):
+    lines = iter(open("/proc/self/smaps"))
+    next(line for line in lines if line.rstrip().endswith("[heap]"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind))
+
+keep_large_blocks()
+touch = {"settle": settle, "tidy": lambda: tidy(give_back=False)}[sys.argv[1]]
+touch()
+size, touched = heap_kb("Size:"), heap_kb("Rss:")
+later = [bytearray(3_000) for _ in range(300)]
+print(json.dumps({"size": size, "touched": touched, "later": heap_kb("Rss:")}))
+"""
+
+
+@pytest.mark.parametrize("step", ["settle", "tidy"])
+def test_a_heap_that_was_touched_holds_what_comes_later(step: str) -> None:
+    run = subprocess.run([sys.executable, "-c", _TOUCHED, step], capture_output=True, text=True, check=True)
+    found = json.loads(run.stdout)
+    assert found["touched"] == found["size"]
+    assert found["later"] == found["touched"], "900 kB more were asked for"
