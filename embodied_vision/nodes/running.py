@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -110,6 +111,7 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    faulthandler.enable()  # a crash in a library's native code tells in the log where it was called
     keep_large_blocks()
     sys.setswitchinterval(SWITCH_S)
     given = Given(sys.argv if args is None else args)
