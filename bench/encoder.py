@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from timeit import repeat
 from typing import Any
 
 import numpy as np
@@ -108,14 +109,9 @@ def peak(dtype: torch.dtype, rounds: int) -> float:
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     image = a.t().reshape(1, side, 64, side // 64).to(memory_format=torch.channels_last)
     kernel = b.reshape(side, side, 1, 1).to(memory_format=torch.channels_last)
-    best = np.inf
+    products = (partial(torch.mm, a, b), partial(torch.nn.functional.conv2d, image, kernel))
     with torch.inference_mode():
-        for product in (partial(torch.mm, a, b), partial(torch.nn.functional.conv2d, image, kernel)):
-            product()
-            for _ in range(min(rounds, 8)):
-                begun = time.perf_counter()
-                product()
-                best = min(best, time.perf_counter() - begun)
+        best = min(min(repeat(product, product, number=1, repeat=min(rounds, 8))) for product in products)
     return 2 * side**3 / best / 1e9
 
 

@@ -225,10 +225,9 @@ def watch(minutes: float, warm_up: float, task: str, output: Path) -> Run:
                 if results.over():
                     results.begin([scene_seed("test", first + index) for index in range(ROUND)])
                     first += ROUND
-                time.sleep(max(0.0, due_s + phase.uniform(0.0, 0.9 * period_s) - time.monotonic()))
                 _sample(run.memory, graph)
                 due_s += period_s
-                time.sleep(max(0.0, due_s - time.monotonic()))
+                time.sleep(max(0.0, due_s + phase.uniform(0.0, 0.9 * period_s) - time.monotonic()))
                 if round((due_s - begun_s) / period_s) % 60 == 0:
                     console.print(f"{(due_s - begun_s) / 60:.1f} min, {results.count} scenes", highlight=False)
             witness.end()

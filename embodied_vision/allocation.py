@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -60,9 +61,15 @@ def touch_heap() -> None:
         return
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
+    library.sbrk.restype, library.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     library.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     library.free(library.malloc(RESERVE_BYTES))
-    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-        if line.endswith("[heap]"):
-            begin, end = (int(number, 16) for number in line.split()[0].split("-"))
-            library.madvise(begin, end - begin, _MADV_POPULATE_WRITE)
+    if begin := _heap_begin():
+        library.madvise(begin, library.sbrk(0) - begin, _MADV_POPULATE_WRITE)
+
+
+@cache
+def _heap_begin() -> int:
+    """Address of the heap, which grows at its end alone, 0 for none; found once, there are thousands of mappings."""
+    lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return next((int(line.split("-")[0], 16) for line in lines if line.endswith("[heap]")), 0)

@@ -46,19 +46,23 @@ def test_garbage_is_found_soon_and_what_lasts_is_not_looked_through() -> None:
     assert found["most"] < 25_000
 
 
-_TIDIED = """
-import gc, json, re, weakref
+_PRIVATE_KB = """
+import re
 from pathlib import Path
+
+def private_kb():
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(kb) for kb in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+)", rollup))
+"""
+
+_TIDIED = """
+import gc, json, weakref
 from embodied_vision.allocation import keep_large_blocks
 from embodied_vision.collection import settle, tidy
 
 class Ring:
     def __init__(self):
         self.itself = self
-
-def private_kb():
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return sum(int(kb) for kb in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+)", rollup))
 
 keep_large_blocks()
 settle()
@@ -79,7 +83,7 @@ print(json.dumps({"untidy": untidy, "kept": kept, "tidy": private_kb() - before,
 
 
 def test_what_was_freed_between_blocks_in_use_goes_back_to_the_kernel() -> None:
-    run = subprocess.run([sys.executable, "-c", _TIDIED], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", _PRIVATE_KB + _TIDIED], capture_output=True, text=True, check=True)
     found = json.loads(run.stdout)
     assert found["collected"]
     assert found["untidy"] > 25_000, "30 MB were freed, in pieces"
@@ -88,14 +92,9 @@ def test_what_was_freed_between_blocks_in_use_goes_back_to_the_kernel() -> None:
 
 
 _THREAD = """
-import json, re, sys, threading
-from pathlib import Path
+import json, sys, threading
 from embodied_vision.allocation import keep_large_blocks, share_one_heap
 from embodied_vision.collection import tidy
-
-def private_kb():
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return sum(int(kb) for kb in re.findall(r"Private_(?:Clean|Dirty):\\s+(\\d+)", rollup))
 
 keep_large_blocks()
 if sys.argv[1] == "one":
@@ -120,7 +119,7 @@ print(json.dumps(private_kb() - before))
 def test_what_a_thread_freed_goes_back_from_one_heap_and_stays_in_one_of_its_own(
     heaps: str, kept_kb: tuple[int, int]
 ) -> None:
-    command = [sys.executable, "-c", _THREAD, heaps]
+    command = [sys.executable, "-c", _PRIVATE_KB + _THREAD, heaps]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert kept_kb[0] <= json.loads(run.stdout) <= kept_kb[1]
 

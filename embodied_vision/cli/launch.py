@@ -134,7 +134,7 @@ def _launches(name: str) -> Callable[[Callable[..., Start]], Callable[..., None]
 
         @wraps(own)
         def verb(**given: Any) -> None:
-            config, timeout_s = _common(**{name: given.pop(name) for name in shared})
+            config, timeout_s = _common(**{each: given.pop(each) for each in shared})
             texts, service = own(**given)
             graph = LAUNCHABLE[name]
             nodes, parameters = graph.started(texts), graph.parameters(texts)
