@@ -5,13 +5,14 @@ memory of each process, and hears every heartbeat and every decision's way throu
 minutes a line is laid through each process' memory and through the latency of the decisions. Prints one JSON line a
 figure and draws them; ends with exit code 1 when something grows, a heartbeat was missed or a process died.
 
-How a slope is judged: memory and latency come in steps and bursts, so that neighbouring samples tell the same. The time
-after the warm-up is cut into blocks, the means of the blocks are fitted with a line, and the line's standard error is
-widened by what the residuals of neighbouring blocks still have in common (lag-1 correlation r: the blocks count as
-n (1 - r) / (1 + r)). Nothing grows when the 95 % interval of the slope reaches down to zero. Looks come at random
-moments, one in each few seconds: frames and what is done every 30 s keep their time so well that regular looks would
-meet them in a phase that drifts over the hour, and memory with it. SMALL=1 takes about a minute: it shows that all of
-this works, but slopes over so short a time judge nothing.
+How a slope is judged: memory and latency come in steps and bursts, so that neighbouring samples tell the same. The
+time after the warm-up is cut into blocks, the means of the blocks are fitted with a line, and the line's standard
+error is widened by what the residuals of neighbouring blocks still have in common (lag-1 correlation r: the blocks
+count as n (1 - r) / (1 + r)). Nothing grows when the interval of every slope reaches down to zero. The intervals are
+at 95 % for all slopes together (Bonferroni): at 95 % for each of eight, one run in five would find growth where there
+is none. Looks come at random moments, one in each few seconds: frames and what is done every 30 s keep their time so
+well that regular looks would meet them in a phase that drifts over the hour, and memory with it. SMALL=1 takes about a
+minute: it shows that all of this works, but slopes over so short a time judge nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Slope:
-    """A rise a minute, with half the width of its 95 % interval."""
+    """A rise a minute, with half the width of its interval."""
 
     rise: float
     half: float
@@ -77,8 +78,13 @@ class Slope:
         return self.rise - self.half > 0
 
 
-def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
-    """Lay a line through the block means of `LEAST_SAMPLES` values or more; this file's docstring tells how it errs."""
+def slope(times_s: Sequence[float], values: Sequence[float], among: int = 1) -> Slope:
+    """Lay a line through the block means of `LEAST_SAMPLES` values or more; this file's docstring tells how it errs.
+
+    Args:
+        times_s, values: the series.
+        among: how many slopes hold together at 95 %, this one among them.
+    """
     count = min(BLOCKS, len(values) // 2)
     blocks = np.array_split(np.arange(len(values)), count)
     minutes = np.array([np.mean(np.take(times_s, block)) for block in blocks]) / 60
@@ -91,7 +97,7 @@ def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
     common = min(max(float(rest[1:] @ rest[:-1]) / power, 0.0), 0.9) if power > 0 else 0.0
     effective = max(count * (1 - common) / (1 + common), 3.0)
     error = float(line.stderr) * float(np.sqrt(count / effective))
-    return Slope(float(line.slope), error * float(student.ppf(0.975, effective - 2)))
+    return Slope(float(line.slope), error * float(student.ppf(1 - 0.025 / among, effective - 2)))
 
 
 def private_mb(pid: int) -> float:
@@ -322,13 +328,15 @@ def figure(name: str, value: float, unit: str, reference: str, reference_value: 
 def report(run: Run, *, judge_slopes: bool) -> list[str]:
     """Print the figures; what did not hold, in words."""
     failed = []
+    slopes = len(run.memory) + 1
 
     def tell(what: str, samples: Series, unit: str) -> None:
         if len(samples[0]) < LEAST_SAMPLES:
             failed.extend([f"only {len(samples[0])} samples of {what}"] if judge_slopes else [])
             return
-        found = slope(*samples)
-        figure(f"slope of {what}", found.rise, f"{unit}/min", "half width of its 95 % interval", round(found.half, 4))
+        found = slope(*samples, among=slopes)
+        width = f"half width of its interval, {slopes} at 95 % together"
+        figure(f"slope of {what}", found.rise, f"{unit}/min", width, round(found.half, 4))
         if judge_slopes and found.grows:
             failed.append(f"{what} grows by {found.rise:.3f} ± {found.half:.3f} {unit} a minute")
 

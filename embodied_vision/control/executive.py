@@ -19,7 +19,7 @@ from embodied_vision.control.holding import Holding
 from embodied_vision.control.motion import OPEN, Motion, MotionSettings, Segment, plan, plan_home
 from embodied_vision.control.player import MotionPlayer, PlayerSettings
 from embodied_vision.control.robot import RobotModel
-from embodied_vision.control.standstill import to_rest
+from embodied_vision.control.standstill import hold, to_rest
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import Refused, RunFailed
@@ -41,6 +41,12 @@ COME_TO_REST_S = 2.0
 
 HOLD_S = 0.3
 """Time between two brakes of a stopped arm that somebody else moves: no more than it takes to come to rest."""
+
+ASK_S = 0.25
+"""Time between two holds by which an arm finds out whether it is heard."""
+
+HEARD_S = 3.0
+"""A motion that not all have acknowledged to hear after this time is given up; a dead one is forgotten sooner."""
 
 _FAILED = {
     "grasp_missed": "nothing is held after the lift; the arm lets go and returns home",
@@ -125,6 +131,10 @@ def _nothing() -> None:
     pass
 
 
+def _all_hear() -> str:
+    return ""
+
+
 class ArmExecutive:
     """The arm's state machine. `now_s` is a steady clock, `now_ns` the clock of the stamps.
 
@@ -135,6 +145,7 @@ class ArmExecutive:
         settings: how it is driven.
         send, grip: what reaches arm and gripper.
         drop: takes back what was sent and is still under way, where the way to the arm can do that.
+        unheard: who is known not to hear what is sent, or not known to, in words; a motion begins when it is empty.
         driver: what the driver says; without it the arm counts as ready and at full pace.
         holding: sensor of the gripper; without it every grasp counts as a success.
         dry_run: `send` and `grip` reach no arm; only said in the status.
@@ -153,6 +164,7 @@ class ArmExecutive:
         grip: Callable[[float], None],
         drop: Callable[[], None] = _nothing,
         *,
+        unheard: Callable[[], str] = _all_hear,
         driver: DriverState | None = None,
         holding: Holding | None = None,
         dry_run: bool = False,
@@ -166,16 +178,20 @@ class ArmExecutive:
         self._send = send
         self._grip = grip
         self._drop = drop
+        self._unheard = unheard
         self._player: MotionPlayer | None = None
         self._paused_s = 0.0
         self._sent_ns = 0
         self._give_up = False
         self._begun = False
+        self._observed_ns: int | None = None
         self._confirmed = False
         self._returning = False
         self._seen_s: float | None = None
         self._delay_s = 0.0
         self._held_s = -HOLD_S
+        self._asked_s: float | None = None
+        self._ask_again_s = 0.0
         stopped = guard.stopped
         self._status = ArmStatus(dry_run=dry_run)
         if stopped is not None:
@@ -199,6 +215,7 @@ class ArmExecutive:
             q = self._ready(joints, now_s)
             motion = plan(self._model, q, action, self._settings.motion)
             self._play(motion, action.decision_id, joints, now_s, now_ns)
+            self._observed_ns = action.stamp_ns
         except Refused as error:
             self.note_refusal(error, action.decision_id)
             raise
@@ -331,6 +348,10 @@ class ArmExecutive:
                 raise RunFailed("there are no joint states; the arm brakes")
             if not self._begun and now_ns - joints.stamp_ns > STALE_NS:
                 return  # nothing moves yet, and those that came while it was planned are read soon
+            if not (self._begun or self._is_heard(joints, now_s, now_ns)):
+                return
+            if not self._begun and self._observed_ns is not None:
+                self.guard.check_observation(self._observed_ns, now_ns)  # planning and waiting have taken their time
             self._begun = True
             if self._returning:
                 self._return_empty(player, joints, now_s, now_ns)
@@ -360,6 +381,27 @@ class ArmExecutive:
             self._end(done=not self._status.failed, reason=self._status.reason, now_ns=now_ns)
         elif player.name != self._status.segment:
             self._set(segment=player.name)
+
+    def _is_heard(self, joints: Joints, now_s: float, now_ns: int) -> bool:
+        """Whether what is sent reaches who should follow. Where that is not known yet, a hold is sent to find out.
+
+        Raises:
+            Refused: the arm may not even stand where it is.
+            RunFailed: it is not known after `HEARD_S`.
+        """
+        missing = self._unheard()
+        if not missing:
+            self._asked_s = None
+            return True
+        if self._asked_s is None:
+            self._asked_s = self._ask_again_s = now_s
+        if now_s - self._asked_s > HEARD_S:
+            self._asked_s = None
+            raise RunFailed(f"{missing}; the arm does not move before that")
+        if now_s >= self._ask_again_s:
+            self._ask_again_s = now_s + ASK_S
+            self._checked(hold(joints.positions, ASK_S), joints, now_ns)
+        return False
 
     def _grasp_failed(self, player: MotionPlayer, now_s: float) -> str:
         """`grasp_missed` or `dropped` when what the arm should carry is not there, else empty."""
@@ -465,7 +507,7 @@ class ArmExecutive:
         """Check a whole motion. The next tick sends its first horizon: planning has taken its time meanwhile."""
         self.guard.check_motion(motion, joints.positions, joints.stamp_ns, now_ns)
         self._player = player = MotionPlayer(motion, self._model.limits, self._settings.player)
-        self._begun = False
+        self._begun, self._asked_s, self._observed_ns = False, None, None
         return player
 
     def _way_home(self, q: NDArray[np.float64]) -> Motion:

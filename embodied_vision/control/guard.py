@@ -107,8 +107,7 @@ class Guard:
                 if not (isinstance(score, Real) and abs(score) < np.inf):
                     remedy = "check the policy and its input"
                     raise Refused("non_finite", f"score {name!r}", score, "finite numbers", remedy)
-            age = self._settings.observation_age_s
-            self._check_age("stale_observation", "age of the frames", action.stamp_ns, now_ns, age)
+            self.check_observation(action.stamp_ns, now_ns)
             self._check_order("observation", action.stamp_ns)
             heights = self._settings.tip_height_m, self.workspace.z[1]
             for axis, (low, high) in enumerate((self.workspace.x, self.workspace.y, heights)):
@@ -117,6 +116,15 @@ class Guard:
                     if not low <= value <= high:
                         raise refuse_place(f"{'xyz'[axis]} of the {name} pose", value, low, high)
             self._newest_ns["observation"] = action.stamp_ns
+
+    def check_observation(self, stamp_ns: int, now_ns: int) -> None:
+        """Check the age of the frames that a decision came from.
+
+        Raises:
+            Refused: they are too old, or from the future.
+        """
+        age = self._settings.observation_age_s
+        self._check_age("stale_observation", "age of the frames", stamp_ns, now_ns, age)
 
     def check_motion(self, motion: Motion, q_now: NDArray[np.float64], q_stamp_ns: int, now_ns: int) -> None:
         """Check every segment; the first against the current joint positions, the others against the one before.

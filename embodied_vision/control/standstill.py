@@ -1,4 +1,4 @@
-"""From any motion to rest, without a path to keep: for an arm that somebody else has set in motion."""
+"""Rest without a path to keep: how an arm comes to it that somebody else has set in motion, and how it stays there."""
 
 from __future__ import annotations
 
@@ -40,3 +40,10 @@ def to_rest(q: NDArray[np.float64], qd: NDArray[np.float64], limits: JointLimits
     samples = np.array([profile.at_time(t) for t in times.tolist()])
     samples[-1, 1:] = 0.0
     return Trajectory(times, *(samples[:, order] for order in range(3)))
+
+
+def hold(q: NDArray[np.float64], seconds: float) -> Trajectory:
+    """Standing at q (J,), rad, for a while."""
+    times = np.linspace(0.0, seconds, int(np.ceil(seconds / PERIOD_S)) + 1)
+    still = np.zeros((len(times), len(q)))
+    return Trajectory(times, still + q, still, still.copy())

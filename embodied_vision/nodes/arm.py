@@ -203,6 +203,7 @@ class ArmNode(ManagedNode):
             self._send,
             self._grip,
             self._output.cancel,
+            unheard=self._output.unheard,
             driver=reports.driver,
             holding=reports.holding,
             dry_run=self.value("dry_run"),
@@ -332,6 +333,7 @@ class ArmNode(ManagedNode):
             self._hear_clock()
         self._watch_clock()
         self._watch_publishers()
+        self._output.look()
         self._take_waiting()
         self._go_home()
         self._executive.tick(self._seen_joints(), *self._clocks.now())

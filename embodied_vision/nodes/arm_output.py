@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 from trajectory_msgs.msg import JointTrajectory
@@ -61,6 +62,8 @@ class ArmOutput:
         if node.value("command_interface") == "action" and not self._dry_run:
             # A controller of ros2_control listens to this topic as well: nobody may command the arm there.
             exclusive.watch(str(PurePosixPath(node.value("trajectory_action")).with_name("joint_trajectory")))
+        self._readers = 0
+        self._sent = self._heard = False
         self._arm_goals: TrajectoryGoals | None = None
         self._gripper_goals: GripperGoals | None = None
 
@@ -108,9 +111,35 @@ class ArmOutput:
         """Each action with what is wrong with it, in words; empty when nothing is."""
         return {name: goals.problem(now_s) for name, goals in self._goals() if goals is not None}
 
+    def look(self) -> None:
+        """Notice who begins or ends to read our trajectories; call it at every tick."""
+        readers = self._trajectories.get_subscription_count()
+        if readers != self._readers:
+            self._readers, self._sent, self._heard = readers, False, False
+
+    def unheard(self) -> str:
+        """Who reads our trajectories and has taken none, in words; empty once all have, and where goals are answered.
+
+        DDS pairs a writer with a reader on each side by itself. What is sent while only ours has done so is lost, with
+        no word to anybody: no acknowledgement is the one sign of it.
+        """
+        if self._dry_run or self._arm_goals is not None:
+            return ""
+        self.look()
+        topic = self._trajectories.topic_name
+        if self._readers == 0:
+            return f"nobody reads {topic}: start the arm's driver, or remap the topic to the one that it reads"
+        self._heard = self._heard or (self._sent and self._trajectories.wait_for_all_acked(Duration()))
+        if self._heard:
+            return ""
+        found = self._node.get_subscriptions_info_by_topic(topic)
+        names = ", ".join(sorted({one.node_name for one in found}))
+        return f"not all of those who read {topic} acknowledge what is sent ({names}): end or start anew who does not"
+
     def send(self, message: JointTrajectory, now_s: float) -> None:
         """Replace the running trajectory."""
         self._trajectories.publish(message)
+        self._sent = True
         if self._arm_goals is not None:
             self._arm_goals.follow(message, now_s)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from bench.soak import MISSED_S, Slope, Witness, slope
 
@@ -24,10 +25,21 @@ def test_a_steady_series_seldom_seems_to_grow(common: float) -> None:
     assert np.mean([one.grows for one in found]) < 0.05
 
 
-def test_a_leak_of_the_size_of_the_noise_is_found() -> None:
+def test_eight_steady_series_seldom_seem_to_grow_together() -> None:
+    rng = np.random.default_rng(5)
+    times = np.arange(420) * 5.0
+    noise = lfilter([1.0], [1.0, -0.6], rng.normal(size=(200, 8, 420)))
+    alarms = [[any(slope(times, one, among).grows for one in run) for run in 200 + noise] for among in (1, 8)]
+    each, together = np.mean(alarms, axis=1)
+    assert together < 0.06
+    assert each > 0.12
+
+
+@pytest.mark.parametrize("among", [1, 8])
+def test_a_leak_of_the_size_of_the_noise_is_found(among: int) -> None:
     rng = np.random.default_rng(4)
     times = np.arange(420) * 5.0
-    found = [slope(times, 200 + 0.1 * times / 60 + wander(rng, 420, 0.6)) for _ in range(100)]
+    found = [slope(times, 200 + 0.1 * times / 60 + wander(rng, 420, 0.6), among) for _ in range(100)]
     assert np.mean([one.grows for one in found]) > 0.95
     assert np.mean([one.rise for one in found]) == pytest.approx(0.1, abs=0.01)
 

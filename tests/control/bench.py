@@ -32,6 +32,7 @@ class Bench:
         frozen: joint states that are measured in place of the arm's.
         held: tells what the gripper's sensor sees now.
         drops: how often what was under way was taken back.
+        unheard: who does not hear what is sent, in words.
     """
 
     def __init__(self, driver: DriverState | None = None, holding: Holding | None = None) -> None:
@@ -41,6 +42,7 @@ class Bench:
         self.holding = holding
         self.held: Callable[[], bool] = lambda: False
         self.drops = 0
+        self.unheard = ""
         settings = ExecutiveSettings(MotionSettings(), MotionSettings(pace=Pace(speed=0.5)), PlayerSettings())
         self.executive = ArmExecutive(
             MODEL,
@@ -50,6 +52,7 @@ class Bench:
             self.arm.send,
             self.arm.grip,
             self._drop,
+            unheard=lambda: self.unheard,
             driver=self.driver,
             holding=holding,
         )

@@ -157,6 +157,70 @@ def test_it_comes_up_stopped_when_the_guard_is() -> None:
     assert (executive.status.state, executive.status.reason) == ("stopped", "started again")
 
 
+def test_a_motion_waits_until_it_is_known_to_be_heard() -> None:
+    bench = Bench()
+    bench.unheard = "the driver is new"
+    bench.begin()
+    bench.run(0.6)
+    assert bench.state() == "moving"
+    assert len(bench.arm.sent) == 3  # now, after 0.25 s and after 0.5 s
+    for _, asked in bench.arm.sent:
+        assert (asked.positions == MODEL.home).all()
+        assert not asked.velocities.any()
+    bench.unheard = ""
+    bench.run(30.0, until=lambda: bench.state() == "idle")
+    assert (bench.executive.status.done, bench.executive.status.refusals) == (True, 0)
+    sent = len(bench.arm.sent)
+    bench.begin()
+    bench.run(TICK_S)
+    assert len(bench.arm.sent) == sent + 1
+    assert bench.arm.sent[-1][1].velocities.any()  # no hold: it is known already
+
+
+def test_a_motion_that_nobody_hears_is_given_up() -> None:
+    bench = Bench()
+    bench.unheard = "nobody reads the topic"
+    bench.begin()
+    bench.run(10.0, until=lambda: bench.state() != "moving")
+    assert bench.state() == "paused"
+    assert "nobody reads the topic" in bench.executive.status.reason
+    bench.run(10.0, until=lambda: bench.state() == "idle")
+    assert (bench.executive.status.done, bench.executive.status.aborted) == (False, True)
+    assert all((sent.positions == MODEL.home).all() for _, sent in bench.arm.sent)
+    bench.unheard = ""
+    bench.begin()
+    bench.run(30.0, until=lambda: bench.state() == "idle")
+    assert bench.executive.status.done
+
+
+def test_a_motion_that_has_waited_too_long_for_its_frames_is_not_begun() -> None:
+    bench = Bench()
+    bench.unheard = "the driver is new"
+    bench.begin()
+    bench.run(2.2)
+    bench.unheard = ""
+    bench.run(10.0, until=lambda: bench.state() == "idle")
+    assert (bench.executive.status.refused, bench.executive.status.done) == ("stale_observation", False)
+    assert all((sent.positions == MODEL.home).all() for _, sent in bench.arm.sent)
+    bench.unheard = "the driver is new"
+    bench.executive.home(bench.joints, bench.arm.now_s, bench.arm.now_ns)
+    bench.run(2.2)
+    bench.unheard = ""
+    bench.run(10.0, until=lambda: bench.state() == "idle")
+    assert bench.executive.status.done
+
+
+def test_a_stop_ends_the_wait_for_those_who_should_hear() -> None:
+    bench = Bench()
+    bench.unheard = "the driver is new"
+    bench.begin()
+    bench.run(0.3)
+    bench.executive.stop("operator", bench.arm.now_s, bench.arm.now_ns, bench.joints)
+    sent = len(bench.arm.sent)
+    bench.run(1.0)
+    assert (bench.state(), len(bench.arm.sent)) == ("stopped", sent)
+
+
 def test_an_arm_that_does_not_follow_is_not_sent_any_further() -> None:
     bench = Bench()
     bench.begin()

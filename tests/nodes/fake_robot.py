@@ -34,6 +34,7 @@ class FakeRobot:
         reject, abort: what the next goal meets, or the running one at the next moment: an error code.
         mute: goals are followed, but their results never come.
         server: of the trajectory action, once it is offered.
+        reader: of the trajectories' topic.
         cancelled: how many goals were cancelled on request.
         fingers: (name, position) told with the joints, None for none.
     """
@@ -52,9 +53,15 @@ class FakeRobot:
         self.reject, self.abort, self.mute = False, 0, False
         self.fingers: tuple[str, float] | None = None
         self._joints = node.create_publisher(JointState, "joint_states", qos.SENSOR)
-        node.create_subscription(JointTrajectory, "arm/joint_trajectory", self._on_trajectory, qos.COMMAND)
+        self.read()
         node.create_subscription(Float64, "gripper/command", lambda m: self.grips.append(m.data), qos.COMMAND)
         node.create_timer(1.0 / RATE_HZ, self._tick)
+
+    def read(self) -> None:
+        """Take trajectories by topic from now on."""
+        self.reader = self._node.create_subscription(
+            JointTrajectory, "arm/joint_trajectory", self._on_trajectory, qos.COMMAND
+        )
 
     @property
     def positions(self) -> np.ndarray:

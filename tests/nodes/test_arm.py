@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -335,6 +338,49 @@ def test_goals_replace_each_other_and_what_goes_wrong_stops_the_arm(acted: Desk)
     robot.server.destroy()
     assert "no action server" in acted.wait(lambda s: s["state"] == "stopped")["reason"]
     until(lambda: robot.speed == 0.0, 1.0, "the horizon's own end")
+
+
+DEAF = """
+import rclpy
+from trajectory_msgs.msg import JointTrajectory
+from embodied_vision.nodes import qos
+rclpy.init()
+node = rclpy.create_node("deaf")
+node.create_subscription(JointTrajectory, "arm/joint_trajectory", print, qos.COMMAND)
+rclpy.spin(node)
+"""
+
+
+def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: Graph) -> None:
+    desk = Desk(graph)
+    graph.start("arm", **ALONE, observation_age=10.0)
+    desk.joined()
+    node = graph.client.node
+    node.destroy_subscription(desk.robot.reader)
+    desk.decide()
+    assert "nobody reads /arm/joint_trajectory" in desk.wait(lambda s: s["state"] == "paused")["reason"]
+    assert desk.wait(lambda s: s["state"] == "idle")["aborted"]
+
+    desk.robot.read()
+    desk.decide()
+    assert desk.ended()["done"]
+
+    deaf = subprocess.Popen([sys.executable, "-c", DEAF], env=dict(graph.variables))
+    try:
+        readers = lambda: {one.node_name for one in node.get_subscriptions_info_by_topic("arm/joint_trajectory")}  # noqa: E731
+        until(lambda: "deaf" in readers(), what="the deaf reader")
+        time.sleep(0.5)  # the arm knows it as well
+        deaf.send_signal(signal.SIGSTOP)
+        stopped_s, sent = time.monotonic(), desk.robot.trajectories
+        desk.decide()
+        until(lambda: desk.robot.trajectories > sent, what="the first hold")
+        until(lambda: desk.robot.speed > 0.1, what=lambda: f"motion once it is forgotten: {desk.status}")
+        waited_s = time.monotonic() - stopped_s
+    finally:
+        deaf.kill()
+        deaf.wait()
+    assert desk.ended()["done"], desk.status
+    assert waited_s > 1.0, waited_s
 
 
 def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:

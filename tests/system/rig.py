@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -85,7 +85,10 @@ class Rig:
         frames: stamps in ns of every color image.
         trajectories: time on the steady clock in s at which each trajectory arrived.
         grips: every gripper command.
+        running: all that run now.
     """
+
+    running: ClassVar[list[Rig]] = []
 
     def __init__(
         self,
@@ -137,11 +140,13 @@ class Rig:
         self._poses = node.create_publisher(PoseArray, "pick_place", qos.DECISION)
         self._decisions = node.create_publisher(String, "policy/decision", qos.DECISION)
         self.client.watch("arm/status", "outcome", "cell/status", "task/status", "recorder/status")
+        self.running.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.running.remove(self)
         self.client.close()
         self.cell.stop()
         os.environ.clear()
@@ -168,6 +173,14 @@ class Rig:
             self.health[status.name.strip("/")] = (status.level, status.message)
 
     # ---- what tests ask
+
+    def account(self, lines: int = 25) -> str:
+        """How things stand and the last lines of every log, for whoever has to explain a failure."""
+        topics = ("arm/status", "cell/status", "recorder/status")
+        said = [f"{topic}: {self.status(topic)}" for topic in topics if self.client.messages(topic)]
+        for log in sorted((self.cell.run_dir / "logs").glob("*.log")):
+            said += [f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-lines:]]
+        return "\n".join(said)
 
     def status(self, topic: str) -> dict[str, Any]:
         """The newest message of a watched status topic, empty before the first."""
