@@ -147,6 +147,8 @@ class Rig:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.running.remove(self)
+        if error is not None:
+            print(self.account())
         self.client.close()
         self.cell.stop()
         os.environ.clear()
