@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embodied_vision.control.arm_state import ArmStatus, Joints
 from embodied_vision.control.driver import DriverState
 from embodied_vision.control.guard import Guard
 from embodied_vision.control.holding import Holding
@@ -24,8 +24,6 @@ from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import Refused, RunFailed
 from embodied_vision.types import PickPlace
-
-ArmState = Literal["idle", "moving", "paused", "stopped"]
 
 REST_RAD_S = 0.05
 """An arm slower than this in every joint counts as resting."""
@@ -54,20 +52,6 @@ _FAILED = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Joints:
-    """A joint state: positions (J,) in rad, velocities (J,) in rad/s, and when it was measured."""
-
-    positions: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-    stamp_ns: int
-
-    def at(self, now_ns: int) -> NDArray[np.float64]:
-        """Positions (J,) extrapolated over the age of the measurement, by 0.1 s at most."""
-        age_s = min(max((now_ns - self.stamp_ns) * 1e-9, 0.0), 0.1)
-        return self.positions + self.velocities * age_s
-
-
 @dataclass(frozen=True)
 class ExecutiveSettings:
     """How the arm is driven.
@@ -87,44 +71,6 @@ class ExecutiveSettings:
     resume_within_s: float = 0.5
     healthy_s: float = 0.2
     recovered_s: float = 1.0
-
-
-@dataclass(frozen=True)
-class ArmStatus:
-    """What the arm says about itself.
-
-    Attributes:
-        state: `paused`: it stands and waits for who fell silent; `stopped`: until someone resumes it.
-        decision_id: the decision in hand or done last; `home` for the way home.
-        done: that decision was carried out completely.
-        aborted: it was begun and given up.
-        refused: the rule that refused it, empty otherwise.
-        failed: `grasp_missed` when nothing was held after the lift, `dropped` when it was lost on the way; the arm
-            then lets go and returns home, and the decision is over without being done.
-        reason: in words, why it was not done or why the arm stands.
-        segment: part of the motion in hand.
-        ended_ns: when the last motion ended.
-        last_sent_ns: when the last trajectory of that motion was sent; what is judged later was judged after it.
-        refusals: how many decisions and trajectories were refused so far.
-        lost: who is not heard or not ready, comma-separated; nothing begins until it is empty.
-        speed_scaling: pace at which the driver runs trajectories, 0 … 1.
-        dry_run: nothing is sent to arm and gripper; what is said here is what they would do.
-    """
-
-    state: ArmState = "idle"
-    decision_id: str = ""
-    done: bool = False
-    aborted: bool = False
-    refused: str = ""
-    failed: str = ""
-    reason: str = ""
-    segment: str = ""
-    ended_ns: int = 0
-    last_sent_ns: int = 0
-    refusals: int = 0
-    lost: str = ""
-    speed_scaling: float = 1.0
-    dry_run: bool = False
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embodied_vision.control.executive import Joints
+from embodied_vision.control.arm_state import Joints
 from embodied_vision.errors import BadInput
 
 

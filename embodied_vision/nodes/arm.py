@@ -14,8 +14,9 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from embodied_vision.control.arm_state import ArmStatus, Joints
 from embodied_vision.control.clock_watch import ClockWatch
-from embodied_vision.control.executive import ArmExecutive, ArmStatus, ExecutiveSettings, Joints
+from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings
 from embodied_vision.control.guard import Guard, GuardSettings
 from embodied_vision.control.motion import MotionSettings
 from embodied_vision.control.planning import Pace

@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from embodied_vision import topics
 from embodied_vision.calibration import read_cameras
-from embodied_vision.control.executive import Joints
+from embodied_vision.control.arm_state import Joints
 from embodied_vision.control.joint_parts import JointParts
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.seen_tip import SeenTip

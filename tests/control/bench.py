@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from embodied_vision.control.arm_state import Joints
 from embodied_vision.control.driver import DriverState
-from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings, Joints
+from embodied_vision.control.executive import ArmExecutive, ExecutiveSettings
 from embodied_vision.control.guard import Guard
 from embodied_vision.control.holding import Holding
 from embodied_vision.control.motion import MotionSettings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from embodied_vision.control.executive import Joints
+from embodied_vision.control.arm_state import Joints
 from embodied_vision.control.trajectory import Trajectory
 
 EPOCH_NS = 1_700_000_000_000_000_000
