@@ -219,6 +219,43 @@ def test_edits_of_many_processes_all_count(tmp_path: Path) -> None:
     assert store.edit_ids() == []
 
 
+def test_a_folder_that_another_process_takes_away_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EpisodeStore(tmp_path)
+    episode_id = write_episode(store)
+    make, seen = os.mkdir, []
+
+    def there_and_gone(path: Any, *args: Any, **more: Any) -> None:
+        if Path(path) == store.edits_path / episode_id and not seen:
+            seen.append(path)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        make(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", there_and_gone)
+        assert tag(store, episode_id, ["x"])
+    assert seen
+    assert store.open(episode_id).tags == ("x",)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_what_lies_in_the_place_of_the_folder_is_told(tmp_path: Path, kind: str) -> None:
+    store = EpisodeStore(tmp_path)
+    episode_id = write_episode(store)
+    folder = store.edits_path / episode_id
+    folder.parent.mkdir(exist_ok=True)
+    if kind == "file":
+        folder.touch()
+    elif kind == "link":
+        folder.symlink_to(tmp_path / "nowhere")
+    else:
+        os.mkfifo(folder)
+    with pytest.raises(EpisodeError, match=episode_id):
+        tag(store, episode_id, ["x"])
+    assert store.open(episode_id).tags == ()
+
+
 def test_an_edit_and_a_deletion_at_once(tmp_path: Path) -> None:
     store = EpisodeStore(tmp_path)
     for _ in range(3):
