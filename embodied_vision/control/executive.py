@@ -294,11 +294,12 @@ class ArmExecutive:
                 raise RunFailed("there are no joint states; the arm brakes")
             if not self._begun and now_ns - joints.stamp_ns > STALE_NS:
                 return  # nothing moves yet, and those that came while it was planned are read soon
-            if not (self._begun or self._is_heard(joints, now_s, now_ns)):
-                return
-            if not self._begun and self._observed_ns is not None:
-                self.guard.check_observation(self._observed_ns, now_ns)  # planning and waiting have taken their time
-            self._begun = True
+            if not self._begun:
+                if not self._is_heard(joints, now_s, now_ns):
+                    return
+                if self._observed_ns is not None:
+                    self.guard.check_observation(self._observed_ns, now_ns)  # planning and waiting took their time
+                self._begun = True
             if self._returning:
                 self._return_empty(player, joints, now_s, now_ns)
                 return
@@ -337,12 +338,10 @@ class ArmExecutive:
         """
         missing = self._unheard()
         if not missing:
-            self._asked_s = None
             return True
         if self._asked_s is None:
             self._asked_s = self._ask_again_s = now_s
         if now_s - self._asked_s > HEARD_S:
-            self._asked_s = None
             raise RunFailed(f"{missing}; the arm does not move before that")
         if now_s >= self._ask_again_s:
             self._ask_again_s = now_s + ASK_S

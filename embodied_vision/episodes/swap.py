@@ -14,10 +14,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -175,15 +174,14 @@ def _lock(folder: Path, wait_s: float) -> int:
     while True:
         attempts += 1
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # of exist_ok a folder would be an error that goes while mkdir looks at it
+                folder.mkdir(parents=True)
             check_folder(folder)
             fd = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-        except (FileNotFoundError, FileExistsError):
-            if _is_something_else(folder):
-                raise
+        except FileNotFoundError:
             if attempts > _ATTEMPTS and time.monotonic() > deadline:
                 raise  # no folder can be made here, as under /proc
-            continue  # the one before took its folder away, even while this one saw that it was there
+            continue  # the one before took its folder away
         ours = False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -202,13 +200,6 @@ def _lock(folder: Path, wait_s: float) -> int:
         finally:
             if not ours:
                 os.close(fd)
-
-
-def _is_something_else(folder: Path) -> bool:
-    try:
-        return not stat.S_ISDIR(folder.lstat().st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def _unlock(folder: Path) -> None:
