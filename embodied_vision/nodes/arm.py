@@ -412,7 +412,8 @@ class ArmNode(ManagedNode):
         if self._shadow is not None:
             self._shadow.send(trajectory, now_s)
         self._output.send(message, now_s)
-        if self._untraced_ns is not None:
+        # The hold before a motion whose readers are not known yet is no answer to the decision.
+        if self._untraced_ns is not None and trajectory.velocities.any():
             self._tracer.mark("arm.publish", self._untraced_ns)
             self._untraced_ns = None
 
@@ -454,7 +455,7 @@ class ArmNode(ManagedNode):
         now_s, now_ns = self._clocks.now()
         if now_s < self._home_until_s and not self._executive.can_begin(self._seen_joints(), now_s, now_ns):
             return
-        self._home_until_s = None
+        self._home_until_s = self._untraced_ns = None
         try:
             self._executive.home(self._seen_joints(), now_s, now_ns)
         except Refused as error:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
 from std_msgs.msg import Bool, Float64, String
@@ -24,6 +25,7 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import tool_down
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import pick_place_to_poses, to_json
+from embodied_vision.nodes.trace import Mark, read_marks
 from embodied_vision.paths import PACKAGE
 from embodied_vision.types import PickPlace
 from tests.nodes.conftest import Graph, until
@@ -365,6 +367,8 @@ def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: 
     desk.decide()
     assert desk.ended()["done"]
 
+    marks: list[Mark] = []
+    graph.subscribe(DiagnosticArray, "trace", lambda message: marks.extend(read_marks(message)), qos.TRACE)
     deaf = subprocess.Popen([sys.executable, "-c", DEAF], env=dict(graph.variables))
     try:
         readers = lambda: {one.node_name for one in node.get_subscriptions_info_by_topic("arm/joint_trajectory")}  # noqa: E731
@@ -372,7 +376,7 @@ def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: 
         time.sleep(0.5)  # the arm knows it as well
         deaf.send_signal(signal.SIGSTOP)
         stopped_s, sent = time.monotonic(), desk.robot.trajectories
-        desk.decide()
+        action = desk.decide()
         until(lambda: desk.robot.trajectories > sent, what="the first hold")
         until(lambda: desk.robot.speed > 0.1, what=lambda: f"motion once it is forgotten: {desk.status}")
         waited_s = time.monotonic() - stopped_s
@@ -381,6 +385,8 @@ def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: 
         deaf.wait()
     assert desk.ended()["done"], desk.status
     assert waited_s > 1.0, waited_s
+    took_ns = {mark.stage: mark.monotonic_ns for mark in marks if mark.stamp_ns == action.stamp_ns}
+    assert took_ns["arm.publish"] - took_ns["arm.receive"] > 1e9, "a hold was taken for the answer"
 
 
 def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:
