@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 import torch
+from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -33,6 +35,7 @@ SEEN, HIDDEN = (0.5, 0.1), (5.0, 9.0)
 """Places on the map, of which the judge says success, and beyond it, of which it says nothing."""
 
 NEEDS = ["policy", "arm"]
+NEEDS_SIMULATED = [*NEEDS, "cell"]
 
 
 def write_classifier(folder: Path, encoder_id: str) -> str:
@@ -59,7 +62,7 @@ class FakeCell:
         events: all of episode/event.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, needs: Sequence[str] = NEEDS) -> None:
         self.places: list[tuple[float, float]] = [SEEN]
         self.failed = ""
         self.events: list[dict[str, Any]] = []
@@ -72,7 +75,7 @@ class FakeCell:
                 ("aligned_depth_to_color", conversions.depth_to_image, "depth"),
             )
         ]
-        self._beats = {name: node.create_publisher(String, f"heartbeat/{name}", qos.HEARTBEAT) for name in NEEDS}
+        self._beats = {name: node.create_publisher(String, f"heartbeat/{name}", qos.HEARTBEAT) for name in needs}
         self._decision = node.create_publisher(String, "policy/decision", qos.DECISION)
         self._arm = node.create_publisher(String, "arm/status", qos.STATUS)
         node.create_service(Trigger, "policy/predict", self._predict)
@@ -114,6 +117,44 @@ class FakeCell:
     def close(self) -> None:
         self._ended.set()
         self._thread.join()
+
+
+class SimulatedCell(FakeCell):
+    """As `embodied_vision_sim.node` is heard: it sets scenes up, and looks ahead for the outcome of a motion."""
+
+    AHEAD_NS = 100_000_000
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, NEEDS_SIMULATED)
+        self._node = rclpy.create_node("cell", context=graph.client.node.context)
+        self._node.declare_parameters("", [("task", ""), ("seed", 0)])
+        self._outcome = self._node.create_publisher(String, "outcome", qos.STATUS)
+        self._node.create_service(Trigger, "~/reset", self._reset)
+        self._executor = SingleThreadedExecutor(context=graph.client.node.context)
+        self._executor.add_node(self._node)
+        self._spinning = threading.Thread(target=self._executor.spin, daemon=True)
+        self._spinning.start()
+
+    def _judge(self, motions: int, stamp_ns: int) -> None:
+        scene = {"task": "block-insertion", "seed": self._node.get_parameter("seed").value, "max_steps": 1}
+        score = {"reward": float(motions), "solved": motions > 0, "motions": motions}
+        self._outcome.publish(conversions.to_json({**scene, **score, "stamp_ns": stamp_ns}))
+
+    def _reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._judge(0, time.time_ns())
+        response.success = True
+        return response
+
+    def _predict(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        super()._predict(request, response)
+        self._judge(1, time.time_ns() + self.AHEAD_NS)
+        return response
+
+    def close(self) -> None:
+        super().close()
+        self._executor.shutdown(timeout_sec=10.0)
+        self._spinning.join()
+        self._node.destroy_node()
 
 
 class Work:
@@ -216,6 +257,20 @@ def test_a_judge_that_hangs_is_given_up_and_the_next_scene_is_begun_when_it_is_s
     status, outcome = work.ended()
     assert [r["solved"] for r in status["results"]] == [True, True]
     assert outcome["source"] == "cameras", "another judge was started"
+
+
+def test_a_scene_set_up_while_the_last_outcome_lies_ahead_is_begun_at_once(graph: Graph) -> None:
+    cell = SimulatedCell(graph)
+    try:
+        node = graph.start("task", retries=0, needs=NEEDS_SIMULATED, scenes=3)
+        began_s = time.monotonic()
+        graph.client.trigger("task/run")
+        status = graph.wait("task/status", lambda s: s["state"] in ("finished", "failed"), node)
+        assert status["state"] == "finished", status
+        assert [(r["solved"], r["reward"]) for r in status["results"]] == [(True, 1.0)] * 3
+        assert time.monotonic() - began_s < 5.0
+    finally:
+        cell.close()
 
 
 def test_what_cannot_judge_ends_the_node_or_the_run_with_a_plain_error(work: Work) -> None:
