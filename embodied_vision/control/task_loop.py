@@ -134,6 +134,7 @@ class Progress:
         scenes: how many it has.
         phase: what is being done, in a word.
         seed, step, attempt: the scene in hand.
+        interrupted: what ended the attempt before this one, empty in the first.
         through, solved: how many scenes are through, and how many of them were solved.
         results: of the last `KEPT` scenes that are through.
         error: why the run failed, empty otherwise.
@@ -147,6 +148,7 @@ class Progress:
     seed: int = -1
     step: int = 0
     attempt: int = 0
+    interrupted: str = ""
     through: int = 0
     solved: int = 0
     results: tuple[SceneResult, ...] = ()
@@ -210,7 +212,7 @@ class TaskLoop:
         """One scene, begun again after an interruption."""
         reason = ""
         for attempt in range(1, self._retries + 2):
-            self._say(seed=seed, attempt=attempt, step=0, phase="waiting")
+            self._say(seed=seed, attempt=attempt, interrupted=reason, step=0, phase="waiting")
             try:
                 self._cell.wait_ready()
                 if attempt > 1:

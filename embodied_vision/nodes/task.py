@@ -158,7 +158,10 @@ class TaskNode(ManagedNode):
         self._say(self._progress)
 
     def _say(self, progress: Progress) -> None:
-        self._progress, question = progress, self._cell.question if self._cell is not None else ""
+        before, question = self._progress, self._cell.question if self._cell is not None else ""
+        self._progress = progress
+        if progress.interrupted and (progress.seed, progress.attempt) != (before.seed, before.attempt):
+            self.get_logger().warning(f"scene {progress.seed} is begun again: {progress.interrupted}")
         self._status.publish(to_json({**progress.to_dict(), "question": question, "stamp_ns": self.now_ns()}))
         values = {"phase": progress.phase, "seed": progress.seed, "through": progress.through}
         if progress.state == "failed":
@@ -168,7 +171,7 @@ class TaskNode(ManagedNode):
             self.get_logger().warning(question)
             self.health(WARN, question, **values)
         elif progress.attempt > 1:
-            self.health(WARN, f"scene {progress.seed}, attempt {progress.attempt}", **values)
+            self.health(WARN, f"scene {progress.seed}, attempt {progress.attempt}: {progress.interrupted}", **values)
         else:
             self.health(OK, progress.state, **values)
 

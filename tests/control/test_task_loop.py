@@ -163,7 +163,8 @@ def test_decisions_that_come_too_late_again_and_again_interrupt_the_scene() -> N
 @pytest.mark.parametrize("call", ["decide", "execute", "outcome"])
 def test_an_interrupted_scene_is_closed_and_begun_again_from_home(call: str) -> None:
     cell = ScriptedCell(faults={call: [Interrupted("encoder is gone")]})
-    progress, _ = run(cell)
+    progress, reports = run(cell)
+    assert {(r.attempt, r.interrupted) for r in reports if r.attempt} == {(1, ""), (2, "encoder is gone")}
     assert cell.events[1]["outcome"] == {"reward": 0.0, "solved": False, "aborted": True, "reason": "encoder is gone"}
     second = cell.calls[cell.calls.index("end") + 1 :]
     assert second[:4] == ["ready", "home", "reset", "start"]
