@@ -342,6 +342,15 @@ class ManagedNode(LifecycleNode):
         if self._stop is not None:
             self._stop()
 
+    def destroy_node(self) -> None:
+        """Leave the graph, DDS participant and all.
+
+        The state machine holds on to the node, and rclpy leaves it be: the threads of Fast DDS would go on until the
+        process ends, and now and then one of them would find the library's constants gone.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def on_stop(self, stop: Callable[[], None]) -> None:
         """Have `stop` end the process; called by what spins the node."""
         self._stop = stop

@@ -263,3 +263,37 @@ sys.exit(run_together([partial(FaultyNode, "first"), partial(FaultyNode, "second
     time.sleep(1.5)
     assert beats["first"] == before["first"], "it hangs"
     assert beats["second"] >= before["second"] + 4, "the other goes on"
+
+
+GONE = """
+import os
+from pathlib import Path
+from embodied_vision.nodes.running import run_together
+from tests.nodes.faulty import FaultyNode
+code = run_together([FaultyNode])
+threads = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+print("threads:", [name for name in threads if name.startswith("dds.") and name != "dds.shm.wdog"])
+raise SystemExit(code)
+"""
+"""`dds.shm.wdog` belongs to the process, not to a participant."""
+
+
+@pytest.mark.parametrize(
+    ("parameter", "code"),
+    [("fault:=give up", 3), ("fault:=bad input in setup", 2), ("bounded:=true", 2), ("executor:=events", 0)],
+)
+def test_a_node_that_ends_takes_its_dds_participant_with_it(graph: Graph, parameter: str, code: int) -> None:
+    process = ManagedProcess(
+        "gone",
+        [sys.executable, "-c", GONE, "--ros-args", "-r", "__node:=gone", "-p", parameter],
+        graph.variables,
+        graph.run_dir / "gone.log",
+    )
+    graph.processes.append(process)
+    graph._hear("gone")
+    if code == 0:
+        until(lambda: graph._states["gone"] == "active", what="the node is active")
+        process.send(signal.SIGTERM)
+    assert process.wait(30.0)
+    assert process.exit_code() == code, process.last_lines(30)
+    assert process.log.read_text().splitlines()[-1] == "threads: []"
