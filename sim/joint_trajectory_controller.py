@@ -155,7 +155,7 @@ class JointTrajectoryController:
         path.check(len(self._plans[-1].positions[-1]))
         times = path.times_s + start_s
         # A trajectory may begin with the state in which it finds the arm; any later one is joined.
-        first = 0 if times[0] == join_s else int(np.searchsorted(times, join_s + JOIN_S))
+        first = 0 if times[0] == join_s else int(np.searchsorted(times[:-1], join_s + JOIN_S))
         if times[-1] <= join_s:
             raise BadInput(f"joint trajectory ended {join_s - times[-1]:.3f} s ago; send it in time, check the clocks")
         parts = (path.positions, path.velocities, path.accelerations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
@@ -19,6 +20,12 @@ from embodied_vision.nodes.lifecycle import ManagedNode
 
 _TRAJECTORY = {"topic": "arm/joint_trajectory", "action": "arm/action/joint_trajectory"}
 _GRIPPER = {"topic": "gripper/command", "action": "gripper/action/command"}
+PAIR_S = 1.5
+"""How long after readers came or went a motion waits for one in a process that tells the joints."""
+
+_PARTICIPANT = slice(12)
+"""Of an endpoint's global identifier: its process, or the context in it (RTPS, 9.3.1)."""
+
 _DRY = ("arm/dry_run/joint_trajectory", "arm/dry_run/gripper_command")
 
 
@@ -62,7 +69,7 @@ class ArmOutput:
         if node.value("command_interface") == "action" and not self._dry_run:
             # A controller of ros2_control listens to this topic as well: nobody may command the arm there.
             exclusive.watch(str(PurePosixPath(node.value("trajectory_action")).with_name("joint_trajectory")))
-        self._readers = 0
+        self._readers, self._since_s = 0, 0.0
         self._sent = self._heard = False
         self._arm_goals: TrajectoryGoals | None = None
         self._gripper_goals: GripperGoals | None = None
@@ -116,12 +123,15 @@ class ArmOutput:
         readers = self._trajectories.get_subscription_count()
         if readers != self._readers:
             self._readers, self._sent, self._heard = readers, False, False
+            self._since_s = time.monotonic()
 
     def unheard(self) -> str:
         """Who reads our trajectories and has taken none, in words; empty once all have, and where goals are answered.
 
         DDS pairs a writer with a reader on each side by itself. What is sent while only ours has done so is lost, with
-        no word to anybody: no acknowledgement is the one sign of it.
+        no word to anybody: no acknowledgement is the one sign of it. Of a reader that this side does not know yet there
+        is none at all; a driver's is looked for in the process that tells the joints, but not for long, as these may be
+        told by another one.
         """
         if self._dry_run or self._arm_goals is not None:
             return ""
@@ -129,12 +139,22 @@ class ArmOutput:
         topic = self._trajectories.topic_name
         if self._readers == 0:
             return f"nobody reads {topic}: start the arm's driver, or remap the topic to the one that it reads"
+        if not self._heard and time.monotonic() < self._since_s + PAIR_S and not self._driver_reads():
+            return f"nobody who tells the joints reads {topic} yet"
         self._heard = self._heard or (self._sent and self._trajectories.wait_for_all_acked(Duration()))
         if self._heard:
             return ""
         found = self._node.get_subscriptions_info_by_topic(topic)
         names = ", ".join(sorted({one.node_name for one in found}))
         return f"not all of those who read {topic} acknowledge what is sent ({names}): end or start anew who does not"
+
+    def _driver_reads(self) -> bool:
+        """Whether a process that publishes joint states is known to read our trajectories."""
+        node = self._node
+        told = [one for topic in node.value("joint_state_topics") for one in node.get_publishers_info_by_topic(topic)]
+        read = node.get_subscriptions_info_by_topic(self._trajectories.topic_name)
+        tellers, readers = ({bytes(one.endpoint_gid[_PARTICIPANT]) for one in side} for side in (told, read))
+        return not tellers.isdisjoint(readers)
 
     def send(self, message: JointTrajectory, now_s: float) -> None:
         """Replace the running trajectory."""

@@ -22,17 +22,20 @@ class Heartbeat:
     Args:
         node: publishes.
         give_up: told why, when the process has lost its way into the graph.
+
+    Attributes:
+        publisher: of the beats; they end with it.
     """
 
     def __init__(self, node: Node, give_up: Callable[[str], None]) -> None:
         self._name, self._give_up = node.get_name(), give_up
-        self._publisher = node.create_publisher(String, f"heartbeat/{self._name}", qos.HEARTBEAT)
+        self.publisher = node.create_publisher(String, f"heartbeat/{self._name}", qos.HEARTBEAT)
         self._monitor_pid = 0
         self._beats_unheard = 0
 
     def beat(self, state: str) -> None:
         """Tell the state; to be called every `qos.HEARTBEAT_PERIOD_S`."""
-        self._publisher.publish(to_json({"node": self._name, "state": state, "pid": os.getpid()}))
+        self.publisher.publish(to_json({"node": self._name, "state": state, "pid": os.getpid()}))
         self._beats_unheard += 1  # beats, not seconds: time in which this process stood still does not count
         if self._beats_unheard * qos.HEARTBEAT_PERIOD_S > DEAF_S and _lives(self._monitor_pid):
             self._beats_unheard = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial, wraps
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
@@ -27,6 +29,9 @@ from embodied_vision.nodes.stream_watch import STREAM_CHECK_S, StreamWatch
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
+LAST_WORDS_S = 0.5
+"""How long a node that ends waits for its readers: what they have not taken by then is lost with its memory."""
+
 _MessageT = TypeVar("_MessageT")
 
 
@@ -43,6 +48,7 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self._heartbeat = Heartbeat(self, self.give_up)
         self.exit_code = 0
         self._declarations = Declarations(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -62,7 +68,7 @@ class ManagedNode(LifecycleNode):
         self._inbox = Inbox(self, guarded=self._passes_info)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self._streams = StreamWatch(self, self._passes_info, self._publish_statuses)
-        heartbeat = Heartbeat(self, self.give_up)
+        heartbeat = self._heartbeat
         hear = self._tolerant(qos.MONITOR_TOPIC, heartbeat.hear_monitor)
         self.create_subscription(String, qos.MONITOR_TOPIC, hear, qos.MONITOR)
         self.create_timer(qos.HEARTBEAT_PERIOD_S, lambda: heartbeat.beat(self.state), clock=self._steady)
@@ -343,11 +349,15 @@ class ManagedNode(LifecycleNode):
             self._stop()
 
     def destroy_node(self) -> None:
-        """Leave the graph, DDS participant and all.
+        """Leave the graph, DDS participant and all, once those who listen have its last words.
 
         The state machine holds on to the node, and rclpy leaves it be: the threads of Fast DDS would go on until the
         process ends, and now and then one of them would find the library's constants gone.
         """
+        self.destroy_publisher(self._heartbeat.publisher)  # who needs this node stops at once
+        end_s = time.monotonic() + LAST_WORDS_S
+        for publisher in self.publishers:
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end_s - time.monotonic())))
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 

@@ -24,6 +24,7 @@ from trajectory_msgs.msg import JointTrajectory
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import tool_down
 from embodied_vision.nodes import qos
+from embodied_vision.nodes.client import GraphClient
 from embodied_vision.nodes.conversions import pick_place_to_poses, to_json
 from embodied_vision.nodes.trace import Mark, read_marks
 from embodied_vision.paths import PACKAGE
@@ -387,6 +388,34 @@ def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: 
     assert waited_s > 1.0, waited_s
     took_ns = {mark.stage: mark.monotonic_ns for mark in marks if mark.stamp_ns == action.stamp_ns}
     assert took_ns["arm.publish"] - took_ns["arm.receive"] > 1e9, "a hold was taken for the answer"
+
+
+def test_a_driver_whose_reader_comes_late_misses_nothing_of_the_motion(graph: Graph) -> None:
+    """Others listen already: that they have heard all does not help an arm whose driver has not."""
+    desk = Desk(graph)
+    graph.start("arm", **ALONE, observation_age=10.0)
+    desk.joined()
+    node, robot = graph.client.node, desk.robot
+    node.destroy_subscription(robot.reader)
+    with GraphClient(domain_id=int(graph.variables["ROS_DOMAIN_ID"])) as other:
+        moved: list[bool] = []
+
+        def listen(message: JointTrajectory) -> None:
+            moved.append(any(abs(v) > 0 for point in message.points for v in point.velocities))
+
+        other.node.create_subscription(JointTrajectory, "arm/joint_trajectory", listen, qos.COMMAND)
+        readers = lambda: {one.node_name for one in node.get_subscriptions_info_by_topic("arm/joint_trajectory")}  # noqa: E731
+        until(lambda: len(readers()) == 1, what="the other reader")
+        desk.decide()
+        until(lambda: moved, what="the first hold")
+        assert not any(moved), "it moves although its driver does not read"
+        robot.read()
+        until(lambda: robot.speed > 0.1, what=lambda: f"motion: {desk.status}")
+        assert desk.ended()["done"], desk.status
+        node.destroy_subscription(robot.reader)
+        desk.decide()  # a driver whose joints are told by another process is waited for in vain
+        del moved[:]
+        until(lambda: any(moved), 3.0, what="a motion all the same")
 
 
 def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:

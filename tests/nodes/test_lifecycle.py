@@ -280,7 +280,13 @@ raise SystemExit(code)
 
 @pytest.mark.parametrize(
     ("parameter", "code"),
-    [("fault:=give up", 3), ("fault:=bad input in setup", 2), ("bounded:=true", 2), ("executor:=events", 0)],
+    [
+        ("fault:=give up", 3),
+        ("fault:=bad input in setup", 2),
+        ("bounded:=true", 2),
+        ("executor:=two", 2),
+        ("executor:=events", 0),
+    ],
 )
 def test_a_node_that_ends_takes_its_dds_participant_with_it(graph: Graph, parameter: str, code: int) -> None:
     process = ManagedProcess(

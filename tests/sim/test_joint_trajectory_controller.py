@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embodied_vision.errors import BadInput
-from embodied_vision_sim.joint_trajectory_controller import JointPath, JointTrajectoryController
+from embodied_vision_sim.joint_trajectory_controller import JOIN_S, JointPath, JointTrajectoryController
 
 HOME = np.array([0.1, -0.2])
 
@@ -119,6 +119,13 @@ def test_a_trajectory_that_began_before_it_arrived_is_entered_midway() -> None:
     controller.take(controller.plan(quintic(), 5.0, join_s=5.42))
     np.testing.assert_allclose(controller.sample(5.43), before, atol=1e-6)
     np.testing.assert_allclose(controller.sample(5.42)[0], HOME + 10 * 0.42**3 - 15 * 0.42**4 + 6 * 0.42**5, atol=1e-9)
+
+
+def test_a_trajectory_that_arrives_in_its_last_moment_is_followed_to_its_end() -> None:
+    controller = JointTrajectoryController(np.zeros(1))
+    path = JointPath(np.array([0.5, 1.0]), np.array([[0.5], [0.6]]), np.zeros((2, 1)))
+    controller.take(controller.plan(path, 0.0, 1.0 - JOIN_S / 2))
+    assert controller.desired(2.0)[0] == pytest.approx([0.6])
 
 
 def test_a_trajectory_that_is_over_when_it_arrives_is_rejected() -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseArray
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64, String
@@ -123,6 +123,7 @@ class Rig:
         self.image: Image | None = None
         self.depth: Image | None = None
         self.health: dict[str, tuple[bytes, str]] = {}
+        self.errors: list[tuple[str, str]] = []
 
     def __enter__(self) -> Rig:
         self._before = dict(os.environ)
@@ -173,6 +174,8 @@ class Rig:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self.health[status.name.strip("/")] = (status.level, status.message)
+            if status.level == DiagnosticStatus.ERROR:
+                self.errors.append((status.name.strip("/"), status.message))
 
     # ---- what tests ask
 
