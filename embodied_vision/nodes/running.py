@@ -30,6 +30,12 @@ from embodied_vision.nodes.lifecycle import ManagedNode
 SWITCH_S = 0.001
 """How long a thread that computes may keep the others of its node from messages; Python's own 5 ms are many hops."""
 
+SLOW_S = 4.0
+"""A node that takes longer to let go of what it holds tells in the log where it is."""
+
+LEAVE_S = 3.0
+"""A process that hangs in the DDS library when it leaves the graph, all its work being done, says where, and ends."""
+
 
 class _Host:
     """A node, the executor that spins it, and the way to end it."""
@@ -59,10 +65,13 @@ class _Host:
         if not self._stopped.done():
             self._stopped.set_result(None)
 
-    def close(self) -> None:
-        """Shut the node down."""
+    def shut_down(self) -> None:
+        """Have the node let go of all that it holds, and finish what it writes."""
         if self.node.state in ("unconfigured", "inactive", "active"):
             self.node.trigger_shutdown()
+
+    def leave(self) -> None:
+        """Take the node out of the graph."""
         self._executor.shutdown()
         self.node.destroy_node()
 
@@ -137,8 +146,13 @@ def run_together(makers: Sequence[Callable[[], ManagedNode]], args: list[str] | 
     except ExternalShutdownException:
         return 0
     finally:
+        faulthandler.dump_traceback_later(SLOW_S)
         for host in hosts:
-            host.close()
+            host.shut_down()
+        faulthandler.dump_traceback_later(LEAVE_S, exit=True)
+        for host in hosts:
+            host.leave()
         rclpy.try_shutdown()
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not spoil a clean end
         gc.freeze()  # else the interpreter walks through all of torch's objects before it ends, for seconds
