@@ -20,13 +20,13 @@ from embodied_vision.nodes.lifecycle import ManagedNode
 
 _TRAJECTORY = {"topic": "arm/joint_trajectory", "action": "arm/action/joint_trajectory"}
 _GRIPPER = {"topic": "gripper/command", "action": "gripper/action/command"}
+_DRY = ("arm/dry_run/joint_trajectory", "arm/dry_run/gripper_command")
+
 PAIR_S = 1.5
 """How long after readers came or went a motion waits for one in a process that tells the joints."""
 
 _PARTICIPANT = slice(12)
 """Of an endpoint's global identifier: its process, or the context in it (RTPS, 9.3.1)."""
-
-_DRY = ("arm/dry_run/joint_trajectory", "arm/dry_run/gripper_command")
 
 
 class ArmOutput:

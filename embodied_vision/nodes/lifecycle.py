@@ -68,10 +68,9 @@ class ManagedNode(LifecycleNode):
         self._inbox = Inbox(self, guarded=self._passes_info)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.DIAGNOSTICS)
         self._streams = StreamWatch(self, self._passes_info, self._publish_statuses)
-        heartbeat = self._heartbeat
-        hear = self._tolerant(qos.MONITOR_TOPIC, heartbeat.hear_monitor)
+        hear = self._tolerant(qos.MONITOR_TOPIC, self._heartbeat.hear_monitor)
         self.create_subscription(String, qos.MONITOR_TOPIC, hear, qos.MONITOR)
-        self.create_timer(qos.HEARTBEAT_PERIOD_S, lambda: heartbeat.beat(self.state), clock=self._steady)
+        self.create_timer(qos.HEARTBEAT_PERIOD_S, lambda: self._heartbeat.beat(self.state), clock=self._steady)
         self.create_timer(1.0, self._publish_health, clock=self._steady)
         self.param("autostart", True, "configure and activate by itself after the start")
         self.param(

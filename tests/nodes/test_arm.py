@@ -59,6 +59,12 @@ class Desk:
     def status(self) -> dict[str, Any]:
         return (self.graph.client.messages("arm/status") or [{}])[-1]
 
+    @property
+    def readers(self) -> set[str]:
+        """Nodes that read the arm's trajectories."""
+        found = self.graph.client.node.get_subscriptions_info_by_topic("arm/joint_trajectory")
+        return {one.node_name for one in found}
+
     def wait(self, accept: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         return self.graph.wait("arm/status", accept, *self.graph.processes)
 
@@ -372,8 +378,7 @@ def test_the_arm_moves_once_all_who_read_its_trajectories_have_taken_one(graph: 
     graph.subscribe(DiagnosticArray, "trace", lambda message: marks.extend(read_marks(message)), qos.TRACE)
     deaf = subprocess.Popen([sys.executable, "-c", DEAF], env=dict(graph.variables))
     try:
-        readers = lambda: {one.node_name for one in node.get_subscriptions_info_by_topic("arm/joint_trajectory")}  # noqa: E731
-        until(lambda: "deaf" in readers(), what="the deaf reader")
+        until(lambda: "deaf" in desk.readers, what="the deaf reader")
         time.sleep(0.5)  # the arm knows it as well
         deaf.send_signal(signal.SIGSTOP)
         stopped_s, sent = time.monotonic(), desk.robot.trajectories
@@ -404,8 +409,7 @@ def test_a_driver_whose_reader_comes_late_misses_nothing_of_the_motion(graph: Gr
             moved.append(any(abs(v) > 0 for point in message.points for v in point.velocities))
 
         other.node.create_subscription(JointTrajectory, "arm/joint_trajectory", listen, qos.COMMAND)
-        readers = lambda: {one.node_name for one in node.get_subscriptions_info_by_topic("arm/joint_trajectory")}  # noqa: E731
-        until(lambda: len(readers()) == 1, what="the other reader")
+        until(lambda: len(desk.readers) == 1, what="the other reader")
         desk.decide()
         until(lambda: moved, what="the first hold")
         assert not any(moved), "it moves although its driver does not read"

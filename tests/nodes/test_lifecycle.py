@@ -266,7 +266,6 @@ sys.exit(run_together([partial(FaultyNode, "first"), partial(FaultyNode, "second
 
 
 GONE = """
-import os
 from pathlib import Path
 from embodied_vision.nodes.running import run_together
 from tests.nodes.faulty import FaultyNode

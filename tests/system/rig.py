@@ -85,6 +85,8 @@ class Rig:
         frames: stamps in ns of every color image.
         trajectories: time on the steady clock in s at which each trajectory arrived.
         grips: every gripper command.
+        health: (level, message) that each node said last of itself and its streams.
+        errors: (who, message) of everything that was said at level ERROR, in order.
         running: all that run now.
     """
 
