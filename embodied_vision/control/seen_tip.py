@@ -30,21 +30,29 @@ class _Sighting:
 
 
 class SeenTip:
-    """Follows the tool's tip through the picture of one camera, from joint states.
+    """Follows the tool's tip through the pictures of one camera, from joint states.
+
+    A picture and the joint state after it come in either order; each is compared when both are here.
 
     Args:
         model: of the arm; used in the caller's thread alone.
         camera: calibrated in the robot's base frame.
+
+    Attributes:
+        moved_px: how far, at least, the tip was from where it was at the first of a row of equal pictures that joint
+            states belong to, at the newest one that they belong to. 0 where that is unknown, or the tip in neither.
     """
 
     def __init__(self, model: RobotModel, camera: Camera) -> None:
         self._model = model
         self._camera = camera
         self._sightings: deque[_Sighting] = deque(maxlen=_KEEP)
-        self._row_ns: int | None = None
+        self._row_ns = 0
         self._first: list[_Sighting] = []
+        self._waiting_ns: deque[int] = deque(maxlen=_KEEP)
+        self.moved_px = 0.0
 
-    def add(self, q: NDArray[np.float64], stamp_ns: int) -> None:
+    def add_joints(self, q: NDArray[np.float64], stamp_ns: int) -> None:
         """The joints were at q (J,) in rad; left out when not finite. A stamp that goes back begins a new history."""
         if not np.isfinite(q).all():
             return
@@ -52,23 +60,32 @@ class SeenTip:
             if stamp_ns == self._sightings[-1].stamp_ns:
                 return
             self._sightings.clear()
+            self._begin_row(0)
         camera = self._camera
         pixels, depth = project(self._model.forward(q)[:3, 3][None], camera.K, camera.T_base_camera)
         pixel = np.asarray(pixels[0], float)
         inside = depth[0] > 0 and self._inside_px(pixel) > 0
         self._sightings.append(_Sighting(stamp_ns, pixel if inside else None))
+        self._compare()
 
-    def moved_px(self, row_ns: int, stamp_ns: int) -> float:
-        """How far, at least, the tip moved in a row of equal pictures up to the one stamped `stamp_ns`.
-
-        `row_ns` is the stamp of the first and names the row. The tip is compared with where it was at the first picture
-        of the row that joint states belong to, however long ago. 0 where that is unknown, or the tip in neither.
-        """
-        known, now = self._around(row_ns), self._around(stamp_ns)
+    def add_picture(self, row_ns: int, stamp_ns: int) -> None:
+        """A picture came; the row of equal ones that it ends began with, and is named by, the one stamped `row_ns`."""
         if row_ns != self._row_ns:
-            self._row_ns, self._first = row_ns, []
-        self._first = self._first or known or now
-        return min((self._apart_px(one, other) for one in self._first for other in now), default=0.0)
+            self._begin_row(row_ns)
+        self._waiting_ns.append(stamp_ns)
+        self._compare()
+
+    def _begin_row(self, row_ns: int) -> None:
+        self._row_ns, self._first, self.moved_px = row_ns, [], 0.0
+        self._waiting_ns.clear()
+
+    def _compare(self) -> None:
+        """Compare the pictures that joint states have come for."""
+        while self._waiting_ns and self._sightings and self._waiting_ns[0] < self._sightings[-1].stamp_ns:
+            now = self._around(self._waiting_ns.popleft())
+            self._first = self._first or self._around(self._row_ns) or now
+            apart_px = [self._apart_px(one, other) for one in self._first for other in now]
+            self.moved_px = min(apart_px, default=self.moved_px)
 
     def _around(self, stamp_ns: int) -> list[_Sighting]:
         """The joint states just before and just after a time, between which the tip was; none where one is missing."""

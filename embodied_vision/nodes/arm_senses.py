@@ -19,6 +19,7 @@ from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.seen_tip import SeenTip
 from embodied_vision.control.watchdog import Watchdog
 from embodied_vision.errors import BadInput
+from embodied_vision.frame_health import FrameReport
 from embodied_vision.nodes import qos
 from embodied_vision.nodes.conversions import from_json, stamp_to_ns
 from embodied_vision.nodes.lifecycle import ManagedNode
@@ -55,6 +56,7 @@ class ArmSenses:
         if unknown := set(self._cameras) - set(calibrated):
             raise BadInput(f"cameras {sorted(unknown)} are not in the calibration, which has {sorted(calibrated)}")
         self._tips = {name: SeenTip(model, calibrated[name]) for name in self._cameras}
+        self._pictures: dict[str, FrameReport] = {}
         self._parts = JointParts(model.joint_names)
         self._beats: dict[str, int] = {}
         self._watchdog = Watchdog({})
@@ -91,8 +93,11 @@ class ArmSenses:
                 logger.error(f"joint states lack {self._parts.wanted}", throttle_duration_sec=5.0)
             return
         self.joints = joints
-        for tip in self._tips.values():
-            tip.add(joints.positions, joints.stamp_ns)
+        for camera, tip in self._tips.items():
+            moved_px = tip.moved_px
+            tip.add_joints(joints.positions, joints.stamp_ns)
+            if tip.moved_px != moved_px:
+                self._judge_picture(camera)
         age_s = abs(self._node.now_ns() - joints.stamp_ns) * 1e-9
         if np.isfinite(joints.positions).all() and age_s <= self.limits_s["joint_states"]:
             self._watchdog.feed("joint_states", now_s)
@@ -106,23 +111,30 @@ class ArmSenses:
     def _on_camera_health(self, name: str) -> Callable[[String], None]:
         def hear(message: String) -> None:
             report = from_json(message, topics.health(name))
-            problem = str(report.get("problem", ""))
-            if not problem:
-                problem = self._frozen(name, int(report.get("unchanged_ns", 0)), int(report.get("stamp_ns", 0)))
-            words = f"picture of {name} cannot be believed: {problem}" if problem else ""
-            self._watchdog.set_problem(f"picture of {name}", words)
-            if problem:
-                self._on_loss()
+            picture = FrameReport(
+                int(report.get("stamp_ns", 0)), str(report.get("problem", "")), int(report.get("unchanged_ns", 0))
+            )
+            self._pictures[name] = picture
+            self._tips[name].add_picture(picture.unchanged_ns, picture.stamp_ns)
+            self._judge_picture(name)
 
         return hear
 
-    def _frozen(self, camera: str, unchanged_ns: int, stamp_ns: int) -> str:
+    def _judge_picture(self, camera: str) -> None:
+        """Say whether a camera's newest picture can be believed."""
+        picture = self._pictures[camera]
+        problem = picture.problem or self._frozen(picture, self._tips[camera].moved_px)
+        words = f"picture of {camera} cannot be believed: {problem}" if problem else ""
+        self._watchdog.set_problem(f"picture of {camera}", words)
+        if problem:
+            self._on_loss()
+
+    def _frozen(self, picture: FrameReport, moved_px: float) -> str:
         """What is wrong with a picture that has been the same for some time, in words; empty when nothing is."""
         bound_px = float(self._node.value("frozen_px"))
-        moved_px = self._tips[camera].moved_px(unchanged_ns, stamp_ns) if bound_px else 0.0
-        if moved_px <= bound_px:
+        if not bound_px or moved_px <= bound_px:
             return ""
-        same_s = (stamp_ns - unchanged_ns) * 1e-9
+        same_s = (picture.stamp_ns - picture.unchanged_ns) * 1e-9
         return f"its picture stays the same for {same_s:.2f} s, while the tool moved {moved_px:.0f} px in it"
 
     def _on_heartbeat(self, name: str) -> Callable[[String], None]:

@@ -18,9 +18,11 @@ import yaml
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseArray
 from rclpy.publisher import Publisher
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Bool, Float64, String
 from trajectory_msgs.msg import JointTrajectory
 
+from embodied_vision import topics
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.geometry import tool_down
 from embodied_vision.nodes import qos
@@ -420,6 +422,46 @@ def test_a_driver_whose_reader_comes_late_misses_nothing_of_the_motion(graph: Gr
         desk.decide()  # a driver whose joints are told by another process is waited for in vain
         del moved[:]
         until(lambda: any(moved), 3.0, what="a motion all the same")
+
+
+class QuickCamera:
+    """A camera whose every picture is told of at once, before the joints have said where they were then.
+
+    Attributes:
+        live: whether its pictures change.
+    """
+
+    def __init__(self, graph: Graph, live: bool) -> None:
+        node = graph.client.node
+        self.live, self._row_ns = live, time.time_ns()
+        self._infos = node.create_publisher(CameraInfo, topics.color_info("camera"), qos.SENSOR)
+        self._health = node.create_publisher(String, topics.health("camera"), qos.SENSOR)
+        node.create_timer(0.05, self._tell)
+
+    def _tell(self) -> None:
+        stamp_ns = time.time_ns() + 20_000_000
+        self._row_ns = stamp_ns if self.live else self._row_ns
+        self._infos.publish(CameraInfo())
+        self._health.publish(to_json({"stamp_ns": stamp_ns, "problem": "", "unchanged_ns": self._row_ns}))
+
+
+def test_a_quick_camera_that_freezes_pauses_the_arm_until_its_picture_changes(graph: Graph) -> None:
+    desk = Desk(graph)
+    camera = QuickCamera(graph, live=True)
+    graph.start("arm", **{**ALONE, "cameras": ["camera"], "resume_within": 5.0})
+    desk.joined()
+    desk.decide()
+    desk.wait(lambda s: s["segment"] == "transfer")
+    camera.live = False
+    reason = desk.wait(lambda s: s["state"] == "paused")["reason"]
+    assert "stays the same" in reason
+    until(lambda: desk.robot.speed == 0.0, what="the arm stands")
+    stands = desk.robot.positions
+    time.sleep(1.0)
+    assert desk.status["state"] == "paused"
+    np.testing.assert_array_equal(desk.robot.positions, stands)
+    camera.live = True
+    assert desk.ended()["done"]
 
 
 def test_without_control_msgs_it_says_what_to_install(graph: Graph) -> None:
