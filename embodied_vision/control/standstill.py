@@ -16,9 +16,14 @@ SHARE = 0.9
 
 PERIOD_S = 0.02
 
+STAND_S = 0.1
+"""A stop stands for so long after its end, as a controller refuses what is over when it comes."""
+
 
 def to_rest(q: NDArray[np.float64], qd: NDArray[np.float64], limits: JointLimits) -> Trajectory:
     """The quickest stop of every joint by itself within acceleration and jerk, from q (J,), rad, and qd (J,), rad/s.
+
+    It ends with a stand: who reads it late, as the short stop of a slow arm, still comes to rest.
 
     Raises:
         RunFailed: there is none, as when a value is not finite.
@@ -39,7 +44,21 @@ def to_rest(q: NDArray[np.float64], qd: NDArray[np.float64], limits: JointLimits
     times = np.linspace(0.0, duration, int(np.ceil(duration / PERIOD_S)) + 1)
     samples = np.array([profile.at_time(t) for t in times.tolist()])
     samples[-1, 1:] = 0.0
+    stand = np.arange(PERIOD_S, STAND_S + PERIOD_S / 2, PERIOD_S)
+    times = np.append(times, duration + stand)
+    samples = np.concatenate([samples, samples[-1:].repeat(len(stand), axis=0)])
     return Trajectory(times, *(samples[:, order] for order in range(3)))
+
+
+def without_stands(trajectory: Trajectory) -> Trajectory:
+    """The same motion, of whose stands only the ends are left: who joins one late does so by its end, gently."""
+    moves: NDArray[np.bool_] = np.any(trajectory.velocities, axis=1)
+    keep = moves.copy()
+    keep[1:] |= moves[:-1]
+    keep[:-1] |= moves[1:]
+    keep[[0, -1]] = True
+    parts = (trajectory.times_s, trajectory.positions, trajectory.velocities, trajectory.accelerations)
+    return Trajectory(*(part[keep] for part in parts))
 
 
 def hold(q: NDArray[np.float64], seconds: float) -> Trajectory:

@@ -23,6 +23,7 @@ from embodied_vision.control.planning import Pace
 from embodied_vision.control.player import PlayerSettings
 from embodied_vision.control.robot import RobotModel
 from embodied_vision.control.shadow import ShadowArm
+from embodied_vision.control.standstill import without_stands
 from embodied_vision.control.surroundings import read_surroundings
 from embodied_vision.control.trajectory import Trajectory
 from embodied_vision.control.watchdog import Watchdog
@@ -400,8 +401,9 @@ class ArmNode(ManagedNode):
         assert self._model is not None
         # Points nearer than the lead are left out: the controller joins the others from where it is. It lays cubics
         # through points without accelerations; quintics would overshoot the limits where a brake begins.
-        first = min(int(np.searchsorted(trajectory.times_s, self.value("lead"))), len(trajectory.times_s) - 1)
-        parts = (trajectory.times_s, trajectory.positions, trajectory.velocities, trajectory.accelerations)
+        sent = without_stands(trajectory)
+        first = min(int(np.searchsorted(sent.times_s, self.value("lead"))), len(sent.times_s) - 1)
+        parts = (sent.times_s, sent.positions, sent.velocities, sent.accelerations)
         samples = JointSamples(*(part[first:] for part in parts))
         message = samples_to_trajectory(self._model.joint_names, samples)
         for point in message.points:

@@ -32,6 +32,7 @@ DRIVER = NodeSpec("driver", "embodied_vision_sim.driver_node", 1)
 TASK, SEED = "block-insertion", 2_000_010
 MODEL = RobotModel.load()
 HOME = np.asarray(MODEL.home, float)
+AT_HOME_RAD = 2e-4
 
 
 def swing(turn: float, first: int = 0) -> np.ndarray:
@@ -51,6 +52,12 @@ def move(start: np.ndarray, goal: np.ndarray, *, stretch: float = 1.0) -> JointT
         path.accelerations[rows] / stretch**2,
     )
     return samples_to_trajectory(MODEL.joint_names, samples)
+
+
+def reach(goal: np.ndarray, time_s: float) -> JointTrajectory:
+    """From wherever the arm is."""
+    still = np.zeros((1, len(goal)))
+    return samples_to_trajectory(MODEL.joint_names, JointSamples(np.array([time_s]), goal[None], still, still))
 
 
 class Bench:
@@ -111,9 +118,12 @@ class Bench:
         until(lambda: np.abs(rig.positions - goal).max() < 1e-3 and rig.speeds[-1][1] < 1e-3, 10, "the arm to arrive")
 
     def go_home(self) -> None:
+        """An arm that was halted near by is not at home: a trajectory from there would have to make up for it."""
         until(lambda: self.rig.speeds[-1][1] < 1e-3, 10, "the arm to rest")
-        if np.abs(self.rig.positions - HOME).max() > 1e-3:
-            self.commands.publish(move(self.rig.positions.copy(), HOME))
+        if np.abs(self.rig.positions - HOME).max() > AT_HOME_RAD:
+            near = np.abs(self.rig.positions - HOME).max() < 1e-2
+            way = reach(HOME, 0.3) if near else move(self.rig.positions.copy(), HOME)
+            assert self.result(self.send(way))[0] == GoalStatus.STATUS_SUCCEEDED
             self.rest_at(HOME)
 
 
@@ -131,7 +141,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
             yield Bench(rig)
     finally:
         patch.undo()
-        sys.modules.pop("control_msgs", None)
 
 
 @pytest.fixture(autouse=True)
@@ -168,10 +177,7 @@ def test_a_new_goal_replaces_the_running_one(bench: Bench) -> None:
     first = bench.send(move(HOME, swing(1.0)))
     bench.rig.wait_moving()
     goal = swing(0.5)
-    still = np.zeros((1, 7))
-    second = bench.send(
-        samples_to_trajectory(MODEL.joint_names, JointSamples(np.array([2.0]), goal[None], still, still))
-    )
+    second = bench.send(reach(goal, 2.0))
     status, result = bench.result(first)
     assert status == GoalStatus.STATUS_CANCELED
     assert "took its place" in result.error_string
