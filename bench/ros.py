@@ -438,7 +438,7 @@ def run(setup: Setup, folder: Path, *, seconds: float, block_s: float, bare_s: f
 
 
 def main(
-    small: bool = typer.Option(False, help="One camera of 640x480 for some seconds."),
+    small: bool = typer.Option(False, help="One camera of 640x480 for a few seconds."),
     only: str = typer.Option("", help="Only the setups whose name contains this, such as 1280x720."),
     output: Path | None = typer.Option(None, help="Where logs go.", show_default="a temporary folder"),
 ) -> None:
@@ -446,7 +446,7 @@ def main(
     chosen = SETUPS[:1] if small else [setup for setup in SETUPS if only in setup.name]
     extent: dict[str, Any] = {"seconds": FRAMES / FRAMES_A_SECOND, "block_s": BLOCK_S, "bare_s": BARE_S, "trials": 5}
     if small:
-        extent = {"seconds": 6.0, "block_s": 3.0, "bare_s": 1.5, "trials": 1}
+        extent = {"seconds": 4.0, "block_s": 2.0, "bare_s": 1.0, "trials": 1}
     for number, setup in enumerate(chosen):
         with tempfile.TemporaryDirectory(prefix="bench-ros-") as scratch:
             folder = Path(scratch) if output is None else output / str(number)

@@ -33,12 +33,12 @@ def install(folder: Path) -> None:
     subprocess.run([*pip, "--upgrade", "--no-deps", *map(str, WHEELS.glob("*.whl"))], check=True, timeout=300)
 
 
-def ros2(environment: Mapping[str, str], *arguments: str, timeout_s: float = 60.0) -> str:
-    """What a command says, on both its outputs."""
+def ros2(environment: Mapping[str, str], *arguments: str, timeout_s: float = 60.0, errors: bool = True) -> str:
+    """What a command says, on both its outputs or without what it says of errors, where Fast DDS may say something."""
     done = subprocess.run(
         [*ROS2, *arguments], env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
     )
-    return done.stdout + done.stderr
+    return done.stdout + done.stderr if errors else done.stdout
 
 
 def ros2_again(environment: Mapping[str, str], *arguments: str) -> str:
