@@ -28,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -259,7 +260,8 @@ def running(setup: Setup, folder: Path) -> Iterator[Rig]:
     with ExitStack() as stack:
         lock = stack.enter_context(hold_free_domain())
         environment = process_environment(folder, lock.domain)
-        os.environ.update(environment.variables)
+        # Only for this setup: the next would keep its profile as if the user gave it, and the file is gone by then.
+        stack.enter_context(patch.dict(os.environ, environment.variables))
         variables = {**environment.variables, "PYTHONPATH": str(Path(__file__).parent)}
         client = stack.enter_context(GraphClient(domain_id=lock.domain))
         monitor = Monitor(client)
