@@ -120,9 +120,10 @@ class Bench:
     def go_home(self) -> None:
         """An arm that was halted near by is not at home: a trajectory from there would have to make up for it."""
         until(lambda: self.rig.speeds[-1][1] < 1e-3, 10, "the arm to rest")
-        if np.abs(self.rig.positions - HOME).max() > AT_HOME_RAD:
-            near = np.abs(self.rig.positions - HOME).max() < 1e-2
-            way = reach(HOME, 0.3) if near else move(self.rig.positions.copy(), HOME)
+        start = self.rig.positions.copy()
+        off = np.abs(start - HOME).max()
+        if off > AT_HOME_RAD:
+            way = reach(HOME, 0.3) if off < 1e-2 else move(start, HOME)
             assert self.result(self.send(way))[0] == GoalStatus.STATUS_SUCCEEDED
             self.rest_at(HOME)
 
