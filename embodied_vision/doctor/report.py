@@ -112,7 +112,8 @@ def _transport() -> list[Check]:
         with hold_free_domain() as lock, tempfile.TemporaryDirectory() as folder:
             return list(check_transport(process_environment(Path(folder), lock.domain)))
     except (EmbodiedVisionError, OSError) as error:
-        return [Check("rclpy", False, f"cannot be tried: {error}", "free space for temporary files, or set TMPDIR")]
+        remedy = "free space for temporary files, or set TMPDIR" if isinstance(error, OSError) else ""
+        return [Check("rclpy", False, f"cannot be tried: {error}", remedy)]
 
 
 def _state(folder: Path) -> tuple[Check, bool]:

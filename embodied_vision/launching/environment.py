@@ -172,9 +172,14 @@ def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
     if "fastrtps" not in rmw:
         notes.append(f"RMW_IMPLEMENTATION={rmw} was kept: the Fast DDS profile has no effect, check that images arrive")
     for name in PROFILE_VARIABLES:
-        if name in variables:
-            there = "" if Path(variables[name]).is_file() else ", and that file is missing"
-            return [*notes, f"{name}={variables[name]} was kept instead of the shipped profile{there}"]
+        given = variables.get(name)
+        if given and not Path(given).is_file():
+            raise BadInput(
+                f"{name}={given} names no file, with which Fast DDS silently loses images; name a profile that is there, "
+                f"or `unset {name}` for the shipped one"
+            )
+        if given:
+            return [*notes, f"{name}={given} was kept instead of the shipped profile"]
     confined = variables[RANGE] == "LOCALHOST" and not any(variables.get(name) for name in REACH)
     path, profile_notes = _profile(run_dir, free_bytes(), confined=confined)
     variables[PROFILE_VARIABLES[0]] = str(path)
@@ -220,7 +225,7 @@ def process_environment(
         base: what to start from, the own environment by default.
 
     Raises:
-        BadInput: there is no such discovery.
+        BadInput: there is no such discovery, or the user's Fast DDS profile is not there.
     """
     if discovery not in ("", *DISCOVERY):
         raise BadInput(f"discovery {discovery!r} is unknown; give one of {', '.join(DISCOVERY)}")

@@ -61,10 +61,19 @@ def test_every_process_gets_domain_range_profile_logs_and_threads(tmp_path: Path
 
 
 def test_a_profile_of_the_user_is_kept_and_reported(tmp_path: Path) -> None:
-    made = process_environment(tmp_path, 41, base={"FASTRTPS_DEFAULT_PROFILES_FILE": "/mine.xml"})
+    mine = tmp_path / "mine.xml"
+    mine.write_text(PROFILE.read_text(encoding="utf-8"), encoding="utf-8")
+    made = process_environment(tmp_path, 41, base={"FASTRTPS_DEFAULT_PROFILES_FILE": str(mine)})
     assert "FASTDDS_DEFAULT_PROFILES_FILE" not in made.variables
-    assert "/mine.xml was kept" in made.notes[-1]
-    assert "missing" in made.notes[-1]
+    assert f"{mine} was kept" in made.notes[-1]
+
+
+@pytest.mark.parametrize("name", environment.PROFILE_VARIABLES)
+def test_a_profile_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
+    """Fast DDS takes its stock profile then, without a word."""
+    with pytest.raises(BadInput, match=f"unset {name}"):
+        process_environment(tmp_path, 41, base={name: str(tmp_path / "gone" / "fastdds.xml")})
+    assert process_environment(tmp_path, 41, base={name: ""}).variables["FASTDDS_DEFAULT_PROFILES_FILE"]
 
 
 def test_discovery_settings_stay_when_the_user_chose_the_domain(tmp_path: Path) -> None:
