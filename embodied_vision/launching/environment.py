@@ -175,8 +175,8 @@ def _transport(variables: dict[str, str], run_dir: Path) -> list[str]:
         given = variables.get(name)
         if given and not Path(given).is_file():
             raise BadInput(
-                f"{name}={given} names no file, with which Fast DDS silently loses images; name a profile that is there, "
-                f"or `unset {name}` for the shipped one"
+                f"{name}={given} names no file, with which Fast DDS silently loses images; name a profile that is "
+                f"there, or `unset {name}` for the shipped one"
             )
         if given:
             return [*notes, f"{name}={given} was kept instead of the shipped profile"]
