@@ -34,6 +34,7 @@ def pretrain_command(
     backbone: shared.Backbone = "",
     adapter_rank: shared.AdapterRank = None,
     dimension: shared.Dimension = None,
+    trunk: shared.Trunk = "",
     steps: shared.Steps = 1000,
     learning_rate: shared.Rate = None,
     probe_scenes: shared.ProbeScenes = 40,
@@ -52,7 +53,7 @@ def pretrain_command(
 
     use_cores(threads)
     state = shared.check_run(run, resume)
-    trained = shared.what_is_trained(backbone, adapter_rank, dimension)
+    trained = shared.what_is_trained(backbone, adapter_rank, dimension, trunk)
     settings = shared.settings_for(
         trained,
         steps=steps,

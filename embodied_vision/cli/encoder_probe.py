@@ -65,14 +65,14 @@ def with_poses(environments: Sequence[Any], sets: Iterable[ViewSet]) -> Iterator
 
 def _beside(encoders: Sequence[Encoder], fit: ViewCache, seed: int, *, twin: bool, raw: bool) -> dict[str, Probed]:
     """What the encoders are compared with."""
-    from embodied_vision.encoders.compact import Architecture, CompactEncoder
+    from embodied_vision.encoders.compact import Architecture, CompactArchitecture, CompactEncoder
     from embodied_vision.encoders.probe import random_twin
     from embodied_vision.encoders.probes import Probed
 
     others = {}
     if twin:
         compact = next((encoder for encoder in encoders if isinstance(encoder, CompactEncoder)), None)
-        architecture = compact.architecture if compact is not None else Architecture()
+        architecture: CompactArchitecture = compact.architecture if compact is not None else Architecture()
         others["random twin"] = Probed.of(random_twin(architecture, seed, fit))
     if raw:
         others |= {"raw RGB": Probed.raw(depth=False), "raw RGB-D": Probed.raw(depth=True)}

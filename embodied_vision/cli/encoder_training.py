@@ -53,7 +53,11 @@ Views = Annotated[
 Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
 Rate = Annotated[
     float | None,
-    typer.Option(min=1e-6, help="Peak of the learning rate.", show_default="0.003, of an adapter 0.001"),
+    typer.Option(
+        min=1e-6,
+        help="Peak of the learning rate.",
+        show_default="0.003, of an adapter 0.001, with weights of ImageNet 0.0005",
+    ),
 ]
 AppearanceName = Annotated[
     str,
@@ -68,6 +72,15 @@ Poses = Annotated[
 ]
 Dimension = Annotated[
     int | None, typer.Option(min=4, help="Feature channels of the compact network.", show_default="32")
+]
+Trunk = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Begin with a network that knows photographs: `efficientnet-lite0` up to stride 16 with the weights of "
+        "ImageNet, which pip brings. Without it the residual network begins with random weights.",
+        show_default=False,
+    ),
 ]
 Backbone = Annotated[
     str,
@@ -89,23 +102,28 @@ SaveEvery = Annotated[float, typer.Option(min=0.0, help="Seconds between two wri
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def what_is_trained(backbone: str, rank: int | None, dimension: int | None) -> Trained:
-    """The compact network, or an adapter of a transformers model.
+def what_is_trained(backbone: str, rank: int | None, dimension: int | None, trunk: str = "") -> Trained:
+    """A compact network, or an adapter of a transformers model.
 
     Raises:
         BadInput: options that do not go together.
         EncoderError: the model cannot be loaded, or takes no adapter.
     """
     from embodied_vision.encoders.adapting import RANK, LowRank
-    from embodied_vision.encoders.compact import Architecture
+    from embodied_vision.encoders.compact import LITE, Architecture, LiteArchitecture
 
+    if trunk not in ("", LITE):
+        raise BadInput(f"--trunk {trunk}: there is {LITE}; a transformers model is a --backbone")
+    if backbone and trunk:
+        raise BadInput(f"--trunk {trunk} and --backbone {backbone}: a run trains one of them")
     if not backbone and rank is not None:
         raise BadInput(
             f"--adapter-rank {rank} without a model to adapt; give --backbone NAME, a folder or a hub name of a "
             "transformers model. The compact network is trained whole"
         )
     if not backbone:
-        return Architecture() if dimension is None else Architecture(dimension=dimension)
+        shape = LiteArchitecture if trunk else Architecture
+        return shape() if dimension is None else shape(dimension=dimension)
     if dimension is not None:
         raise BadInput(f"--dimension {dimension} is of the compact network; {backbone} has channels of its own")
     return LowRank(backbone, rank or RANK)
@@ -122,18 +140,16 @@ def settings_for(
     objectives: Mapping[str, float],
 ) -> PretrainSettings:
     """Settings of a run, with the size of crops and the learning rate that suit what is trained."""
-    from embodied_vision.encoders.adapting import LEARNING_RATE, LowRank
     from embodied_vision.encoders.pretrain import PretrainSettings
-    from embodied_vision.encoders.students import crop_px_for
+    from embodied_vision.encoders.students import crop_px_for, usual_learning_rate
 
-    usual = LEARNING_RATE if isinstance(trained, LowRank) else PretrainSettings.learning_rate
     return PretrainSettings(
         steps=steps,
         seed=seed,
         crop_px=crop_px_for(trained),
         appearance=appearance,
         poses=poses,
-        learning_rate=learning_rate or usual,
+        learning_rate=learning_rate or usual_learning_rate(trained),
         objectives=objectives,
     )
 
@@ -295,12 +311,12 @@ def figures_table(report: ProbeReport) -> Table:
 
 def measure(encoders: Mapping[str, Encoder], run: Path, tasks: Sequence[str], scenes: int, seed: int) -> ProbeReport:
     """Probe encoders beside the random twin of the compact one and the mean color."""
-    from embodied_vision.encoders.compact import Architecture, CompactEncoder
+    from embodied_vision.encoders.compact import Architecture, CompactArchitecture, CompactEncoder
     from embodied_vision.encoders.probe import MeanColor, probe, random_twin
 
     fit, held_out = _probe_frames(run, tasks, scenes)
     first = next(iter(encoders.values()))
-    architecture = first.architecture if isinstance(first, CompactEncoder) else Architecture()
+    architecture: CompactArchitecture = first.architecture if isinstance(first, CompactEncoder) else Architecture()
     others: dict[str, Encoder] = {"random twin": random_twin(architecture, seed, fit), "mean color": MeanColor()}
     with err.status("probing"):
         return probe({**encoders, **others}, fit, held_out, seed=seed)

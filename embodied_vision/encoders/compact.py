@@ -1,7 +1,7 @@
-"""The embedded default: a small residual CNN that describes each 8 × 8 px patch.
+"""Small convolutional encoders that describe each 8 × 8 px patch; the embedded default is one of them.
 
-Every stride lies on even kernels, so a cell's receptive field is centred on its patch and the grid needs no
-offset. Nothing is pooled over the image: a patch's features depend on its neighbourhood alone.
+There are two networks: a residual one that begins with random weights, and EfficientNet-Lite0 up to stride 16, which
+begins with those of ImageNet. Nothing is pooled over the image: a patch's features depend on its neighbourhood alone.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from embodied_vision.encoders.artefact import identity, read_manifest, read_weights
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.front import PaddedFront
+from embodied_vision.encoders.lite_network import COARSE_CHANNELS, FINE_CHANNELS, LiteNetwork, at_patches
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
 KIND = "compact"
 STRIDE = 8
+LITE = "efficientnet-lite0"
 _COARSEST = 16
 PREPROCESSING: dict[str, Any] = {"color": "rgb", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3}
+_LITE_FACTOR = PREPROCESSING["std"][0] * 255 / 128
+_LITE_OFFSET = (PREPROCESSING["mean"][0] * 255 - 127) / 128
+"""From the color that networks here take to that which EfficientNet-Lite0 was trained on, (255 · color − 127) / 128."""
 LAYER = "head, each patch's features scaled to the Euclidean norm sqrt(D)"
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Widths and depths of the network.
+    """Widths and depths of the residual network.
 
     Attributes:
         stem, fine, middle, coarse: channels at stride 2, 4, 8 and 16.
@@ -47,6 +52,37 @@ class Architecture:
     coarse: int = 112
     blocks: tuple[int, int, int] = (1, 1, 2)
     dimension: int = 32
+
+
+@dataclass(frozen=True)
+class LiteArchitecture:
+    """EfficientNet-Lite0 with a linear layer that reads its outputs of stride 8 and 16.
+
+    Attributes:
+        dimension: feature channels D.
+        trunk: tells it from the residual network, in manifests.
+    """
+
+    dimension: int = 32
+    trunk: str = LITE
+
+    def __post_init__(self) -> None:
+        if self.trunk != LITE:
+            raise ValueError(f"trunk {self.trunk!r}, there is {LITE}")
+
+
+CompactArchitecture = Architecture | LiteArchitecture
+
+
+def read_architecture(data: Mapping[str, Any]) -> CompactArchitecture:
+    """What `asdict` gave of an architecture.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    if "trunk" in data:
+        return LiteArchitecture(**data)
+    return Architecture(**{**data, "blocks": tuple(data["blocks"])})
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
@@ -65,7 +101,10 @@ class _Residual(nn.Module):
 
 
 class CompactNetwork(nn.Module):
-    """(B, 3, H, W) normalised color, H and W multiples of 16, to (B, D, H/8, W/8) features of norm √D."""
+    """(B, 3, H, W) normalised color, H and W multiples of 16, to (B, D, H/8, W/8) features of norm √D.
+
+    Every stride lies on even kernels, so a cell's receptive field is centred on its patch and the grid needs no offset.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -90,10 +129,34 @@ class CompactNetwork(nn.Module):
         return F.normalize(features, dim=1) * features.shape[1] ** 0.5
 
 
-def initialised(architecture: Architecture, seed: int) -> CompactNetwork:
+class CompactLiteNetwork(nn.Module):
+    """The same of EfficientNet-Lite0."""
+
+    def __init__(self, architecture: LiteArchitecture) -> None:
+        super().__init__()
+        self.trunk = LiteNetwork()
+        self.head = nn.Conv2d(FINE_CHANNELS + COARSE_CHANNELS, architecture.dimension, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = x.shape[-2] // STRIDE, x.shape[-1] // STRIDE
+        fine, coarse = self.trunk(x * _LITE_FACTOR + _LITE_OFFSET)
+        # What is linear may come before the sampling, on a fifth of the channels.
+        weight = self.head.weight.split([FINE_CHANNELS, COARSE_CHANNELS], dim=1)
+        features = at_patches(F.conv2d(fine, weight[0], self.head.bias), STRIDE, rows, columns)
+        features = features + at_patches(F.conv2d(coarse, weight[1]), 2 * STRIDE, rows, columns)
+        return F.normalize(features, dim=1) * features.shape[1] ** 0.5
+
+    def fold(self) -> None:
+        """The same function with every batch norm in its convolution."""
+        self.trunk.fold()
+
+
+def initialised(architecture: CompactArchitecture, seed: int) -> nn.Module:
     """A network with random weights drawn from `seed`; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if isinstance(architecture, LiteArchitecture):
+            return CompactLiteNetwork(architecture)
         return CompactNetwork(architecture)
 
 
@@ -115,8 +178,10 @@ def weights_of(network: nn.Module) -> dict[str, NDArray[Any]]:
     return {k: v.detach().cpu().numpy().copy() for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
-def _folded(network: CompactNetwork) -> CompactNetwork:
+def _folded(network: nn.Module) -> nn.Module:
     """The same function with every batch norm folded into its convolution."""
+    if isinstance(network, CompactLiteNetwork):
+        network.fold()
     for module in network.modules():
         if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
             module[0] = fuse_conv_bn_eval(cast(nn.Conv2d, module[0]), module[1])
@@ -127,7 +192,7 @@ def _folded(network: CompactNetwork) -> CompactNetwork:
 class CompactEncoder:
     """Color image → (⌈H/8⌉, ⌈W/8⌉, D) features of Euclidean norm √D a patch, on the CPU in float32."""
 
-    def __init__(self, architecture: Architecture, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, architecture: CompactArchitecture, weights: Mapping[str, NDArray[Any]]) -> None:
         """
         Args:
             architecture: of the network that the weights belong to.
@@ -174,9 +239,7 @@ class CompactEncoder:
                 f"{folder} was made for another preprocessing or layer than this version computes; train it again"
             )
         try:
-            fields = dict(manifest["architecture"])
-            fields["blocks"] = tuple(fields["blocks"])
-            architecture = Architecture(**fields)
+            architecture = read_architecture(manifest["architecture"])
         except (KeyError, TypeError, ValueError) as error:
             raise EncoderError(f"{folder}: manifest.json describes no architecture that is known ({error})") from error
         encoder = cls(architecture, read_weights(folder, manifest))
@@ -188,7 +251,7 @@ class CompactEncoder:
         return encoder
 
     @classmethod
-    def random(cls, seed: int, architecture: Architecture | None = None) -> CompactEncoder:
+    def random(cls, seed: int, architecture: CompactArchitecture | None = None) -> CompactEncoder:
         """An untrained encoder; for tests, and the twin that a trained one has to beat."""
         architecture = architecture or Architecture()
         return cls(architecture, weights_of(initialised(architecture, seed)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from embodied_vision.encoders.base import Encoder, check_image
 from embodied_vision.encoders.compact import (
-    Architecture,
+    CompactArchitecture,
     CompactEncoder,
     initialised,
     normalise,
@@ -117,7 +117,7 @@ class MeanColor:
         return Features(grid, (float(PATCH_PX), float(PATCH_PX)), self.encoder_id, self.artefact_id, stamp_ns)
 
 
-def random_twin(architecture: Architecture, seed: int, sets: ViewSource, images: int = 16) -> CompactEncoder:
+def random_twin(architecture: CompactArchitecture, seed: int, sets: ViewSource, images: int = 16) -> CompactEncoder:
     """A random-initialised encoder whose batch norms know the images: the fairest untrained opponent."""
     network = initialised(architecture, seed)
     for module in network.modules():

@@ -10,10 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from embodied_vision.encoders.adapting import LEARNING_RATE as ADAPTER_LEARNING_RATE
 from embodied_vision.encoders.adapting import AdapterStudent, LowRank
-from embodied_vision.encoders.compact import STRIDE, Architecture, CompactEncoder, initialised, normalise, weights_of
+from embodied_vision.encoders.compact import (
+    STRIDE,
+    CompactArchitecture,
+    CompactEncoder,
+    LiteArchitecture,
+    initialised,
+    normalise,
+    weights_of,
+)
+from embodied_vision.encoders.efficientnet_lite import installed_weights, trunk_weights
 from embodied_vision.encoders.masked import cell_px
 
+LEARNING_RATE, LITE_LEARNING_RATE = 3e-3, 5e-4
+"""Of the residual network, which begins with random weights, and of EfficientNet-Lite0, which does not."""
 CROP_PX = 160
 """Edge of a crop, about."""
 
@@ -30,15 +42,21 @@ class CompactStudent:
 
     stride_px = STRIDE
 
-    def __init__(self, architecture: Architecture, seed: int) -> None:
+    def __init__(self, architecture: CompactArchitecture, seed: int) -> None:
         """
         Args:
             architecture: of the network.
-            seed: of its first weights.
+            seed: of its first weights; those of EfficientNet-Lite0 are ImageNet's.
+
+        Raises:
+            EncoderError: ImageNet's weights are not installed.
         """
         self.architecture, self.dimension = architecture, architecture.dimension
         self.network = initialised(architecture, seed)
+        if isinstance(architecture, LiteArchitecture):
+            self.network.get_submodule("trunk").load_state_dict(trunk_weights(installed_weights()), strict=False)
         self.average = initialised(architecture, seed).requires_grad_(False).eval()
+        self.average.load_state_dict(self.network.state_dict())
 
     def prepare(self, colors: Tensor) -> Tensor:
         """uint8 crops (B, 3, S, S) to what the network takes."""
@@ -61,13 +79,20 @@ class CompactStudent:
         return {"architecture": json.dumps(asdict(self.architecture), sort_keys=True)}
 
 
-Trained = Architecture | LowRank
+Trained = CompactArchitecture | LowRank
 Student = CompactStudent | AdapterStudent
 
 
 def student_of(trained: Trained, seed: int) -> Student:
     """The student at its beginning."""
     return AdapterStudent(trained, seed) if isinstance(trained, LowRank) else CompactStudent(trained, seed)
+
+
+def usual_learning_rate(trained: Trained) -> float:
+    """Peak of the rate where none is given: weights that know something already are moved with care."""
+    if isinstance(trained, LowRank):
+        return ADAPTER_LEARNING_RATE
+    return LITE_LEARNING_RATE if isinstance(trained, LiteArchitecture) else LEARNING_RATE
 
 
 def crop_multiple_px(trained: Trained) -> int:
