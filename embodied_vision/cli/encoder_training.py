@@ -50,7 +50,9 @@ Scenes = Annotated[int, typer.Option(min=1, help="Simulated scenes.")]
 Views = Annotated[
     int, typer.Option(min=1, help="Views a scene from random cameras in each look, besides the cell's own.")
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
+Steps = Annotated[
+    int, typer.Option(min=0, help="Optimiser steps; 0, with a --trunk alone: the principal components of its features.")
+]
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -123,7 +125,10 @@ def what_is_trained(backbone: str, rank: int | None, dimension: int | None, trun
         )
     if not backbone:
         shape = LiteArchitecture if trunk else Architecture
-        return shape() if dimension is None else shape(dimension=dimension)
+        try:
+            return shape() if dimension is None else shape(dimension=dimension)
+        except ValueError as error:
+            raise BadInput(f"--trunk {trunk}: {error}") from error
     if dimension is not None:
         raise BadInput(f"--dimension {dimension} is of the compact network; {backbone} has channels of its own")
     return LowRank(backbone, rank or RANK)

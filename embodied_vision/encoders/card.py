@@ -171,6 +171,14 @@ def limits_of(frames: Mapping[str, Any]) -> str:
 
 def how_trained(training: Mapping[str, Any]) -> str:
     """What an encoder was trained for, by which command, from what: a part of its card."""
+    if not training["settings"]["steps"]:
+        return f"""The weights are those of ImageNet. The last layer gives the principal components of what the others
+compute at stride 8 and at stride 16, half of the channels each, as found on frames of
+{source_of(training["frames"])}. Nothing was trained.
+
+Made by
+
+    {training["command"]}"""
     return f"""Trained without labels, for:
 
 {trained_for(training)}
@@ -187,9 +195,10 @@ def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
     """The card of a trained compact encoder, Markdown."""
     training = manifest["training"]
     dimension = manifest["outputs"][0]["shape"][2]
+    kind = "EfficientNet-Lite0 up to stride 16," if "trunk" in manifest["architecture"] else "A residual network"
     text = f"""# Compact encoder `{manifest["encoder_id"]}`
 
-A residual network of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px
+{kind} of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px
 patch of a color image by {dimension} numbers. It runs on one CPU core; images of any size are taken as they are.
 
 {how_trained(training)}

@@ -6,7 +6,7 @@ begins with those of ImageNet. Nothing is pooled over the image: a patch's featu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -59,7 +59,7 @@ class LiteArchitecture:
     """EfficientNet-Lite0 with a linear layer that reads its outputs of stride 8 and 16.
 
     Attributes:
-        dimension: feature channels D.
+        dimension: feature channels D, at most 152.
         trunk: tells it from the residual network, in manifests.
     """
 
@@ -69,6 +69,15 @@ class LiteArchitecture:
     def __post_init__(self) -> None:
         if self.trunk != LITE:
             raise ValueError(f"trunk {self.trunk!r}, there is {LITE}")
+        if not 2 <= self.dimension <= FINE_CHANNELS + COARSE_CHANNELS:
+            raise ValueError(f"dimension {self.dimension} of at most {FINE_CHANNELS + COARSE_CHANNELS}")
+
+    @property
+    def shares(self) -> tuple[int, int]:
+        """Principal components of the outputs of stride 8 and 16 that the features begin with: halves, if there are so
+        many."""
+        fine = min(FINE_CHANNELS, (self.dimension + 1) // 2)
+        return fine, self.dimension - fine
 
 
 CompactArchitecture = Architecture | LiteArchitecture
@@ -145,6 +154,36 @@ class CompactLiteNetwork(nn.Module):
         features = at_patches(F.conv2d(fine, weight[0], self.head.bias), STRIDE, rows, columns)
         features = features + at_patches(F.conv2d(coarse, weight[1]), 2 * STRIDE, rows, columns)
         return F.normalize(features, dim=1) * features.shape[1] ** 0.5
+
+    @torch.no_grad()
+    def begin_with_components(self, images: Iterable[Tensor], shares: tuple[int, int]) -> None:
+        """Make the features the principal components of what the trunk computes, each of variance 1.
+
+        Those of each output by themselves: together, the coarser one would fill nearly all channels, and fine patterns
+        would be lost.
+
+        Args:
+            images: (1, 3, H, W) as the network takes them.
+            shares: how many components of the outputs of stride 8 and 16.
+        """
+        self.trunk.eval()
+        rows: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for image in images:
+            for kept, output in zip(rows, self.trunk(image * _LITE_FACTOR + _LITE_OFFSET), strict=True):
+                kept.append(output[0].flatten(1).T.double())
+        self.head.weight.zero_()
+        first = channel = 0
+        for kept, share in zip(rows, shares, strict=True):
+            values = torch.cat(kept)
+            mean, deviation = values.mean(0), values.std(0).clamp_min(1e-6)
+            _, basis = torch.linalg.eigh(((values - mean) / deviation).T.cov())
+            basis = basis[:, -share:].flip(1) if share else basis[:, :0]
+            spread = ((values - mean) / deviation @ basis).std(0).clamp_min(1e-6)
+            linear = (basis / spread / deviation[:, None]).T
+            self.head.weight[first : first + share, channel : channel + values.shape[1], 0, 0] = linear.float()
+            assert self.head.bias is not None
+            self.head.bias[first : first + share] = -(linear @ mean).float()
+            first, channel = first + share, channel + values.shape[1]
 
     def fold(self) -> None:
         """The same function with every batch norm in its convolution."""

@@ -21,10 +21,12 @@ FINE_CHANNELS, COARSE_CHANNELS = _BLOCKS[_FINE - 1][-1], _BLOCKS[_COARSE - 1][-1
 """Of the outputs of stride 8 and 16."""
 
 
-def _same(kernel: int, stride: int) -> nn.ZeroPad2d:
-    """TensorFlow's padding of even sizes: what is odd goes to the right and below."""
+def _same(kernel: int, stride: int) -> tuple[nn.Module, int]:
+    """TensorFlow's padding of even sizes: before a convolution and in it; what is odd goes to the right and below."""
+    if stride == 1:
+        return nn.Identity(), kernel // 2
     total = kernel - stride
-    return nn.ZeroPad2d((total // 2, total - total // 2, total // 2, total - total // 2))
+    return nn.ZeroPad2d((total // 2, total - total // 2, total // 2, total - total // 2)), 0
 
 
 class _Block(nn.Module):
@@ -34,16 +36,16 @@ class _Block(nn.Module):
         if expansion != 1:
             self._expand_conv = nn.Conv2d(inputs, wide, 1, bias=False)
             self._bn0 = nn.BatchNorm2d(wide, eps=_EPSILON)
-        self._pad = _same(kernel, stride)
-        self._depthwise_conv = nn.Conv2d(wide, wide, kernel, stride, groups=wide, bias=False)
+        self._pad, padding = _same(kernel, stride)
+        self._depthwise_conv = nn.Conv2d(wide, wide, kernel, stride, padding, groups=wide, bias=False)
         self._bn1 = nn.BatchNorm2d(wide, eps=_EPSILON)
         self._project_conv = nn.Conv2d(wide, outputs, 1, bias=False)
         self._bn2 = nn.BatchNorm2d(outputs, eps=_EPSILON)
         self._expands, self._skips = expansion != 1, stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
-        y = F.relu6(self._bn1(self._depthwise_conv(self._pad(y))))
+        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self._expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(self._pad(y))), inplace=True)
         y = self._bn2(self._project_conv(y))
         return x + y if self._skips else y
 
@@ -61,8 +63,8 @@ class LiteNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pad = _same(3, 2)
-        self._conv_stem = nn.Conv2d(3, 32, 3, 2, bias=False)
+        self._pad, padding = _same(3, 2)
+        self._conv_stem = nn.Conv2d(3, 32, 3, 2, padding, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=_EPSILON)
         self._blocks = nn.ModuleList()
         self._taken: list[int] = []
@@ -75,7 +77,7 @@ class LiteNetwork(nn.Module):
                 self._taken.append(len(self._blocks) - 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = F.relu6(self._bn0(self._conv_stem(self._pad(x))))
+        x = F.relu6(self._bn0(self._conv_stem(self._pad(x))), inplace=True)
         kept = []
         for i, block in enumerate(self._blocks):
             x = block(x)

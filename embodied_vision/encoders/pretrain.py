@@ -21,7 +21,7 @@ from torch import nn
 
 from embodied_vision.encoders.augment import APPEARANCES
 from embodied_vision.encoders.base import Encoder
-from embodied_vision.encoders.compact import Architecture
+from embodied_vision.encoders.compact import Architecture, LiteArchitecture
 from embodied_vision.encoders.contrast import Contrast
 from embodied_vision.encoders.correspondence import Drawing, ViewSource, sample_batch
 from embodied_vision.encoders.describe import Describe
@@ -30,7 +30,7 @@ from embodied_vision.encoders.ema import decay_at, follow
 from embodied_vision.encoders.masked import Masked
 from embodied_vision.encoders.objective import Objective, Step
 from embodied_vision.encoders.self_distillation import SelfDistillation
-from embodied_vision.encoders.students import Trained, crop_multiple_px, student_of
+from embodied_vision.encoders.students import CompactStudent, Trained, crop_multiple_px, student_of
 from embodied_vision.encoders.teacher import TeacherFeatures
 from embodied_vision.encoders.training_state import Done, restore_state, save_state
 from embodied_vision.errors import EncoderError
@@ -99,11 +99,11 @@ def check(settings: PretrainSettings, taught: bool, trained: Trained) -> None:
     Raises:
         EncoderError: says which and what to give instead.
     """
-    multiple = crop_multiple_px(trained)
-    if settings.crop_px % multiple or settings.crop_px < 2 * multiple or settings.steps < 1:
+    multiple, fewest = crop_multiple_px(trained), 0 if isinstance(trained, LiteArchitecture) else 1
+    if settings.crop_px % multiple or settings.crop_px < 2 * multiple or settings.steps < fewest:
         raise EncoderError(
             f"crop of {settings.crop_px} px and {settings.steps} steps: give a multiple of {multiple} from "
-            f"{2 * multiple}, and ≥ 1 step"
+            f"{2 * multiple}, and ≥ {fewest} steps"
         )
     if settings.appearance not in APPEARANCES:
         raise EncoderError(f"appearance {settings.appearance!r} is unknown; use {', '.join(APPEARANCES)}")
@@ -157,6 +157,8 @@ class Pretraining:
         self.seconds = 0.0
         self._teacher = teacher
         self.student = student_of(trained, settings.seed)
+        if isinstance(self.student, CompactStudent):
+            self.student.begin(sets)
         seen_px = sets[0].frames[0].color.shape
         self._drawing = replace(settings.drawing(), zoom=self.student.zoom((seen_px[0], seen_px[1])))
         self.objectives = {name: self._objective(name) for name in sorted(settings.objectives)}

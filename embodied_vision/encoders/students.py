@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,16 +17,21 @@ from embodied_vision.encoders.compact import (
     STRIDE,
     CompactArchitecture,
     CompactEncoder,
+    CompactLiteNetwork,
     LiteArchitecture,
     initialised,
     normalise,
+    pad,
     weights_of,
 )
+from embodied_vision.encoders.correspondence import ViewSource
 from embodied_vision.encoders.efficientnet_lite import installed_weights, trunk_weights
 from embodied_vision.encoders.masked import cell_px
 
 LEARNING_RATE, LITE_LEARNING_RATE = 3e-3, 5e-4
 """Of the residual network, which begins with random weights, and of EfficientNet-Lite0, which does not."""
+BEGINNING = 100
+"""Sets of frames, two of each, that EfficientNet-Lite0 looks at before the first step."""
 CROP_PX = 160
 """Edge of a crop, about."""
 
@@ -57,6 +63,18 @@ class CompactStudent:
             self.network.get_submodule("trunk").load_state_dict(trunk_weights(installed_weights()), strict=False)
         self.average = initialised(architecture, seed).requires_grad_(False).eval()
         self.average.load_state_dict(self.network.state_dict())
+
+    def begin(self, sets: ViewSource) -> None:
+        """Look at some of the frames before the first step: EfficientNet-Lite0 begins with its principal components."""
+        if not (isinstance(self.network, CompactLiteNetwork) and isinstance(self.architecture, LiteArchitecture)):
+            return
+        step = max(1, len(sets) // BEGINNING)
+        images = (self._image(frame.color) for i in range(0, len(sets), step) for frame in sets[i].frames[:2])
+        self.network.begin_with_components(images, self.architecture.shares)
+        self.average.load_state_dict(self.network.state_dict())
+
+    def _image(self, color: NDArray[np.uint8]) -> Tensor:
+        return pad(normalise(torch.from_numpy(color).permute(2, 0, 1)[None]))
 
     def prepare(self, colors: Tensor) -> Tensor:
         """uint8 crops (B, 3, S, S) to what the network takes."""

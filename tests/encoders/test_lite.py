@@ -17,6 +17,7 @@ from embodied_vision.encoders.compact import (
     LAYER,
     PREPROCESSING,
     CompactEncoder,
+    CompactLiteNetwork,
     LiteArchitecture,
     initialised,
     normalise,
@@ -25,8 +26,11 @@ from embodied_vision.encoders.compact import (
 )
 from embodied_vision.encoders.efficientnet_lite import EfficientNetLiteEncoder
 from embodied_vision.encoders.lite_network import LiteNetwork
+from embodied_vision.encoders.pretrain import Pretraining, PretrainSettings
 from embodied_vision.encoders.students import CompactStudent
 from embodied_vision.errors import EncoderError
+
+from .conftest import MakeSets
 
 LITE = LiteArchitecture(dimension=8)
 
@@ -116,3 +120,57 @@ def test_training_begins_with_the_weights_of_the_package(monkeypatch: pytest.Mon
                 assert torch.equal(value, package[name]), name
     assert student.weights().keys() == weights_of(initialised(LITE, 0)).keys()
     assert json.loads(student.identity()["architecture"]) == {"dimension": 8, "trunk": "efficientnet-lite0"}
+
+
+def test_it_begins_with_the_principal_components_of_each_output() -> None:
+    """On the images that it looked at, channels of an output have variance 1, and none tells what another does."""
+    network = initialised(LITE, 0)
+    assert isinstance(network, CompactLiteNetwork)
+    network.trunk.load_state_dict(_package())
+    seen: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+
+    def listen(_: torch.nn.Module, __: object, outputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        for kept, output in zip(seen, outputs, strict=True):
+            kept.append(output[0].flatten(1).T)
+
+    hook = network.trunk.register_forward_hook(listen)
+    images = torch.randn(6, 1, 3, 96, 96, generator=torch.Generator().manual_seed(3))
+    assert LITE.shares == (4, 4)
+    network.begin_with_components(iter(images), LITE.shares)
+    hook.remove()
+    assert network.head.bias is not None
+    weight, bias = network.head.weight.detach()[:, :, 0, 0], network.head.bias.detach()
+    parts = ((slice(0, 4), slice(0, 40)), (slice(4, 8), slice(40, 152)))
+    for kept, (channels, inputs) in zip(seen, parts, strict=True):
+        values = torch.cat(kept)
+        told = values @ weight[channels, inputs].T + bias[channels]
+        torch.testing.assert_close(told.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
+        torch.testing.assert_close(told.T.cov(), torch.eye(4), atol=1e-2, rtol=0)
+        scaled = (values - values.mean(0)) / values.std(0)
+        explained = torch.linalg.lstsq(told, scaled).solution
+        left = (scaled - told @ explained).square().sum() / scaled.square().sum()
+        best = torch.linalg.eigvalsh(scaled.T.cov())
+        assert float(left) == pytest.approx(float(1 - best[-4:].sum() / best.sum()), abs=1e-3)
+    assert weight[:4, 40:].abs().max() == 0
+    assert weight[4:, :40].abs().max() == 0
+
+
+def test_more_channels_than_the_outputs_have_are_refused() -> None:
+    assert LiteArchitecture(dimension=152).shares == (40, 112)
+    assert LiteArchitecture(dimension=33).shares == (17, 16)
+    with pytest.raises(ValueError, match="153 of at most 152"):
+        LiteArchitecture(dimension=153)
+
+
+def test_no_step_leaves_the_components_and_the_residual_network_refuses_it(
+    make_sets: MakeSets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(students, "installed_weights", _package)
+    sets = make_sets(2)
+    training = Pretraining(PretrainSettings(steps=0), sets, LITE)
+    assert list(training.advance()) == []
+    seen = training.encoder().encode(sets[0].frames[0].color).grid
+    assert np.isfinite(seen).all()
+    assert seen.std((0, 1)).min() > 0
+    with pytest.raises(EncoderError, match="≥ 1 step"):
+        Pretraining(PretrainSettings(steps=0), sets)
