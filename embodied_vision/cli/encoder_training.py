@@ -112,10 +112,11 @@ def what_is_trained(backbone: str, rank: int | None, dimension: int | None, trun
         EncoderError: the model cannot be loaded, or takes no adapter.
     """
     from embodied_vision.encoders.adapting import RANK, LowRank
-    from embodied_vision.encoders.compact import LITE, Architecture, LiteArchitecture
+    from embodied_vision.encoders.compact import Architecture, LiteArchitecture
+    from embodied_vision.encoders.lite_network import NAME
 
-    if trunk not in ("", LITE):
-        raise BadInput(f"--trunk {trunk}: there is {LITE}; a transformers model is a --backbone")
+    if trunk not in ("", NAME):
+        raise BadInput(f"--trunk {trunk}: there is {NAME}; a transformers model is a --backbone")
     if backbone and trunk:
         raise BadInput(f"--trunk {trunk} and --backbone {backbone}: a run trains one of them")
     if not backbone and rank is not None:

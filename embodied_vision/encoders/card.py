@@ -195,7 +195,9 @@ def card_of(manifest: Mapping[str, Any], report: ProbeReport | None) -> str:
     """The card of a trained compact encoder, Markdown."""
     training = manifest["training"]
     dimension = manifest["outputs"][0]["shape"][2]
-    kind = "EfficientNet-Lite0 up to stride 16," if "trunk" in manifest["architecture"] else "A residual network"
+    kind = (
+        "EfficientNet-Lite0 up to stride 16: a network" if "trunk" in manifest["architecture"] else "A residual network"
+    )
     text = f"""# Compact encoder `{manifest["encoder_id"]}`
 
 {kind} of {manifest["parameters"] / 1e6:.2f} million parameters that describes each {STRIDE} × {STRIDE} px

@@ -21,13 +21,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from embodied_vision.encoders.artefact import identity, read_manifest, read_weights
 from embodied_vision.encoders.base import Encoder
 from embodied_vision.encoders.front import PaddedFront
-from embodied_vision.encoders.lite_network import COARSE_CHANNELS, FINE_CHANNELS, LiteNetwork, at_patches
+from embodied_vision.encoders.lite_network import COARSE_CHANNELS, FINE_CHANNELS, NAME, LiteNetwork, at_patches
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
 KIND = "compact"
 STRIDE = 8
-LITE = "efficientnet-lite0"
 _COARSEST = 16
 PREPROCESSING: dict[str, Any] = {"color": "rgb", "scale": 1 / 255, "mean": [0.5] * 3, "std": [0.25] * 3}
 _LITE_FACTOR = PREPROCESSING["std"][0] * 255 / 128
@@ -64,11 +63,11 @@ class LiteArchitecture:
     """
 
     dimension: int = 32
-    trunk: str = LITE
+    trunk: str = NAME
 
     def __post_init__(self) -> None:
-        if self.trunk != LITE:
-            raise ValueError(f"trunk {self.trunk!r}, there is {LITE}")
+        if self.trunk != NAME:
+            raise ValueError(f"trunk {self.trunk!r}, there is {NAME}")
         if not 2 <= self.dimension <= FINE_CHANNELS + COARSE_CHANNELS:
             raise ValueError(f"dimension {self.dimension} of at most {FINE_CHANNELS + COARSE_CHANNELS}")
 
@@ -143,6 +142,7 @@ class CompactLiteNetwork(nn.Module):
 
     def __init__(self, architecture: LiteArchitecture) -> None:
         super().__init__()
+        self.shares = architecture.shares
         self.trunk = LiteNetwork()
         self.head = nn.Conv2d(FINE_CHANNELS + COARSE_CHANNELS, architecture.dimension, 1)
 
@@ -156,7 +156,7 @@ class CompactLiteNetwork(nn.Module):
         return F.normalize(features, dim=1) * features.shape[1] ** 0.5
 
     @torch.no_grad()
-    def begin_with_components(self, images: Iterable[Tensor], shares: tuple[int, int]) -> None:
+    def begin_with_components(self, images: Iterable[Tensor]) -> None:
         """Make the features the principal components of what the trunk computes, each of variance 1.
 
         Those of each output by themselves: together, the coarser one would fill nearly all channels, and fine patterns
@@ -164,7 +164,6 @@ class CompactLiteNetwork(nn.Module):
 
         Args:
             images: (1, 3, H, W) as the network takes them.
-            shares: how many components of the outputs of stride 8 and 16.
         """
         self.trunk.eval()
         rows: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -173,7 +172,7 @@ class CompactLiteNetwork(nn.Module):
                 kept.append(output[0].flatten(1).T.double())
         self.head.weight.zero_()
         first = channel = 0
-        for kept, share in zip(rows, shares, strict=True):
+        for kept, share in zip(rows, self.shares, strict=True):
             values = torch.cat(kept)
             mean, deviation = values.mean(0), values.std(0).clamp_min(1e-6)
             _, basis = torch.linalg.eigh(((values - mean) / deviation).T.cov())
@@ -209,6 +208,11 @@ def pad(x: Tensor) -> Tensor:
     """Repeat the last row and column of (B, 3, H, W) until both sides are multiples of 16."""
     rows, columns = x.shape[-2:]
     return F.pad(x, (0, -columns % _COARSEST, 0, -rows % _COARSEST), mode="replicate")
+
+
+def as_input(color: NDArray[np.uint8]) -> Tensor:
+    """A uint8 image (H, W, 3) as a network here takes it, (1, 3, H, W) normalised and padded."""
+    return pad(normalise(torch.from_numpy(color).permute(2, 0, 1)[None]))
 
 
 def weights_of(network: nn.Module) -> dict[str, NDArray[Any]]:

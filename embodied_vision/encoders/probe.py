@@ -18,9 +18,8 @@ from embodied_vision.encoders.base import Encoder, check_image
 from embodied_vision.encoders.compact import (
     CompactArchitecture,
     CompactEncoder,
+    as_input,
     initialised,
-    normalise,
-    pad,
     weights_of,
 )
 from embodied_vision.encoders.correspondence import ViewSource
@@ -126,8 +125,7 @@ def random_twin(architecture: CompactArchitecture, seed: int, sets: ViewSource, 
     network.train()
     with torch.no_grad():
         for i in range(min(images, len(sets))):
-            color = torch.from_numpy(sets[i].frames[0].color).permute(2, 0, 1)[None]
-            network(pad(normalise(color)))
+            network(as_input(sets[i].frames[0].color))
     return CompactEncoder(architecture, weights_of(network))
 
 

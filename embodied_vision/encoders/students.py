@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,9 +19,9 @@ from embodied_vision.encoders.compact import (
     CompactEncoder,
     CompactLiteNetwork,
     LiteArchitecture,
+    as_input,
     initialised,
     normalise,
-    pad,
     weights_of,
 )
 from embodied_vision.encoders.correspondence import ViewSource
@@ -61,20 +61,16 @@ class CompactStudent:
         self.network = initialised(architecture, seed)
         if isinstance(architecture, LiteArchitecture):
             self.network.get_submodule("trunk").load_state_dict(trunk_weights(installed_weights()), strict=False)
-        self.average = initialised(architecture, seed).requires_grad_(False).eval()
-        self.average.load_state_dict(self.network.state_dict())
+        self.average = deepcopy(self.network).requires_grad_(False).eval()
 
     def begin(self, sets: ViewSource) -> None:
         """Look at some of the frames before the first step: EfficientNet-Lite0 begins with its principal components."""
-        if not (isinstance(self.network, CompactLiteNetwork) and isinstance(self.architecture, LiteArchitecture)):
+        if not isinstance(self.network, CompactLiteNetwork):
             return
         step = max(1, len(sets) // BEGINNING)
-        images = (self._image(frame.color) for i in range(0, len(sets), step) for frame in sets[i].frames[:2])
-        self.network.begin_with_components(images, self.architecture.shares)
+        images = (as_input(frame.color) for i in range(0, len(sets), step) for frame in sets[i].frames[:2])
+        self.network.begin_with_components(images)
         self.average.load_state_dict(self.network.state_dict())
-
-    def _image(self, color: NDArray[np.uint8]) -> Tensor:
-        return pad(normalise(torch.from_numpy(color).permute(2, 0, 1)[None]))
 
     def prepare(self, colors: Tensor) -> Tensor:
         """uint8 crops (B, 3, S, S) to what the network takes."""

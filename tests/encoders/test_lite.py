@@ -136,7 +136,7 @@ def test_it_begins_with_the_principal_components_of_each_output() -> None:
     hook = network.trunk.register_forward_hook(listen)
     images = torch.randn(6, 1, 3, 96, 96, generator=torch.Generator().manual_seed(3))
     assert LITE.shares == (4, 4)
-    network.begin_with_components(iter(images), LITE.shares)
+    network.begin_with_components(iter(images))
     hook.remove()
     assert network.head.bias is not None
     weight, bias = network.head.weight.detach()[:, :, 0, 0], network.head.bias.detach()
